@@ -1,0 +1,68 @@
+// Device: the interface that every device model implements.
+//
+// A model is a pure state machine: (state, input) -> (state', reply, effects). It makes no system call,
+// starts no thread, reads no clock but the one it is given, and links neither the VMM nor the jail. The
+// same library runs in a jailed process, in unit tests and fuzzers, and in the benchmark's baseline.
+//
+// Threading: single-threaded; only the event loop of its host calls a model.
+// Trust: the guest chooses every access and every byte of guest memory. Nothing it does may abort, throw,
+// loop or allocate without bound: a guest's mistake gets the hardware's answer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "devproc/core/access.h"
+
+namespace bulkhead::devproc {
+
+class Inspector;
+
+using TimerId = std::uint16_t;   // index among the device's own timers
+using StreamId = std::uint16_t;  // index among the device's own byte streams
+
+class Device {
+ public:
+  Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  virtual ~Device() = default;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  [[nodiscard]] virtual std::span<const RegionSpec> regions() const = 0;
+
+  // The low `access.size` bytes are the answer. nullopt: no such register, the bus answers ones.
+  virtual std::optional<std::uint64_t> read(const Access& access) = 0;
+  // `value` has no bits beyond access.size. False: no such register; the write is dropped and counted.
+  virtual bool write(const Access& access, std::uint64_t value) = 0;
+
+  // Puts the device into its power-on state (RESET# asserted): interrupt lines low, timers off.
+  virtual void reset() = 0;
+
+  // The state was put in place by somebody else (take-over, restore) and may hold anything: brings every
+  // field into its range, then derives lines again. Must not change a state that an honest model wrote.
+  virtual void restore() = 0;
+
+  // A timer that the device armed is due. Firing disarmed it.
+  virtual void on_timer(TimerId) {}
+  // A stream has bytes to take, or room again.
+  virtual void on_stream(StreamId) {}
+  // Host events that are not register accesses.
+  virtual void on_power_button() {}
+  // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
+  virtual void on_function_control(std::uint32_t /*bits*/) {}
+
+  // Shows state and counters by name. Changes nothing.
+  virtual void inspect(Inspector&) const {}
+};
+
+// What Device::inspect() writes to.
+class Inspector {
+ public:
+  virtual ~Inspector() = default;
+  virtual void field(std::string_view name, std::uint64_t value) = 0;
+};
+
+}  // namespace bulkhead::devproc

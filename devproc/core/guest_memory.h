@@ -1,0 +1,39 @@
+// GuestMemory: guest RAM as a DMA device sees it. Copies only: a model never holds a pointer into memory
+// that the guest can change under it, so every value is read once and checked as a copy.
+//
+// Addresses are guest-physical. An access that leaves RAM fails as a whole, writes nothing and returns
+// false: the device answers as its data sheet says for a master abort. Threading: single-threaded.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <type_traits>
+
+namespace bulkhead::devproc {
+
+using GuestPhys = std::uint64_t;
+
+class GuestMemory {
+ public:
+  virtual ~GuestMemory() = default;
+  virtual bool read(GuestPhys address, std::span<std::byte> out) = 0;
+  virtual bool write(GuestPhys address, std::span<const std::byte> in) = 0;
+
+  template <class T>
+  std::optional<T> load(GuestPhys address) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    T value;
+    if (!read(address, std::as_writable_bytes(std::span(&value, 1)))) return std::nullopt;
+    return value;
+  }
+  template <class T>
+  bool store(GuestPhys address, const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    return write(address, std::as_bytes(std::span(&value, 1)));
+  }
+};
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,80 @@
+// The wires of a device model: the few small interfaces through which it reaches the world.
+//
+// A model's constructor takes exactly the wires that it needs, by reference. All of them record what the
+// model asked for as part of the current input; the host acts on it after the commit, so a model that is
+// killed half-way has done nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "devproc/core/clock.h"
+#include "devproc/core/guest_memory.h"
+#include "devproc/core/persistent.h"
+#include "ipc/roles/device_config.h"
+#include "ipc/state/effects.h"
+
+namespace bulkhead::devproc {
+
+// An interrupt wire. Models never know interrupt numbers. Repeats are dropped.
+class IrqLine {
+ public:
+  virtual ~IrqLine() = default;
+  virtual void set_level(bool asserted) = 0;
+};
+
+// Message-signalled interrupts of one function. Whether a vector is enabled, masked, or where it goes is
+// the VMM's business: a masked one stays pending.
+class MsiSender {
+ public:
+  virtual ~MsiSender() = default;
+  virtual void send(std::uint16_t vector) = 0;
+};
+
+// Effects of the input being handled. At most kMaxEffects an input; further ones are dropped and counted.
+class EffectSink {
+ public:
+  virtual ~EffectSink() = default;
+  virtual void emit(const Effect& effect) = 0;
+};
+
+// A byte stream in each direction, whose indexes are committed with the device's state.
+class CharBackend {
+ public:
+  virtual ~CharBackend() = default;
+  // False when there is no room; the byte is then not taken, and on_stream() tells of room.
+  virtual bool put(std::uint8_t byte) = 0;
+  [[nodiscard]] virtual std::size_t room() const = 0;
+  // The next byte, taken; nullopt when there is none.
+  virtual std::optional<std::uint8_t> get() = 0;
+  [[nodiscard]] virtual bool readable() const = 0;
+};
+
+// For the few accesses whose answer lives outside the process: the VMM completes them. At most one an
+// input; the model's own return value is then ignored.
+class Redirect {
+ public:
+  virtual ~Redirect() = default;
+  // A read of the pending bits of MSI-X vectors first_vector ... first_vector + 63 of a function; the VMM
+  // takes the bytes that the access asked for out of that quadword.
+  virtual void pending_bits(std::uint8_t devfn, std::uint16_t first_vector,
+                            std::uint8_t byte_offset) = 0;
+};
+
+// Everything a host offers for the construction of one device. Models do not see it: the registry's
+// create functions pick the wires that a constructor names. All references outlive the device.
+struct Wires {
+  StateAllocator& state;
+  Clock& clock;
+  TimerQueue& timers;
+  EffectSink& effects;
+  std::span<IrqLine* const> lines;
+  std::span<CharBackend* const> streams;
+  Redirect* redirect = nullptr;    // the `pci` process
+  MsiSender* msi = nullptr;        // PCI functions with MSI or MSI-X
+  GuestMemory* memory = nullptr;   // device types that declare guest memory
+};
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,52 @@
+// Typed configuration of each device type, as plain data. The VMM's machine plan fills it, the control
+// channel (ipc/control) carries it, the registry (devproc/registry.cc) hands it to the model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace bulkhead {
+
+struct Uart16550Config {};
+
+struct CmosRtcConfig {
+  std::uint64_t ram_below_4g = 0;   // bytes
+  std::uint64_t ram_above_4g = 0;   // bytes
+  std::uint16_t cpus = 1;
+  bool operator==(const CmosRtcConfig&) const = default;
+};
+
+struct I8042Config {};
+
+// ACPI PM block and the ports that belong with it (SMI command ports, GPE0).
+struct AcpiPmConfig {
+  bool sci_enabled = true;  // direct boot: no firmware will set SCI_EN (MACHINE.md)
+};
+
+// Ports 92h, 80h, E9h and 402h, and the debug-exit port.
+struct SystemPortsConfig {};
+struct DebugExitConfig {};
+
+struct PciTestConfig {};
+
+// One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
+struct PciFunctionConfig {
+  std::uint8_t devfn = 0;  // device << 3 | function
+  std::string type;
+  bool operator==(const PciFunctionConfig&) const = default;
+};
+
+// The whole of bus 0: what the `pci` process builds config space from.
+struct PciBusConfig {
+  std::uint16_t pm_base = 0x600;      // PIIX4 PMBASE as firmware would have left it; 0: as after reset
+  std::uint64_t ram_below_4g = 0;     // bytes; where the PCI hole begins
+  std::vector<PciFunctionConfig> functions;
+  bool operator==(const PciBusConfig&) const = default;
+};
+
+using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig,
+                                  SystemPortsConfig, DebugExitConfig, PciTestConfig, PciBusConfig>;
+
+}  // namespace bulkhead

@@ -1,0 +1,103 @@
+// Effects: what a device process asks of the VMM, as typed, bounded records (DESIGN.md, idea 3).
+//
+// Trust: written by a device process, which may be hostile. The VMM copies a record once, parses the
+// copy with parse_effect(), checks it against what the role was granted (ipc/roles) and then applies or
+// refuses it. Window and route effects carry the whole desired state of one object, never a change to
+// it, so that applying one twice is harmless and a refused one can take hold later.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace bulkhead {
+
+enum class EffectKind : std::uint16_t {
+  kNone = 0,
+  kWindow = 1,           // where a BAR decodes
+  kIntxRoute = 2,        // the GSI that a PIRQ pin is routed to
+  kFunctionControl = 3,  // command register bits and MSI-X state that the function's owner must know
+  kMsiRoute = 4,         // one MSI or MSI-X vector's message
+  kPower = 5,            // power off, reset, debug exit
+};
+
+// The wire record. 32 bytes; fields that a kind does not name are zero.
+struct Effect {
+  std::uint16_t kind = 0;
+  std::uint16_t function = 0;  // devfn (device << 3 | function) on bus 0
+  std::uint32_t index = 0;     // BAR number, PIRQ number or vector
+  std::uint64_t address = 0;   // window base, message address
+  std::uint64_t size = 0;      // window length, bytes
+  std::uint32_t data = 0;      // message data, GSI, power action, debug-exit value
+  std::uint32_t flags = 0;     // EffectFlag or FunctionControl bits
+  bool operator==(const Effect&) const = default;
+};
+static_assert(sizeof(Effect) == 32);
+
+// Effect::flags of kWindow, kIntxRoute and kMsiRoute.
+enum EffectFlag : std::uint32_t {
+  kEffectEnabled = 1U << 0,  // the window decodes, the pin is routed, the vector is unmasked
+  kEffectIoSpace = 1U << 1,  // kWindow: I/O ports rather than memory
+  kEffectMsix = 1U << 2,     // kMsiRoute: an MSI-X vector (else MSI)
+};
+
+// Effect::flags of kFunctionControl, and the data of a RequestKind::kFunctionControl.
+enum FunctionControl : std::uint32_t {
+  kControlIoEnable = 1U << 0,
+  kControlMemoryEnable = 1U << 1,
+  kControlBusMaster = 1U << 2,
+  kControlIntxDisable = 1U << 3,
+  kControlMsiEnable = 1U << 4,
+  kControlMsixEnable = 1U << 5,
+  kControlMsixMask = 1U << 6,
+  kControlPowerD3 = 1U << 7,  // the function is in D3hot rather than D0
+  kControlAll = (1U << 8) - 1,
+};
+
+// Effect::data of kPower.
+enum class PowerAction : std::uint32_t {
+  kPowerOff = 1,
+  kReset = 2,      // the whole machine, as the reset button does
+  kDebugExit = 3,  // Effect::address holds the value that the guest wrote
+};
+
+inline constexpr std::uint32_t kBarCount = 7;      // BAR 0-5; 6 is the expansion ROM
+inline constexpr std::uint32_t kRomBar = 6;
+inline constexpr std::uint32_t kPirqCount = 4;     // PIRQA-PIRQD
+inline constexpr std::uint32_t kMaxVectors = 2048;  // PCI 3.0, section 6.8.2: MSI-X table size
+
+// The most effects that one committed input can have. Command-register writes are the widest: six BARs,
+// the ROM and the function's control word.
+inline constexpr std::uint32_t kMaxEffects = 14;
+
+// Checks everything about a record that needs no knowledge of the machine; nullopt for a record that no
+// honest device sends.
+[[nodiscard]] inline std::optional<Effect> parse_effect(const Effect& untrusted) {
+  const Effect effect = untrusted;
+  if (effect.function > 0xff) return std::nullopt;
+  switch (static_cast<EffectKind>(effect.kind)) {
+    case EffectKind::kWindow:
+      if (effect.index >= kBarCount || (effect.flags & ~(kEffectEnabled | kEffectIoSpace)) != 0)
+        return std::nullopt;
+      if (effect.size == 0 || (effect.size & (effect.size - 1)) != 0) return std::nullopt;
+      if ((effect.address & (effect.size - 1)) != 0) return std::nullopt;
+      return effect;
+    case EffectKind::kIntxRoute:
+      if (effect.index >= kPirqCount || effect.data > 15 || (effect.flags & ~kEffectEnabled) != 0)
+        return std::nullopt;
+      return effect;
+    case EffectKind::kFunctionControl:
+      if ((effect.flags & ~kControlAll) != 0) return std::nullopt;
+      return effect;
+    case EffectKind::kMsiRoute:
+      if (effect.index >= kMaxVectors || (effect.flags & ~(kEffectEnabled | kEffectMsix)) != 0)
+        return std::nullopt;
+      return effect;
+    case EffectKind::kPower:
+      if (effect.data < 1 || effect.data > 3) return std::nullopt;
+      return effect;
+    case EffectKind::kNone: break;
+  }
+  return std::nullopt;
+}
+
+}  // namespace bulkhead
