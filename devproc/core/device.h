@@ -9,12 +9,14 @@
 // loop or allocate without bound: a guest's mistake gets the hardware's answer.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string_view>
 
 #include "devproc/core/access.h"
+#include "ipc/state/effects.h"
 
 namespace bulkhead::devproc {
 
@@ -53,6 +55,11 @@ class Device {
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
+
+  // The whole desired state of what this device asks of the VMM, as effects (ipc/state/effects.h): what the
+  // VMM asks for after a reset and after a take-over. Empty for most devices.
+  [[nodiscard]] virtual std::size_t desired_effect_count() const { return 0; }
+  [[nodiscard]] virtual Effect desired_effect(std::size_t /*index*/) const { return {}; }
 
   // Shows state and counters by name. Changes nothing.
   virtual void inspect(Inspector&) const {}

@@ -18,17 +18,13 @@
 #include <new>
 #include <span>
 #include <type_traits>
-#include <vector>
+
+#include "ipc/state/segment.h"
 
 namespace bulkhead::devproc {
 
-// One run of bytes in the checkpoint. `working` moves to the other bank at each commit.
-struct StateSegment {
-  std::byte* working = nullptr;
-  std::uint32_t size = 0;
-  bool dirty = false;                        // changed since the last commit
-  std::vector<StateSegment*>* dirty_list = nullptr;  // where the checkpoint learns of it, if it asks
-};
+using ipc::StateAllocator;
+using ipc::StateSegment;
 
 template <class State>
 class Persistent {
@@ -40,35 +36,27 @@ class Persistent {
   explicit Persistent(StateSegment& segment) : segment_(&segment) {}
 
   [[nodiscard]] const State& get() const {
-    return *reinterpret_cast<const State*>(segment_->working);
+    return *reinterpret_cast<const State*>(segment_->working());
   }
   const State* operator->() const { return &get(); }
+  [[nodiscard]] const StateSegment& segment() const { return *segment_; }
 
   // The state for writing. The reference is good for the current input only.
   [[nodiscard]] State& mut() {
-    if (!segment_->dirty) {
-      segment_->dirty = true;
-      if (segment_->dirty_list != nullptr) segment_->dirty_list->push_back(segment_);
-    }
-    return *reinterpret_cast<State*>(segment_->working);
+    segment_->mark_dirty();
+    return *reinterpret_cast<State*>(segment_->working());
   }
 
  private:
   StateSegment* segment_;
 };
 
-// Hands out a role's segments, in the same order in every process that plays the role.
-class StateAllocator {
- public:
-  virtual ~StateAllocator() = default;
-  virtual StateSegment& allocate(std::uint32_t size, std::uint32_t alignment) = 0;
-
-  template <class State>
-  Persistent<State> state() {
-    static_assert(alignof(State) <= 64);
-    return Persistent<State>(allocate(sizeof(State), 64));
-  }
-};
+// A device's own state, allocated in the order in which its registry entry asks for it.
+template <class State>
+Persistent<State> allocate_state(StateAllocator& allocator) {
+  static_assert(alignof(State) <= 64);
+  return Persistent<State>(allocator.allocate(sizeof(State), 64));
+}
 
 // State on the heap, for unit tests, fuzzers and in-process use. reset_dirty() plays the commit.
 class LocalStateAllocator final : public StateAllocator {
@@ -77,7 +65,8 @@ class LocalStateAllocator final : public StateAllocator {
     auto& block = blocks_.emplace_back();
     block.bytes.reset(new (std::align_val_t(64)) std::byte[size]());
     (void)alignment;  // every block is 64-byte aligned, the most that a segment may ask for
-    block.segment = StateSegment{block.bytes.get(), size, false, nullptr};
+    block.start = block.bytes.get();
+    block.segment = StateSegment{&block.start, 0, size, false, nullptr};
     return block.segment;
   }
   void reset_dirty() {
@@ -96,6 +85,7 @@ class LocalStateAllocator final : public StateAllocator {
   };
   struct Block {
     std::unique_ptr<std::byte[], AlignedDelete> bytes;
+    std::byte* start = nullptr;
     StateSegment segment;
   };
   std::list<Block> blocks_;

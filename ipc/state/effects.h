@@ -16,7 +16,7 @@ enum class EffectKind : std::uint16_t {
   kWindow = 1,           // where a BAR decodes
   kIntxRoute = 2,        // the GSI that a PIRQ pin is routed to
   kFunctionControl = 3,  // command register bits and MSI-X state that the function's owner must know
-  kMsiRoute = 4,         // one MSI or MSI-X vector's message
+  kMsiRoute = 4,         // one MSI-X vector's message, or the messages of all MSI vectors of a function
   kPower = 5,            // power off, reset, debug exit
 };
 
@@ -33,11 +33,28 @@ struct Effect {
 };
 static_assert(sizeof(Effect) == 32);
 
+// What each kind carries:
+//   kWindow      function, index = BAR number, size, kEffectIoSpace; while it decodes: address and
+//                kEffectEnabled. The PIIX4 PM block is index 0 of its function (kPmWindow).
+//   kIntxRoute   index = PIRQ (0-3); while it is routed: data = IRQ and kEffectEnabled.
+//   kFunctionControl  function, flags = FunctionControl bits.
+//   kMsiRoute with kEffectMsix  function, index = vector; while the vector's own mask bit is clear:
+//   address,
+//                data and kEffectEnabled. MSI-X enable and function mask are bits of kFunctionControl; the
+//                VMM combines the three, so that enabling a function of 2048 vectors is one effect.
+//   kMsiRoute without it  all MSI vectors of the function in one record; while MSI is enabled: index = log2
+//                of the number of vectors in use (0-5), address, data = message data with the low `index`
+//                bits clear, size = mask bits (bit v: vector v is masked) and kEffectEnabled.
+//                msi_message() derives vector v's message.
+//   kPower       data = PowerAction; kDebugExit: address = the value that the guest wrote.
+// Of a window, pin or vector that is off, the fields after "while" are zero: that is also its state after
+// a reset, which nobody reports. MSI and MSI-X both need kControlBusMaster and no kControlPowerD3.
+
 // Effect::flags of kWindow, kIntxRoute and kMsiRoute.
 enum EffectFlag : std::uint32_t {
   kEffectEnabled = 1U << 0,  // the window decodes, the pin is routed, the vector is unmasked
   kEffectIoSpace = 1U << 1,  // kWindow: I/O ports rather than memory
-  kEffectMsix = 1U << 2,     // kMsiRoute: an MSI-X vector (else MSI)
+  kEffectMsix = 1U << 2,     // kMsiRoute: one MSI-X vector (else all MSI vectors)
 };
 
 // Effect::flags of kFunctionControl, and the data of a RequestKind::kFunctionControl.
@@ -60,10 +77,11 @@ enum class PowerAction : std::uint32_t {
   kDebugExit = 3,  // Effect::address holds the value that the guest wrote
 };
 
-inline constexpr std::uint32_t kBarCount = 7;      // BAR 0-5; 6 is the expansion ROM
+inline constexpr std::uint32_t kBarCount = 7;  // BAR 0-5; 6 is the expansion ROM
 inline constexpr std::uint32_t kRomBar = 6;
-inline constexpr std::uint32_t kPirqCount = 4;     // PIRQA-PIRQD
+inline constexpr std::uint32_t kPirqCount = 4;      // PIRQA-PIRQD
 inline constexpr std::uint32_t kMaxVectors = 2048;  // PCI 3.0, section 6.8.2: MSI-X table size
+inline constexpr std::uint32_t kMaxMsiLog2 = 5;     // PCI 3.0, section 6.8.1: at most 32 MSI vectors
 
 // The most effects that one committed input can have. Command-register writes are the widest: six BARs,
 // the ROM and the function's control word.
@@ -91,6 +109,14 @@ inline constexpr std::uint32_t kMaxEffects = 14;
     case EffectKind::kMsiRoute:
       if (effect.index >= kMaxVectors || (effect.flags & ~(kEffectEnabled | kEffectMsix)) != 0)
         return std::nullopt;
+      if ((effect.address & 3) != 0) return std::nullopt;
+      if ((effect.flags & kEffectMsix) != 0) {
+        if (effect.size != 0) return std::nullopt;
+        return effect;
+      }
+      if (effect.index > kMaxMsiLog2 || effect.size > 0xffffffff || effect.data > 0xffff)
+        return std::nullopt;
+      if ((effect.data & ((1U << effect.index) - 1)) != 0) return std::nullopt;
       return effect;
     case EffectKind::kPower:
       if (effect.data < 1 || effect.data > 3) return std::nullopt;
@@ -98,6 +124,19 @@ inline constexpr std::uint32_t kMaxEffects = 14;
     case EffectKind::kNone: break;
   }
   return std::nullopt;
+}
+
+struct MsiMessage {
+  std::uint64_t address = 0;
+  std::uint32_t data = 0;
+  bool masked = false;
+};
+
+// The message of MSI vector `vector` (0-31) under `route`, a parsed kMsiRoute without kEffectMsix; nullopt
+// when MSI is off or fewer vectors are in use.
+[[nodiscard]] constexpr std::optional<MsiMessage> msi_message(const Effect& route, std::uint32_t vector) {
+  if ((route.flags & kEffectEnabled) == 0 || vector >= (1U << route.index)) return std::nullopt;
+  return MsiMessage{route.address, route.data | vector, ((route.size >> vector) & 1) != 0};
 }
 
 }  // namespace bulkhead

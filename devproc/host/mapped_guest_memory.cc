@@ -1,0 +1,62 @@
+#include "devproc/host/mapped_guest_memory.h"
+
+#include <algorithm>
+
+#include "ipc/base/checked.h"
+
+namespace bulkhead::devproc {
+
+Status MappedGuestMemory::add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset,
+                              const ipc::WritableRegion& region) {
+  if (length == 0 || !fits(offset, length, region.bytes().size()) || !checked_add(guest_base, length))
+    return make_error("a range of guest memory does not fit its region");
+  ranges_.push_back({guest_base, region.bytes().subspan(offset, length)});
+  return ok();
+}
+
+const MappedGuestMemory::Range* MappedGuestMemory::find(GuestPhys address) const {
+  for (const Range& range : ranges_) {
+    if (address >= range.guest_base && address - range.guest_base < range.bytes.size()) return &range;
+  }
+  return nullptr;
+}
+
+bool MappedGuestMemory::covered(GuestPhys address, std::size_t size) const {
+  while (size != 0) {
+    const Range* range = find(address);
+    if (range == nullptr) return false;
+    const std::size_t here = std::min<std::size_t>(size, range->bytes.size() - (address - range->guest_base));
+    size -= here;
+    if (size != 0 && !checked_add<std::uint64_t>(address, here)) return false;
+    address += here;
+  }
+  return true;
+}
+
+bool MappedGuestMemory::read(GuestPhys address, std::span<std::byte> out) {
+  if (!covered(address, out.size())) return false;
+  while (!out.empty()) {
+    const Range* range = find(address);
+    const std::size_t at = address - range->guest_base;
+    const std::size_t here = std::min(out.size(), range->bytes.size() - at);
+    std::memcpy(out.data(), range->bytes.data() + at, here);
+    out = out.subspan(here);
+    address += here;
+  }
+  return true;
+}
+
+bool MappedGuestMemory::write(GuestPhys address, std::span<const std::byte> in) {
+  if (!covered(address, in.size())) return false;
+  while (!in.empty()) {
+    const Range* range = find(address);
+    const std::size_t at = address - range->guest_base;
+    const std::size_t here = std::min(in.size(), range->bytes.size() - at);
+    std::memcpy(range->bytes.data() + at, in.data(), here);
+    in = in.subspan(here);
+    address += here;
+  }
+  return true;
+}
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,33 @@
+// MappedGuestMemory: guest RAM in a device process that was granted it, as bounds-checked copies.
+// Threading: single-threaded. Trust: the guest changes these bytes at any time; every access is one copy.
+#pragma once
+
+#include <vector>
+
+#include "devproc/core/guest_memory.h"
+#include "ipc/shm/region.h"
+
+namespace bulkhead::devproc {
+
+class MappedGuestMemory final : public GuestMemory {
+ public:
+  // [guest_base, guest_base + length) lies at `offset` in `region`. Ranges do not overlap.
+  Status add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset,
+             const ipc::WritableRegion& region);
+
+  bool read(GuestPhys address, std::span<std::byte> out) override;
+  bool write(GuestPhys address, std::span<const std::byte> in) override;
+
+ private:
+  struct Range {
+    std::uint64_t guest_base;
+    std::span<std::byte> bytes;
+  };
+  // Whether [address, address + size) is RAM without a gap.
+  [[nodiscard]] bool covered(GuestPhys address, std::size_t size) const;
+  [[nodiscard]] const Range* find(GuestPhys address) const;
+
+  std::vector<Range> ranges_;
+};
+
+}  // namespace bulkhead::devproc

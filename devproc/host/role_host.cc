@@ -1,0 +1,417 @@
+#include "devproc/host/role_host.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "devproc/host/dispatch.h"
+#include "devproc/registry.h"
+#include "ipc/base/futex.h"
+#include "ipc/base/log.h"
+#include "ipc/ring/adaptive_wait.h"
+
+namespace bulkhead::devproc {
+namespace {
+
+// StateHeader::attempt: what kind of input is being worked on, and which.
+constexpr std::uint64_t kAttemptTimer = std::uint64_t{1} << 62;
+constexpr std::uint64_t kAttemptStream = std::uint64_t{2} << 62;
+
+void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
+template <class State>
+const State& committed(const ipc::Checkpoint& checkpoint, const Persistent<State>& state) {
+  return *reinterpret_cast<const State*>(checkpoint.committed_bytes(state.segment()));
+}
+
+}  // namespace
+
+RoleHost::RoleHost(RoleWorld world, std::uint32_t incarnation)
+    : world_(std::move(world)),
+      incarnation_(incarnation),
+      checkpoint_(world_.state),
+      host_(checkpoint_),
+      clock_(world_.requests->time),
+      redirect_(checkpoint_) {}
+
+Result<std::unique_ptr<RoleHost>> RoleHost::create(const control::TakeRole& setup, RoleWorld world) {
+  std::unique_ptr<RoleHost> host(new RoleHost(std::move(world), setup.incarnation));
+  host->instances_.reserve(setup.instances.size());
+  for (const control::DeviceInstance& instance : setup.instances) {
+    RETURN_IF_ERROR(host->add_instance(instance));
+  }
+  ASSIGN_OR_RETURN(const bool resumed, host->checkpoint_.open());
+  if (resumed) {
+    host->resume();
+  } else {
+    host->start_fresh(setup.generation);
+  }
+  return host;
+}
+
+Status RoleHost::add_instance(const control::DeviceInstance& setup) {
+  const DeviceType* type = find_builtin(setup.type);
+  if (type == nullptr) return make_error("there is no device type \"" + setup.type + "\" in this program");
+  const DeviceTypeDecl* decl = find_device_type(setup.type);
+  if (decl == nullptr) return make_error("device type \"" + setup.type + "\" is not declared");
+
+  Instance instance;
+  instance.name = setup.name;
+  instance.type = setup.type;
+  instance.first_timer = instances_.empty() ? std::uint16_t{0}
+                                            : static_cast<std::uint16_t>(instances_.back().first_timer +
+                                                                         instances_.back().timer_count);
+  instance.timer_count = decl->timers;
+  instance.first_stream = setup.streams.first;
+  if (setup.lines.first + setup.lines.count > kMaxLines || setup.lines.count < decl->lines.size() ||
+      setup.streams.first + setup.streams.count > ipc::kStreams || setup.streams.count < decl->streams ||
+      instance.first_timer + instance.timer_count > kMaxTimers ||
+      setup.vectors.first + setup.vectors.count > kMaxMessages)
+    return make_error("device \"" + setup.name + "\" was not given the wires that its type declares");
+  for (std::uint32_t i = 0; i < setup.lines.count; ++i) {
+    instance.lines.push_back(std::make_unique<HostIrqLine>(host_, setup.lines.first + i));
+    instance.line_pointers.push_back(instance.lines.back().get());
+  }
+  for (std::uint32_t i = 0; i < setup.streams.count; ++i) {
+    instance.streams.push_back(std::make_unique<HostCharBackend>(host_, *world_.requests, *world_.replies,
+                                                                 setup.streams.first + i));
+    instance.stream_pointers.push_back(instance.streams.back().get());
+  }
+  instance.msi = std::make_unique<HostMsiSender>(checkpoint_, setup.vectors.first, setup.vectors.count);
+  instance.timers = std::make_unique<HostTimerQueue>(host_, instance.first_timer, instance.timer_count);
+
+  const Wires wires{.state = checkpoint_,
+                    .clock = clock_,
+                    .timers = *instance.timers,
+                    .effects = effects_,
+                    .lines = instance.line_pointers,
+                    .streams = instance.stream_pointers,
+                    .redirect = &redirect_,
+                    .msi = instance.msi.get(),
+                    .memory = world_.memory};
+  if (decl->guest_memory && world_.memory == nullptr)
+    return make_error("device \"" + setup.name + "\" was not given guest memory");
+  checkpoint_.mix_layout(setup.type, type->state_version);
+  ASSIGN_OR_RETURN(instance.device, type->create(setup.config, wires));
+  versions_.push_back({setup.name, type->state_version, checkpoint_.layout()});
+  instances_.push_back(std::move(instance));
+  return ok();
+}
+
+void RoleHost::start_fresh(std::uint32_t generation) {
+  begin_input(0);
+  TimerState& timers = host_.timers.mut();
+  std::fill(std::begin(timers.deadline), std::end(timers.deadline), kTimerOff);
+  reset_all(generation);
+  finish_input();
+}
+
+void RoleHost::resume() {
+  // Both banks hold the last commit. Its bytes may be anything: the host's own part is brought into range
+  // here, each model's part by the model.
+  ipc::InputRecord& input = checkpoint_.input();
+  input.reply.effect_count = static_cast<std::uint8_t>(std::min<std::uint32_t>(input.reply.effect_count, kMaxEffects));
+  StreamState& streams = host_.streams.mut();
+  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
+    const std::uint64_t taken = world_.requests->output_consumed[i].load(std::memory_order_acquire);
+    if (streams.produced[i] - taken > ipc::kOutputBytes) streams.produced[i] = taken;
+    const std::uint64_t given = world_.requests->input_produced[i].load(std::memory_order_acquire);
+    if (given - streams.consumed[i] > ipc::kInputBytes) streams.consumed[i] = given;
+  }
+  OutboundState& outbound = host_.outbound.mut();
+  const std::uint64_t consumed = world_.requests->outbound_consumed.load(std::memory_order_acquire);
+  if (outbound.produced - consumed > ipc::kOutboundEffects) outbound.produced = consumed;
+  const ipc::InputRecord last = checkpoint_.committed_input();
+  clock_.new_input();
+  for (Instance& instance : instances_) instance.device->restore();
+  // What restore() mended is committed as one input that changes nothing else; the last input's interrupts
+  // are repeated with it.
+  std::copy(std::begin(last.messages), std::end(last.messages), std::begin(input.messages));
+  checkpoint_.commit();
+  drive_world();
+  publish_streams();
+  republish_after_takeover();
+  checkpoint_.sync();
+}
+
+void RoleHost::republish_after_takeover() {
+  // Replies of tickets before the last one were whole before it was taken; the last one comes from the
+  // commit. From here on they carry this incarnation, so the VMM believes them again.
+  const ipc::Ticket last = checkpoint_.committed_input().last_ticket;
+  const ipc::Ticket first = last >= ipc::kSlots ? last - ipc::kSlots + 1 : 1;
+  for (ipc::Ticket ticket = first; ticket < last; ++ticket) {
+    ipc::ReplySlot& slot = world_.replies->slots[ipc::slot_of(ticket)];
+    if (slot.ticket.load(std::memory_order_relaxed) != ticket) continue;
+    slot.incarnation.store(incarnation_, std::memory_order_release);
+    slot.wake.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake_all(&slot.wake);
+  }
+  if (last == 0) return;
+  publish_reply(last);
+  ipc::ReplySlot& slot = world_.replies->slots[ipc::slot_of(last)];
+  slot.wake.fetch_add(1, std::memory_order_seq_cst);
+  futex_wake_all(&slot.wake);
+}
+
+void RoleHost::begin_input(std::uint64_t attempt) {
+  checkpoint_.header().attempt.store(attempt, std::memory_order_relaxed);
+  clock_.new_input();
+  ipc::InputRecord& input = checkpoint_.input();
+  effects_.clear();
+  std::fill(std::begin(input.messages), std::end(input.messages), 0);
+}
+
+bool RoleHost::request_waiting() const {
+  const ipc::Ticket next = checkpoint_.committed_input().last_ticket + 1;
+  return world_.requests->slots[ipc::slot_of(next)].ticket.load(std::memory_order_acquire) == next;
+}
+
+bool RoleHost::handle_request() {
+  if (!request_waiting()) return false;
+  const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket + 1;
+  const ipc::Request request = world_.requests->slots[ipc::slot_of(ticket)].request;
+  begin_input(ticket);
+  ipc::InputRecord& input = checkpoint_.input();
+  input.last_ticket = ticket;
+  const std::uint64_t effects_before = input.reply.effects_total;
+  input.reply = ipc::Reply{.status = ipc::ReplyStatus::kDone};
+  input.reply.effects_total = effects_before;
+  run_request(request, input.reply);
+  if ((request.flags & ipc::kPosted) == 0) {
+    effects_to_reply(input.reply);
+  } else {
+    effects_to_outbound();
+  }
+  input.reply.generation = input.generation;
+  count(world_.replies->counters.requests);
+  finish_input();
+  return true;
+}
+
+void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
+  ipc::DeviceCounters& counters = world_.replies->counters;
+  if (request.kind == ipc::RequestKind::kReset) {
+    reset_all(request.generation);
+    return;
+  }
+  if (request.generation != checkpoint_.input().generation || request.instance >= instances_.size()) {
+    reply.status = ipc::ReplyStatus::kDropped;
+    std::memset(reply.payload, 0xff, sizeof reply.payload);
+    count(counters.dropped);
+    return;
+  }
+  Device& device = *instances_[request.instance].device;
+  switch (request.kind) {
+    case ipc::RequestKind::kRead:
+    case ipc::RequestKind::kWrite:
+      if (!dispatch_access(device, request, reply)) count(counters.bad_accesses);
+      return;
+    case ipc::RequestKind::kFunctionControl: {
+      std::uint32_t bits = 0;
+      std::memcpy(&bits, request.payload, sizeof bits);
+      device.on_function_control(bits & kControlAll);
+      return;
+    }
+    case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
+    case ipc::RequestKind::kDesiredState: list_desired_effects(request, reply); return;
+    case ipc::RequestKind::kReset: break;
+  }
+  reply.status = ipc::ReplyStatus::kDropped;
+  count(counters.dropped);
+}
+
+void RoleHost::reset_all(std::uint32_t generation) {
+  checkpoint_.input().generation = generation;
+  for (Instance& instance : instances_) instance.device->reset();
+  effects_.clear();  // both sides know the reset state; the VMM asks for what goes beyond it
+}
+
+void RoleHost::list_desired_effects(const ipc::Request& request, ipc::Reply& reply) {
+  const Device& device = *instances_[request.instance].device;
+  const std::size_t total = device.desired_effect_count();
+  const auto count_all = static_cast<std::uint32_t>(total);
+  std::memcpy(reply.payload, &count_all, sizeof count_all);
+  for (std::size_t i = request.offset; i < total && i - request.offset < kMaxEffects; ++i)
+    effects_.emit(device.desired_effect(i));
+}
+
+void RoleHost::effects_to_reply(ipc::Reply& reply) {
+  const std::span<const Effect> collected = effects_.collected();
+  if (collected.empty()) return;
+  std::copy(collected.begin(), collected.end(), checkpoint_.effects());
+  reply.effect_count = static_cast<std::uint8_t>(collected.size());
+  reply.effects_total += collected.size();
+}
+
+void RoleHost::effects_to_outbound() {
+  // Nobody waits for this input: what it asks for goes through the outbound queue.
+  if (effects_.collected().empty()) return;
+  OutboundState& outbound = host_.outbound.mut();
+  const std::uint64_t taken = world_.requests->outbound_consumed.load(std::memory_order_acquire);
+  for (const Effect& effect : effects_.collected()) {
+    if (outbound.produced - taken >= ipc::kOutboundEffects) break;
+    outbound.ring[outbound.produced++ % ipc::kOutboundEffects] = effect;
+  }
+}
+
+void RoleHost::finish_input() {
+  const ipc::Ticket before = checkpoint_.committed_input().last_ticket;
+  checkpoint_.commit();
+  count(world_.replies->counters.commits);
+  // The dirty marks, good until sync(), tell what this input changed.
+  drive_world();
+  if (host_.streams.segment().dirty || host_.outbound.segment().dirty) publish_streams();
+  const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket;
+  if (ticket != before) publish_reply(ticket);
+  checkpoint_.sync();
+}
+
+void RoleHost::drive_world() {
+  // `host_` reads the spare bank, which is stale between commit and sync; what counts was just committed.
+  const std::uint64_t levels = committed(checkpoint_, host_.lines).levels;
+  const std::uint64_t rising = levels & ~driven_levels_;
+  driven_levels_ = levels;
+  for (std::uint64_t left = rising; left != 0; left &= left - 1) {
+    const auto line = static_cast<std::uint32_t>(__builtin_ctzll(left));
+    if (line < world_.line_assert.size()) signal_eventfd(world_.line_assert[line]);
+    count(world_.replies->counters.interrupts);
+  }
+  const ipc::InputRecord& input = checkpoint_.committed_input();
+  for (std::uint32_t word = 0; word < 4; ++word) {
+    for (std::uint64_t left = input.messages[word]; left != 0; left &= left - 1) {
+      const std::uint32_t vector = word * 64 + static_cast<std::uint32_t>(__builtin_ctzll(left));
+      if (vector < world_.messages.size()) signal_eventfd(world_.messages[vector]);
+      count(world_.replies->counters.interrupts);
+    }
+  }
+}
+
+void RoleHost::publish_streams() {
+  const StreamState& streams = committed(checkpoint_, host_.streams);
+  const OutboundState& outbound = committed(checkpoint_, host_.outbound);
+  ipc::ReplyArea& replies = *world_.replies;
+  bool changed = false;
+  const auto publish = [&changed](std::atomic<std::uint64_t>& word, std::uint64_t value) {
+    if (word.load(std::memory_order_relaxed) == value) return;
+    word.store(value, std::memory_order_seq_cst);
+    changed = true;
+  };
+  if (outbound.produced != replies.outbound_produced.load(std::memory_order_relaxed)) {
+    std::memcpy(replies.outbound, outbound.ring, sizeof replies.outbound);
+    publish(replies.outbound_produced, outbound.produced);
+  }
+  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
+    publish(replies.output_produced[i], streams.produced[i]);
+    publish(replies.input_consumed[i], streams.consumed[i]);
+  }
+  if (changed && world_.requests->pump_asleep.load(std::memory_order_seq_cst) != 0)
+    signal_eventfd(world_.output_doorbell);
+}
+
+void RoleHost::publish_reply(ipc::Ticket ticket) {
+  const std::uint32_t index = ipc::slot_of(ticket);
+  const ipc::InputRecord& input = checkpoint_.committed_input();
+  ipc::ReplySlot& slot = world_.replies->slots[index];
+  if (input.reply.effect_count != 0) {
+    std::memcpy(world_.replies->effects[index].effects, checkpoint_.committed_effects(),
+                input.reply.effect_count * sizeof(Effect));
+  }
+  slot.reply = input.reply;
+  slot.incarnation.store(incarnation_, std::memory_order_relaxed);
+  slot.ticket.exchange(ticket, std::memory_order_seq_cst);
+  if (world_.requests->waiter_asleep[index].load(std::memory_order_seq_cst) == 0) return;
+  ipc::leave_wake_note(world_.replies->waiter_woken);
+  slot.wake.fetch_add(1, std::memory_order_seq_cst);
+  futex_wake_all(&slot.wake);
+}
+
+bool RoleHost::stream_input_waiting() const {
+  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
+    if (world_.requests->input_produced[i].load(std::memory_order_seq_cst) != seen_input_[i]) return true;
+  }
+  return false;
+}
+
+bool RoleHost::handle_streams() {
+  bool did = false;
+  for (Instance& instance : instances_) {
+    for (std::size_t i = 0; i < instance.streams.size(); ++i) {
+      const std::uint32_t stream = instance.first_stream + static_cast<std::uint32_t>(i);
+      HostCharBackend& backend = *instance.streams[i];
+      const std::uint64_t given = world_.requests->input_produced[stream].load(std::memory_order_acquire);
+      const std::uint64_t taken = world_.requests->output_consumed[stream].load(std::memory_order_acquire);
+      const bool input = given != seen_input_[stream];
+      const bool room = backend.starved() && taken != seen_output_[stream];
+      seen_input_[stream] = given;
+      seen_output_[stream] = taken;
+      if (!input && !room) continue;
+      if (room) backend.clear_starved();
+      begin_input(kAttemptStream | stream);
+      instance.device->on_stream(static_cast<StreamId>(i));
+      effects_to_outbound();
+      finish_input();
+      did = true;
+    }
+  }
+  return did;
+}
+
+bool RoleHost::handle_timers() {
+  if (clock_.frozen()) return false;
+  bool did = false;
+  clock_.new_input();
+  const std::int64_t now = clock_.now().ns;
+  for (Instance& instance : instances_) {
+    for (std::uint16_t i = 0; i < instance.timer_count; ++i) {
+      const std::uint32_t timer = instance.first_timer + std::uint32_t{i};
+      if (host_.timers->deadline[timer] > now) continue;
+      begin_input(kAttemptTimer | timer);
+      host_.timers.mut().deadline[timer] = kTimerOff;
+      instance.device->on_timer(i);
+      effects_to_outbound();
+      count(world_.replies->counters.timers);
+      finish_input();
+      did = true;
+    }
+  }
+  return did;
+}
+
+std::int64_t RoleHost::next_deadline() const {
+  if (clock_.frozen()) return kTimerOff;
+  const TimerState& timers = host_.timers.get();
+  const std::int64_t earliest = *std::min_element(std::begin(timers.deadline), std::end(timers.deadline));
+  return earliest == kTimerOff ? kTimerOff : clock_.to_monotonic(earliest);
+}
+
+void RoleHost::handle_resample(std::uint32_t line) {
+  // The guest's EOI lowered the line in the interrupt controller; the device may still hold it up.
+  if (line >= world_.line_assert.size() || line >= kMaxLines) return;
+  if ((host_.lines->levels >> line & 1) != 0) signal_eventfd(world_.line_assert[line]);
+}
+
+std::vector<control::InspectedInstance> RoleHost::inspect(std::string_view name) const {
+  class Collector final : public Inspector {
+   public:
+    explicit Collector(control::InspectedInstance& out) : out_(out) {}
+    void field(std::string_view field_name, std::uint64_t value) override {
+      if (out_.fields.size() < control::kMaxFields) out_.fields.push_back({std::string(field_name), value});
+    }
+
+   private:
+    control::InspectedInstance& out_;
+  };
+  std::vector<control::InspectedInstance> all;
+  for (const Instance& instance : instances_) {
+    if (!name.empty() && instance.name != name) continue;
+    control::InspectedInstance one{.name = instance.name, .fields = {}};
+    Collector collector(one);
+    instance.device->inspect(collector);
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,114 @@
+// RoleHost: the devices of one role, their committed state and their wires. Takes one input at a time, runs
+// the model, commits, and only then acts on the world (DESIGN.md, section 3: bank, commit word, then the
+// world outside, then the reply slot).
+//
+// It reaches the world through descriptors and shared areas that it was handed; it opens nothing.
+// Threading: single-threaded. Trust: the VMM is trusted; guest bytes and restored state are not.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "devproc/core/device.h"
+#include "devproc/core/wires.h"
+#include "devproc/host/host_wires.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/control/device_messages.h"
+#include "ipc/ring/layout.h"
+#include "ipc/state/checkpoint.h"
+
+namespace bulkhead::devproc {
+
+// The descriptors and areas of a role, as handed over.
+struct RoleWorld {
+  const ipc::RequestArea* requests = nullptr;
+  ipc::ReplyArea* replies = nullptr;
+  std::span<std::byte> state;
+  BorrowedFd output_doorbell;                  // to the VMM's stream thread
+  std::vector<BorrowedFd> line_assert;         // one a line of the role
+  std::vector<BorrowedFd> line_resample;       // invalid for edge lines
+  std::vector<BorrowedFd> messages;            // one an MSI vector of the role
+  GuestMemory* memory = nullptr;
+};
+
+class RoleHost {
+ public:
+  // Builds the devices of `setup` in order. Resets them when the state region is new, restores them when it
+  // holds commits, and then shows the world what was committed last.
+  static Result<std::unique_ptr<RoleHost>> create(const control::TakeRole& setup, RoleWorld world);
+
+  // The next request, if it is there: handled, committed, answered. False when there is none.
+  bool handle_request();
+  [[nodiscard]] bool request_waiting() const;
+
+  // Stream bytes or room that a device has not been told of. True when something was done.
+  bool handle_streams();
+  [[nodiscard]] bool stream_input_waiting() const;
+
+  // Fires every timer that is due. True when something was done.
+  bool handle_timers();
+  // Earliest deadline as CLOCK_MONOTONIC nanoseconds; INT64_MAX: none (or the VM is paused).
+  [[nodiscard]] std::int64_t next_deadline() const;
+
+  // The guest has acknowledged level line `line`: raised again when it is still asserted.
+  void handle_resample(std::uint32_t line);
+
+  [[nodiscard]] std::uint64_t commits() const { return checkpoint_.commits(); }
+  [[nodiscard]] ipc::Ticket last_ticket() const { return checkpoint_.committed_input().last_ticket; }
+  [[nodiscard]] std::uint64_t layout() const { return checkpoint_.layout(); }
+  [[nodiscard]] std::span<const control::StateVersion> state_versions() const { return versions_; }
+  [[nodiscard]] std::vector<control::InspectedInstance> inspect(std::string_view instance) const;
+  [[nodiscard]] ipc::ReplyArea& replies() { return *world_.replies; }
+
+ private:
+  struct Instance {
+    std::string name;
+    std::string type;
+    std::unique_ptr<Device> device;
+    std::vector<std::unique_ptr<HostIrqLine>> lines;
+    std::vector<std::unique_ptr<HostCharBackend>> streams;
+    std::vector<IrqLine*> line_pointers;
+    std::vector<CharBackend*> stream_pointers;
+    std::unique_ptr<HostMsiSender> msi;
+    std::unique_ptr<HostTimerQueue> timers;
+    std::uint16_t first_timer = 0;
+    std::uint16_t timer_count = 0;
+    std::uint32_t first_stream = 0;
+  };
+
+  RoleHost(RoleWorld world, std::uint32_t incarnation);
+  Status add_instance(const control::DeviceInstance& setup);
+  void start_fresh(std::uint32_t generation);
+  void resume();
+
+  void begin_input(std::uint64_t attempt);
+  void run_request(const ipc::Request& request, ipc::Reply& reply);
+  void reset_all(std::uint32_t generation);
+  void list_desired_effects(const ipc::Request& request, ipc::Reply& reply);
+  void effects_to_reply(ipc::Reply& reply);
+  void effects_to_outbound();
+  void finish_input();
+  void drive_world();
+  void publish_streams();
+  void publish_reply(ipc::Ticket ticket);
+  void republish_after_takeover();
+
+  RoleWorld world_;
+  std::uint32_t incarnation_;
+  ipc::Checkpoint checkpoint_;
+  HostState host_;
+  HostClock clock_;
+  HostEffectSink effects_;
+  HostRedirect redirect_;
+  std::vector<Instance> instances_;
+  std::vector<control::StateVersion> versions_;
+
+  std::uint64_t driven_levels_ = 0;                       // what the wires carry now
+  std::uint64_t seen_input_[ipc::kStreams] = {};          // input index that the device was told of
+  std::uint64_t seen_output_[ipc::kStreams] = {};
+};
+
+}  // namespace bulkhead::devproc

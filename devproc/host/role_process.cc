@@ -1,0 +1,139 @@
+#include "devproc/host/role_process.h"
+
+#include <sys/stat.h>
+
+#include "devproc/host/event_loop.h"
+#include "ipc/base/log.h"
+#include "sandbox/filter.h"
+
+namespace bulkhead::devproc {
+namespace {
+
+Result<std::size_t> file_size(BorrowedFd fd) {
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0 || info.st_size < 0)
+    return make_errno_error("cannot tell the size of guest memory");
+  return static_cast<std::size_t>(info.st_size);
+}
+
+Status put(std::vector<UniqueFd>& fds, std::uint32_t index, std::uint32_t limit, UniqueFd fd) {
+  if (index >= limit) return make_error("a descriptor came with an index that is out of range");
+  if (fds.size() <= index) fds.resize(index + 1);
+  fds[index] = std::move(fd);
+  return ok();
+}
+
+std::vector<BorrowedFd> borrow_all(const std::vector<UniqueFd>& fds) {
+  std::vector<BorrowedFd> all;
+  for (const UniqueFd& fd : fds) all.push_back(fd.borrow());
+  return all;
+}
+
+}  // namespace
+
+Status RoleProcess::run() {
+  Result<control::Message> message = control_.receive(control::no_deadline(), control::kMaxMessageFds);
+  // A standby that is not needed any more sees the channel close before it ever got a role.
+  if (!message && message.error().error_number == control::kPeerClosed) return ok();
+  if (!message) return message.error();
+  ASSIGN_OR_RETURN(const control::ToDevice decoded,
+                   control::decode_to_device(message->bytes, message->fds.size()));
+  const auto* role = std::get_if<control::TakeRole>(&decoded);
+  if (role == nullptr) return make_error("the first message of the VMM gave no role");
+  Status taken = take_role(*role, std::move(message->fds));
+  if (!taken) {
+    if (Result<std::vector<std::byte>> bytes = control::encode(control::Failed{taken.error().message}))
+      (void)control_.send(*bytes, control::deadline_in(std::chrono::seconds(1)));
+    return taken;
+  }
+  return serve();
+}
+
+Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueFd> fds) {
+  set_log_role(role.role);
+  for (std::size_t i = 0; i < role.fds.size(); ++i) RETURN_IF_ERROR(take_fd(role.fds[i], std::move(fds[i])));
+  if (!requests_ || !replies_ || !state_ || !doorbell_.valid() || !output_doorbell_.valid())
+    return make_error("the role came without its regions and doorbells");
+  if (requests_->as<ipc::RequestArea>()->magic != ipc::kAreaMagic)
+    return make_error("the request area has another layout than this program's");
+  RETURN_IF_ERROR(map_guest_ram(role));
+  world_ = RoleWorld{.requests = requests_->as<ipc::RequestArea>(),
+                     .replies = replies_->as<ipc::ReplyArea>(),
+                     .state = state_->bytes(),
+                     .output_doorbell = output_doorbell_.borrow(),
+                     .line_assert = borrow_all(line_assert_),
+                     .line_resample = borrow_all(line_resample_),
+                     .messages = borrow_all(messages_),
+                     .memory = has_memory_ ? &memory_ : nullptr};
+  ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
+  return ok();
+}
+
+Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
+  switch (grant.purpose) {
+    case control::FdPurpose::kRequestRegion: {
+      ASSIGN_OR_RETURN(requests_, ipc::ReadOnlyRegion::import(std::move(fd), ipc::kRequestAreaSize));
+      return ok();
+    }
+    case control::FdPurpose::kReplyRegion: {
+      ASSIGN_OR_RETURN(replies_, ipc::WritableRegion::import(std::move(fd), ipc::kReplyAreaSize));
+      return ok();
+    }
+    case control::FdPurpose::kStateRegion: {
+      ASSIGN_OR_RETURN(state_, ipc::WritableRegion::import(std::move(fd), ipc::kStateRegionSize));
+      return ok();
+    }
+    case control::FdPurpose::kRequestDoorbell: doorbell_ = std::move(fd); return ok();
+    case control::FdPurpose::kOutputDoorbell: output_doorbell_ = std::move(fd); return ok();
+    case control::FdPurpose::kRoleFilter: filter_ = std::move(fd); return ok();
+    case control::FdPurpose::kLineAssert: return put(line_assert_, grant.index, kMaxLines, std::move(fd));
+    case control::FdPurpose::kLineResample: return put(line_resample_, grant.index, kMaxLines, std::move(fd));
+    case control::FdPurpose::kMsiVector: return put(messages_, grant.index, kMaxMessages, std::move(fd));
+    case control::FdPurpose::kGuestRam: return put(ram_fds_, grant.index, control::kMaxGuestRanges, std::move(fd));
+    case control::FdPurpose::kBacking:
+    case control::FdPurpose::kBulkRegion:
+    case control::FdPurpose::kQueueKick:
+    case control::FdPurpose::kStreamRegion: break;
+  }
+  return make_error("the role came with a descriptor that none of its devices uses");
+}
+
+Status RoleProcess::map_guest_ram(const control::TakeRole& role) {
+  // GuestRange::fd_index counts the message's descriptors; several ranges may share one.
+  std::vector<const ipc::WritableRegion*> regions(role.fds.size(), nullptr);
+  for (const control::GuestRange& range : role.guest_ram) {
+    if (range.fd_index >= role.fds.size() || role.fds[range.fd_index].purpose != control::FdPurpose::kGuestRam)
+      return make_error("a range of guest memory names no guest memory");
+    const ipc::WritableRegion*& region = regions[range.fd_index];
+    if (region == nullptr) {
+      UniqueFd& fd = ram_fds_[role.fds[range.fd_index].index];
+      ASSIGN_OR_RETURN(const std::size_t size, file_size(fd.borrow()));
+      ASSIGN_OR_RETURN(ipc::WritableRegion mapped, ipc::WritableRegion::import(std::move(fd), size));
+      guest_ram_.push_back(std::move(mapped));
+      region = &guest_ram_.back();
+    }
+    RETURN_IF_ERROR(memory_.add(range.guest_base, range.length, range.offset, *region));
+    has_memory_ = true;
+  }
+  return ok();
+}
+
+Status RoleProcess::close_filter() {
+  if (!filter_.valid()) return make_error("the role came without its system-call filter");
+  ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::import_filter(filter_.borrow()));
+  filter_.reset();
+  return sandbox::load_filter(filter, sandbox::FilterScope::kProcess);
+}
+
+Status RoleProcess::serve() {
+  ASSIGN_OR_RETURN(EventLoop loop, EventLoop::create(*host_, *world_.requests, doorbell_.borrow(),
+                                                     world_.line_resample, control_));
+  control::Ready ready{.layout_hash = host_->layout(),
+                       .states = {host_->state_versions().begin(), host_->state_versions().end()}};
+  ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(ready));
+  RETURN_IF_ERROR(close_filter());
+  RETURN_IF_ERROR(control_.send(bytes, control::deadline_in(std::chrono::seconds(1))));
+  return loop.run();
+}
+
+}  // namespace bulkhead::devproc

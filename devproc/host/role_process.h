@@ -1,0 +1,51 @@
+// RoleProcess: a device process from the moment it receives its role to its end.
+//
+// It maps the regions that came with TakeRole, builds the devices, closes the role's own filter, says Ready
+// and serves. Threading: single-threaded. Errors: a sentence, sent to the VMM as Failed.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "devproc/host/mapped_guest_memory.h"
+#include "devproc/host/role_host.h"
+#include "ipc/control/channel.h"
+#include "ipc/shm/region.h"
+
+namespace bulkhead::devproc {
+
+class RoleProcess {
+ public:
+  explicit RoleProcess(control::ControlChannel& control) : control_(control) {}
+
+  // Waits for a role, plays it until the VMM closes the channel.
+  Status run();
+
+ private:
+  Status take_role(const control::TakeRole& role, std::vector<UniqueFd> fds);
+  Status take_fd(const control::FdGrant& grant, UniqueFd fd);
+  Status map_guest_ram(const control::TakeRole& role);
+  Status close_filter();
+  Status serve();
+
+  control::ControlChannel& control_;
+  std::optional<ipc::ReadOnlyRegion> requests_;
+  std::optional<ipc::WritableRegion> replies_;
+  std::optional<ipc::WritableRegion> state_;
+  std::list<ipc::WritableRegion> guest_ram_;
+  std::vector<UniqueFd> ram_fds_;      // by FdGrant index, until mapped
+  UniqueFd filter_;
+  UniqueFd doorbell_;
+  UniqueFd output_doorbell_;
+  std::vector<UniqueFd> line_assert_;
+  std::vector<UniqueFd> line_resample_;
+  std::vector<UniqueFd> messages_;
+  MappedGuestMemory memory_;
+  bool has_memory_ = false;
+  RoleWorld world_;
+  std::unique_ptr<RoleHost> host_;
+};
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,73 @@
+#include "ipc/control/device_config_codec.h"
+
+#include "ipc/control/capnp_codec.h"
+
+namespace bulkhead::control::codec {
+namespace {
+
+using Builder = schema::DeviceConfig::Builder;
+
+void write(Builder out, const Uart16550Config&) { out.setUart16550(); }
+void write(Builder out, const I8042Config&) { out.setI8042(); }
+void write(Builder out, const SystemPortsConfig&) { out.setSystemPorts(); }
+void write(Builder out, const DebugExitConfig&) { out.setDebugExit(); }
+void write(Builder out, const PciTestConfig&) { out.setPciTest(); }
+void write(Builder out, const AcpiPmConfig& config) { out.initAcpiPm().setSciEnabled(config.sci_enabled); }
+
+void write(Builder out, const CmosRtcConfig& config) {
+  auto body = out.initCmosRtc();
+  body.setRamBelow4g(config.ram_below_4g);
+  body.setRamAbove4g(config.ram_above_4g);
+  body.setCpus(config.cpus);
+}
+
+void write(Builder out, const PciBusConfig& config) {
+  auto body = out.initPciBus();
+  body.setPmBase(config.pm_base);
+  body.setRamBelow4g(config.ram_below_4g);
+  auto functions = body.initFunctions(static_cast<unsigned>(config.functions.size()));
+  for (unsigned i = 0; i < functions.size(); ++i) {
+    functions[i].setDevfn(config.functions[i].devfn);
+    functions[i].setType(text(config.functions[i].type));
+  }
+}
+
+PciBusConfig read_pci_bus(schema::PciBusConfig::Reader in) {
+  PciBusConfig config;
+  config.pm_base = in.getPmBase();
+  config.ram_below_4g = in.getRamBelow4g();
+  const auto functions = in.getFunctions();
+  check_size(functions, "PCI functions", kMaxPciFunctions);
+  for (const auto function : functions) {
+    config.functions.push_back(
+        {.devfn = function.getDevfn(), .type = read_name(function.getType(), "the type of a PCI function")});
+  }
+  return config;
+}
+
+}  // namespace
+
+void write_device_config(Builder out, const DeviceConfig& config) {
+  std::visit([&](const auto& body) { write(out, body); }, config);
+}
+
+DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
+  using Kind = schema::DeviceConfig;
+  switch (in.which()) {
+    case Kind::UART16550: return Uart16550Config{};
+    case Kind::CMOS_RTC: {
+      const auto body = in.getCmosRtc();
+      return CmosRtcConfig{
+          .ram_below_4g = body.getRamBelow4g(), .ram_above_4g = body.getRamAbove4g(), .cpus = body.getCpus()};
+    }
+    case Kind::I8042: return I8042Config{};
+    case Kind::ACPI_PM: return AcpiPmConfig{.sci_enabled = in.getAcpiPm().getSciEnabled()};
+    case Kind::SYSTEM_PORTS: return SystemPortsConfig{};
+    case Kind::DEBUG_EXIT: return DebugExitConfig{};
+    case Kind::PCI_TEST: return PciTestConfig{};
+    case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
+  }
+  refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));
+}
+
+}  // namespace bulkhead::control::codec

@@ -1,0 +1,57 @@
+// What the management interface tells about a running VM, as plain structs: the VMM fills them (vmm/api),
+// the CLI shows them. Wire format: management.capnp. Threading: values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ipc/control/device_messages.h"
+
+namespace bulkhead::control {
+
+enum class VmState : std::uint8_t { kStarting = 0, kRunning = 1, kPaused = 2, kEnding = 3 };
+enum class DeviceState : std::uint8_t { kStarting = 0, kRunning = 1, kReplacing = 2, kIsolated = 3, kDead = 4 };
+
+struct VmStatus {
+  std::string name;
+  std::uint32_t pid = 0;
+  VmState state = VmState::kStarting;
+  std::uint32_t cpus = 0;
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t uptime_ns = 0;
+  std::uint32_t generation = 0;         // grows at every reset
+  std::uint64_t exits = 0;              // register exits of all vCPUs
+  std::uint64_t unclaimed_accesses = 0;
+  std::string kernel;
+  std::string console;
+  bool operator==(const VmStatus&) const = default;
+};
+
+// As the kernel reports it (/proc/PID), not as it was asked for.
+struct JailSummary {
+  std::uint8_t seccomp_mode = 0;        // 2: filter
+  bool no_new_privs = false;
+  std::uint64_t cap_eff = 0;
+  std::vector<std::string> own_namespaces;  // those that differ from the VMM's: "user", "mnt", "pid" ...
+  std::uint32_t uid = 0;
+  bool operator==(const JailSummary&) const = default;
+};
+
+struct DeviceInfo {
+  std::string role;
+  std::vector<std::string> instances;   // "com1 (uart16550)"
+  std::uint32_t pid = 0;
+  DeviceState state = DeviceState::kStarting;
+  std::uint32_t incarnation = 0;
+  std::uint32_t restarts = 0;
+  JailSummary jail;
+  std::uint64_t requests = 0;           // counted by the VMM
+  std::uint64_t posted = 0;
+  std::uint64_t commits = 0;            // read from the checkpoint, once
+  Statistics statistics;                // as the process itself reports; hostile
+  std::string permissions;              // what the jail allows, several lines
+  bool operator==(const DeviceInfo&) const = default;
+};
+
+}  // namespace bulkhead::control

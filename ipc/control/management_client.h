@@ -1,0 +1,34 @@
+// ManagementClient: a manager's end of the management socket. Blocking calls, each with a deadline.
+// Hides Cap'n Proto RPC and KJ; no exception leaves. Threading: one thread per object; at most one object
+// per thread (a KJ event loop belongs to its thread).
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ipc/base/result.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/control/management.h"
+
+namespace bulkhead::control {
+
+class ManagementClient {
+ public:
+  // `socket`: connected, from RunDirectory::connect().
+  static Result<std::unique_ptr<ManagementClient>> create(
+      UniqueFd socket, std::chrono::milliseconds timeout = std::chrono::seconds(10));
+
+  virtual ~ManagementClient() = default;
+  virtual Result<VmStatus> status() = 0;
+  virtual Result<std::vector<DeviceInfo>> devices() = 0;
+  virtual Status power_button() = 0;
+  virtual Status kill() = 0;
+  virtual Status pause() = 0;
+  virtual Status resume() = 0;
+  virtual Status reset() = 0;
+  virtual Result<std::vector<InspectedInstance>> inspect(const std::string& instance) = 0;
+};
+
+}  // namespace bulkhead::control

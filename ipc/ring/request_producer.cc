@@ -1,0 +1,200 @@
+#include "ipc/ring/request_producer.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "ipc/base/futex.h"
+
+namespace bulkhead::ipc {
+
+RequestProducer::RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
+                                 EffectReceiver& effects, Options options)
+    : requests_(requests),
+      replies_(replies),
+      doorbell_(doorbell),
+      effects_(effects),
+      options_(std::move(options)) {
+  // Ticket t uses slot t % kSlots; the first ticket is 1, so slot 0 waits for ticket kSlots.
+  for (std::uint32_t i = 0; i < kSlots; ++i) {
+    slots_[i].free_for.store(i == 0 ? kSlots : i, std::memory_order_relaxed);
+    slots_[i].posted.store(0, std::memory_order_relaxed);
+  }
+  requests_.magic = kAreaMagic;
+  requests_.incarnation.store(1, std::memory_order_release);
+}
+
+void RequestProducer::violation(const char* what) {
+  if (options_.on_violation) options_.on_violation(what);
+}
+
+bool RequestProducer::done(Ticket ticket) const {
+  const ReplySlot& slot = replies_.slots[slot_of(ticket)];
+  return slot.ticket.load(std::memory_order_acquire) == ticket &&
+         slot.incarnation.load(std::memory_order_relaxed) == incarnation_.load(std::memory_order_relaxed);
+}
+
+bool RequestProducer::reclaim_posted(Slot& slot, Ticket ticket) {
+  const Ticket occupant = ticket - kSlots;
+  if (slot.posted.load(std::memory_order_acquire) != occupant) return false;
+  if (replies_.slots[slot_of(occupant)].ticket.load(std::memory_order_acquire) != occupant) return false;
+  Ticket expected = occupant;
+  slot.free_for.compare_exchange_strong(expected, ticket, std::memory_order_acq_rel);
+  return true;
+}
+
+std::optional<Ticket> RequestProducer::take_slot() {
+  std::int64_t full_since = 0;
+  bool reported = false;
+  for (;;) {
+    if (closed()) return std::nullopt;
+    Ticket ticket = next_.load(std::memory_order_relaxed);
+    Slot& slot = slots_[slot_of(ticket)];
+    if (slot.free_for.load(std::memory_order_acquire) == ticket) {
+      if (next_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_relaxed)) return ticket;
+      continue;
+    }
+    if (ticket > kSlots && reclaim_posted(slot, ticket)) continue;
+    // All slots are in use: the device is behind with posted writes, or its doorbell has yet to wake it.
+    const std::int64_t now = monotonic_ns();
+    if (full_since == 0) full_since = now;
+    if (!reported && now - full_since > options_.deadline_ns) {
+      reported = true;
+      if (options_.on_overdue) options_.on_overdue(ticket - kSlots);
+    }
+    ::sched_yield();
+  }
+}
+
+void RequestProducer::publish(Ticket ticket, const Request& request) {
+  RequestSlot& slot = requests_.slots[slot_of(ticket)];
+  slot.request = request;
+  // An exchange, because the store must be seen before the device's sleep flag is read: either the device
+  // sees the ticket before it sleeps, or we see that it sleeps.
+  slot.ticket.exchange(ticket, std::memory_order_seq_cst);
+  ring_doorbell();
+}
+
+void RequestProducer::ring_doorbell() {
+  if (replies_.asleep.load(std::memory_order_seq_cst) == 0) return;
+  leave_wake_note(requests_.device_woken);
+  signal_eventfd(doorbell_);
+}
+
+bool RequestProducer::post(Request request) {
+  request.flags |= kPosted;
+  request.generation = generation();
+  const std::optional<Ticket> ticket = take_slot();
+  if (!ticket) return false;
+  slots_[slot_of(*ticket)].posted.store(*ticket, std::memory_order_release);
+  publish(*ticket, request);
+  return true;
+}
+
+std::optional<Reply> RequestProducer::call(Request request, AdaptiveWait& wait) {
+  request.generation = generation();
+  const std::optional<Ticket> ticket = take_slot();
+  if (!ticket) return std::nullopt;
+  publish(*ticket, request);
+  std::optional<Reply> reply = await(*ticket, wait);
+  if (reply && reply->effects_total > effects_applied_.load(std::memory_order_acquire)) {
+    if (!apply_effects_through(*ticket, reply->effects_total)) reply.reset();
+  }
+  // The slot is given back only now: other vCPUs may have to find this ticket's effects in it.
+  Ticket occupant = *ticket;
+  slots_[slot_of(*ticket)].free_for.compare_exchange_strong(occupant, *ticket + kSlots,
+                                                            std::memory_order_acq_rel);
+  return reply;
+}
+
+std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
+  const ReplySlot& slot = replies_.slots[slot_of(ticket)];
+  if (!wait.spin([&] { return done(ticket); })) {
+    const std::int64_t began = monotonic_ns();
+    bool reported = false;
+    std::atomic<std::uint32_t>& asleep = requests_.waiter_asleep[slot_of(ticket)];
+    bool slept = false;
+    for (;;) {
+      const std::uint32_t wake = slot.wake.load(std::memory_order_acquire);
+      asleep.exchange(1, std::memory_order_seq_cst);
+      if (done(ticket) || closed()) break;
+      // Woken by the device, by close() or set_incarnation(), or at the deadline.
+      const std::int64_t now = monotonic_ns();
+      std::int64_t until = began + options_.deadline_ns;
+      if (reported) until = now + options_.deadline_ns;
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      if (!closed()) futex_wait_until(&slot.wake, wake, until);
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+      slept = true;
+      if (!reported && !done(ticket) && monotonic_ns() >= began + options_.deadline_ns) {
+        reported = true;
+        if (options_.on_overdue) options_.on_overdue(ticket);
+      }
+    }
+    asleep.store(0, std::memory_order_relaxed);
+    if (!done(ticket)) return std::nullopt;
+    if (slept) wait.learn(replies_.waiter_woken);
+  }
+  const Reply reply = slot.reply;
+  // A device that answers after reset for an older life of the machine is answered for by the bus.
+  if (reply.generation != generation() || reply.effect_count > kMaxEffects) {
+    if (reply.effect_count > kMaxEffects) violation("a reply with more effects than there can be");
+    return Reply{.generation = generation(), .status = ReplyStatus::kDropped};
+  }
+  return reply;
+}
+
+bool RequestProducer::apply_effects_through(Ticket ticket, std::uint64_t total) {
+  const std::lock_guard lock(effects_lock_);
+  // Slots hold their effects until their own vCPU has passed here, so at most kSlots tickets are behind.
+  Ticket from = effects_scanned_ + 1;
+  if (ticket >= kSlots) from = std::max(from, ticket - kSlots + 1);
+  for (Ticket t = from; t <= ticket; ++t) {
+    const ReplySlot& slot = replies_.slots[slot_of(t)];
+    if (slot.ticket.load(std::memory_order_acquire) != t) continue;
+    const Reply reply = slot.reply;
+    if (reply.effect_count == 0) continue;
+    if (reply.effect_count > kMaxEffects || reply.generation != generation()) continue;
+    for (std::uint32_t i = 0; i < reply.effect_count; ++i) {
+      const Effect effect = replies_.effects[slot_of(t)].effects[i];
+      if (!effects_.apply_effect(effect)) violation("an effect that it was not granted");
+    }
+  }
+  if (ticket > effects_scanned_) {
+    effects_scanned_ = ticket;
+    effects_applied_.store(total, std::memory_order_release);
+  }
+  return !closed();
+}
+
+bool RequestProducer::drain(std::int64_t deadline_ns) {
+  const Ticket last = submitted();
+  const std::int64_t until = monotonic_ns() + deadline_ns;
+  const Ticket first = last >= kSlots ? last - kSlots + 1 : 1;
+  for (Ticket ticket = first; ticket <= last; ++ticket) {
+    // Done, or its slot already serves a later ticket.
+    while (replies_.slots[slot_of(ticket)].ticket.load(std::memory_order_acquire) < ticket) {
+      if (closed() || monotonic_ns() > until) return false;
+      ring_doorbell();
+      ::sched_yield();
+    }
+  }
+  return true;
+}
+
+void RequestProducer::close() {
+  closed_.store(true, std::memory_order_seq_cst);
+  // The futex words are the device's, so a waiter between its last look and its sleep cannot be told by
+  // their value: wake until nobody is left.
+  while (sleepers_.load(std::memory_order_seq_cst) != 0) {
+    for (const ReplySlot& slot : replies_.slots) futex_wake_all(&slot.wake);
+    ::sched_yield();
+  }
+}
+
+void RequestProducer::set_incarnation(std::uint32_t incarnation) {
+  incarnation_.store(incarnation, std::memory_order_seq_cst);
+  requests_.incarnation.store(incarnation, std::memory_order_seq_cst);
+}
+
+}  // namespace bulkhead::ipc

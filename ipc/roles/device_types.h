@@ -1,0 +1,54 @@
+// What each device type is and needs, as plain data: read by the VMM (routing, grants), by the sandbox
+// (syscalls) and by the device process (wires). A test holds the models against it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "ipc/roles/pci_decl.h"
+#include "ipc/state/effects.h"
+
+namespace bulkhead {
+
+enum class LineKind : std::uint8_t {
+  kEdge,   // ISA: a rising level is one edge
+  kLevel,  // INTx, SCI: asserted until it falls; resampled at the guest's EOI
+};
+
+struct LineDecl {
+  std::string_view name;
+  LineKind kind;
+};
+
+struct RegionDecl {
+  std::string_view name;
+  bool memory;           // memory rather than ports
+  std::uint64_t length;  // bytes
+  bool posted = false;   // memory writes do not wait for the device
+};
+
+// A set of EffectKind, as bits.
+constexpr std::uint32_t effect_bit(EffectKind kind) { return 1U << static_cast<std::uint32_t>(kind); }
+
+struct DeviceTypeDecl {
+  std::string_view type;
+  std::span<const RegionDecl> regions{};
+  std::span<const LineDecl> lines{};
+  std::uint16_t streams = 0;
+  std::uint16_t timers = 0;
+  std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
+  bool guest_memory = false;
+  std::uint32_t effects = 0;   // effect_bit()s that the VMM will apply
+  const PciDecl* pci = nullptr;
+  std::string_view purpose{};  // one line for --help and `devices --permissions`
+};
+
+// nullptr when there is no such type.
+[[nodiscard]] const DeviceTypeDecl* find_device_type(std::string_view type);
+[[nodiscard]] std::span<const DeviceTypeDecl> all_device_types();
+
+// For PciBusConfig: the declaration behind a function's type, nullptr when it is not a PCI device.
+[[nodiscard]] const PciDecl* find_pci_decl(std::string_view type);
+
+}  // namespace bulkhead
