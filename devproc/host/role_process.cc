@@ -1,6 +1,9 @@
 #include "devproc/host/role_process.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
 
 #include "devproc/host/event_loop.h"
 #include "ipc/base/log.h"
@@ -133,7 +136,10 @@ Status RoleProcess::serve() {
   ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(ready));
   RETURN_IF_ERROR(close_filter());
   RETURN_IF_ERROR(control_.send(bytes, control::deadline_in(std::chrono::seconds(1))));
-  return loop.run();
+  const Status ended = loop.run();
+  if (!ended) log(LogLevel::kError, "{}", ended.error().message);
+  // Destructors would close descriptors, which the role's filter forbids, and the kernel does it anyway.
+  ::_exit(ended ? EXIT_SUCCESS : EXIT_FAILURE);
 }
 
 }  // namespace bulkhead::devproc

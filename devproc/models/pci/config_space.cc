@@ -195,10 +195,7 @@ ConfigBytes legalised(const FunctionRules& rules, const ConfigBytes& bytes) {
   for (std::size_t i = 0; i < legal.size(); ++i)
     legal[i] =
         static_cast<std::uint8_t>((bytes[i] & rules.writable[i]) | (rules.reset[i] & ~rules.writable[i]));
-  // Only a space that no write could have produced falls back to reset values here.
-  ConfigBytes fallback = rules.reset;
-  fallback[chipset::kSmram] &= static_cast<std::uint8_t>(~chipset::kSmramLock);
-  legalise_fields(rules, fallback, legal);
+  legalise_fields(rules, rules.reset, legal);
   return legal;
 }
 

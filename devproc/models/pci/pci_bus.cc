@@ -24,7 +24,7 @@ constexpr auto kMsixSizes = static_cast<AccessSizes>(kSize4 | kSize8);
 
 PciBus::PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator,
                EffectSink& effects, Redirect& redirect)
-    : effects_(effects), redirect_(redirect), bus_(allocate_state<BusState>(allocator)) {
+    : effects_(effects), redirect_(redirect), bus_(allocate_state<PciBusState>(allocator)) {
   by_devfn_.fill(kAbsent);
   add_function(kHostBridgeDevfn, make_chipset_rules(ChipsetPart::kHostBridge), allocator);
   add_function(kIsaBridgeDevfn, make_chipset_rules(ChipsetPart::kIsaBridge), allocator);
@@ -44,7 +44,7 @@ void PciBus::add_function(std::uint8_t devfn, const FunctionRules& rules, StateA
   std::vector<DesiredObject> objects = objects_of(rules);
   CHECK(objects.size() <= kMaxEffects, devfn);
   std::optional<MsixTable> table;
-  Persistent<ConfigState> config = allocate_state<ConfigState>(allocator);
+  Persistent<PciConfigState> config = allocate_state<PciConfigState>(allocator);
   if (rules.msix != 0) table.emplace(rules.decl->msix_vectors, allocator);
   const std::size_t first = desired_count_;
   desired_count_ += objects.size() + (table ? table->vectors() : 0U);
@@ -77,7 +77,7 @@ void PciBus::build_regions() {
 }
 
 void PciBus::reset() {
-  bus_.mut() = BusState{};
+  bus_.mut() = PciBusState{};
   for (Function& function : functions_) {
     function.config.mut().bytes = function.rules.reset;
     if (function.msix) function.msix->reset();
@@ -85,7 +85,7 @@ void PciBus::reset() {
 }
 
 void PciBus::restore() {
-  BusState bus{};
+  PciBusState bus{};
   bus.confadd = bus_->confadd & spec::kConfaddWritable;
   bus.reset_control = bus_->reset_control & (spec::kResetHard | spec::kResetCpu);
   bus_.mut() = bus;
@@ -230,7 +230,9 @@ bool PciBus::write_msix(Function& function, std::uint64_t offset, std::uint8_t s
   if (size < 4 || offset % size != 0) return false;
   if (offset >= msix_pba_offset(*msix_bar(*function.rules.decl))) return true;  // read-only
   // An aligned quadword lies within one 16-byte entry: one vector, so at most one effect.
-  const auto vector = static_cast<std::uint16_t>(offset / spec::kMsixEntrySize % kMaxVectors);
+  const std::uint64_t entry = offset / spec::kMsixEntrySize;
+  if (entry >= function.msix->vectors()) return true;  // reserved
+  const auto vector = static_cast<std::uint16_t>(entry);
   const Effect before = msix_route(function.devfn, vector, function.msix->entry(vector));
   function.msix->write(offset, static_cast<std::uint32_t>(value));
   if (size == 8) function.msix->write(offset + 4, static_cast<std::uint32_t>(value >> 32));

@@ -41,6 +41,15 @@
 
 namespace bulkhead::devproc {
 
+struct PciBusState {
+  std::uint32_t confadd = 0;
+  std::uint8_t reset_control = 0;
+  std::array<std::uint8_t, 3> unused{};  // no padding: commits compare bytes
+};
+struct PciConfigState {
+  ConfigBytes bytes{};
+};
+
 class PciBus final : public Device {
  public:
   static constexpr std::uint16_t kLines = 0;
@@ -66,19 +75,11 @@ class PciBus final : public Device {
   [[nodiscard]] Effect desired_effect(std::size_t index) const override;
 
  private:
-  struct BusState {
-    std::uint32_t confadd = 0;
-    std::uint8_t reset_control = 0;
-    std::array<std::uint8_t, 3> unused{};  // no padding: commits compare bytes
-  };
-  struct ConfigState {
-    ConfigBytes bytes;
-  };
   struct Function {
     std::uint8_t devfn;
     FunctionRules rules;
     std::vector<DesiredObject> objects;
-    Persistent<ConfigState> config;
+    Persistent<PciConfigState> config;
     std::optional<MsixTable> msix;
     std::size_t first_desired;
     std::string label;  // "00:01.0", and its MSI-X region's name
@@ -103,7 +104,7 @@ class PciBus final : public Device {
 
   EffectSink& effects_;
   Redirect& redirect_;
-  Persistent<BusState> bus_;
+  Persistent<PciBusState> bus_;
   std::vector<Function> functions_;
   std::array<std::int16_t, 256> by_devfn_;   // index into functions_, -1: absent
   std::vector<std::size_t> msix_functions_;  // index into functions_ of region 1, 2, ...

@@ -32,13 +32,13 @@ inline constexpr std::uint8_t kIerEdssi = 1U << 3;  // modem status
 inline constexpr std::uint8_t kIerMask = 0x0f;      // "bits 4 through 7: always logic 0"
 
 // IIR, section 8.6, table IV: highest priority first.
-inline constexpr std::uint8_t kIirNone = 0x01;          // bit 0: "0 if interrupt pending"
-inline constexpr std::uint8_t kIirLineStatus = 0x06;    // priority 1
+inline constexpr std::uint8_t kIirNone = 0x01;           // bit 0: "0 if interrupt pending"
+inline constexpr std::uint8_t kIirLineStatus = 0x06;     // priority 1
 inline constexpr std::uint8_t kIirDataAvailable = 0x04;  // priority 2
-inline constexpr std::uint8_t kIirTimeout = 0x0c;       // priority 2, FIFO mode only
-inline constexpr std::uint8_t kIirThrEmpty = 0x02;      // priority 3
-inline constexpr std::uint8_t kIirModemStatus = 0x00;   // priority 4
-inline constexpr std::uint8_t kIirFifosEnabled = 0xc0;  // "set when FCR0 = 1"
+inline constexpr std::uint8_t kIirTimeout = 0x0c;        // priority 2, FIFO mode only
+inline constexpr std::uint8_t kIirThrEmpty = 0x02;       // priority 3
+inline constexpr std::uint8_t kIirModemStatus = 0x00;    // priority 4
+inline constexpr std::uint8_t kIirFifosEnabled = 0xc0;   // "set when FCR0 = 1"
 
 // FCR, section 8.5.
 inline constexpr std::uint8_t kFcrEnable = 1U << 0;

@@ -5,7 +5,7 @@ namespace bulkhead::devproc {
 using namespace uart16550;
 
 namespace {
-constexpr RegionSpec kRegions[] = {{"uart", AddressKind::kPort, kPorts, kSize1}};
+constexpr RegionSpec kRegions[] = {{"registers", AddressKind::kPort, kPorts, kSize1}};
 }  // namespace
 
 std::span<const RegionSpec> Uart16550::regions() const { return kRegions; }
@@ -143,8 +143,8 @@ std::uint8_t Uart16550::lsr() const {
   return value;
 }
 
-// A write resets the THRE interrupt; the byte leaves at once when the stream has room, which raises it again.
-// When the guest had not acknowledged the last one, the line has to be low in between.
+// A write resets the THRE interrupt; the byte leaves at once when the stream has room, which raises it
+// again. When the guest had not acknowledged the last one, the line has to be low in between.
 void Uart16550::write_thr(std::uint8_t value) {
   State& s = state_.mut();
   const bool unacknowledged = s.thre_pending != 0 && (s.ier & kIerEtbei) != 0;
@@ -172,7 +172,8 @@ void Uart16550::write_ier(std::uint8_t value) {
   update_irq();
 }
 
-// "When changing from FIFO Mode to 16450 Mode and vice versa, data is automatically cleared from the FIFOs."
+// "When changing from FIFO Mode to 16450 Mode and vice versa, data is automatically cleared from the
+// FIFOs."
 // "Bit 0 must be a 1 when other FCR bits are written to or they will not be programmed."
 void Uart16550::write_fcr(std::uint8_t value) {
   State& s = state_.mut();

@@ -2,18 +2,20 @@
 //
 // Chip:        PC16550D, universal asynchronous receiver/transmitter with FIFOs
 // Document:    National Semiconductor PC16550D data sheet, June 1995, section 8
-// Implemented: all registers; 16450 and FIFO mode; both FIFOs, 16 deep; trigger levels 1, 4, 8, 14; the four
-//              interrupt priorities; loopback with modem lines; overrun; character timeout
-// Missing:     line speed (the divisor latch is kept and never used: bytes move as fast as the stream takes
-//              them); parity, framing and break errors (a byte stream has none); a break is not sent
-// Timeout:     a timeout interrupt stands for "no further character for four character times". Without line
-//              speed, what is in the stream has arrived and what is not there may never come, so bytes
-//              below the trigger level are a timeout at once. No timer has to run while a guest types.
-// Flow:        bytes leave the stream only into room in the receiver, so none is lost by a slow guest. When
-//              the stream takes no more, bytes stay in the transmitter and THRE and TEMT stay clear
-//              until it does; a guest that writes without THRE loses the byte, as on the chip.
-// Ignored:     FCR bit 3 (DMA mode: no DMA here) and bits 4-5; LCR bits 0-6; MCR OUT2 as the gate of the PC's
-//              interrupt line (drivers that never set it are common); writes to LSR and MSR
+// Implemented: all registers; 16450 and FIFO mode; both FIFOs, 16 deep; trigger levels 1, 4, 8, 14; the
+//              four interrupt priorities; loopback with modem lines; overrun; character timeout
+// Missing:     line speed (the divisor latch is kept and never used: bytes move as fast as the stream
+//              takes them); parity, framing and break errors (a byte stream has none); a break is not
+//              sent
+// Timeout:     a timeout interrupt stands for "no further character for four character times". Without
+//              line speed, what is in the stream has arrived and what is not there may never come, so
+//              bytes below the trigger level are a timeout at once. No timer has to run while a guest
+//              types.
+// Flow:        bytes leave the stream only into room in the receiver, so none is lost by a slow guest.
+//              When the stream takes no more, bytes stay in the transmitter and THRE and TEMT stay
+//              clear until it does; a guest that writes without THRE loses the byte, as on the chip.
+// Ignored:     FCR bit 3 (DMA mode: no DMA here) and bits 4-5; LCR bits 0-6; MCR OUT2 as the gate of
+//              the PC's interrupt line (drivers that never set it are common); writes to LSR and MSR
 // Wires:       line 0: INTR; stream 0: the line, both ways; timer 0: a line that must be seen low first
 // Threading:   single-threaded
 // Trust:       guest: any access; stream: any bytes

@@ -1,0 +1,129 @@
+#include "ipc/control/management_client.h"
+
+#include "ipc/control/capnp_codec.h"
+#include "ipc/control/management_codec.h"
+#include "ipc/control/rpc_loop.h"
+#include "ipc/control/statistics_codec.h"
+
+namespace bulkhead::control {
+namespace {
+
+constexpr std::size_t kMaxAnswerBytes = 4 * 1024 * 1024;
+
+// One connection with everything under it, in order of construction.
+struct Connection {
+  explicit Connection(UniqueFd socket)
+      : loop(port),
+        scope(loop),
+        stream(port, std::move(socket), {.message_bytes = kMaxAnswerBytes}, nullptr),
+        network(stream, capnp::rpc::twoparty::Side::CLIENT),
+        rpc(capnp::makeRpcClient(network)),
+        management(bootstrap(rpc)) {}
+
+  static schema::Management::Client bootstrap(capnp::RpcSystem<capnp::rpc::twoparty::VatId>& rpc) {
+    capnp::MallocMessageBuilder message;
+    auto server = message.initRoot<capnp::rpc::twoparty::VatId>();
+    server.setSide(capnp::rpc::twoparty::Side::SERVER);
+    return rpc.bootstrap(server).castAs<schema::Management>();
+  }
+
+  rpc::PollPort port;
+  kj::EventLoop loop;
+  kj::WaitScope scope;
+  rpc::RpcStream stream;
+  capnp::TwoPartyVatNetwork network;
+  capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
+  schema::Management::Client management;
+};
+
+class Client final : public ManagementClient {
+ public:
+  Client(UniqueFd socket, std::chrono::milliseconds timeout)
+      : timeout_(timeout.count() * kj::MILLISECONDS), connection_(kj::heap<Connection>(std::move(socket))) {}
+  // KJ's destructors may throw; ours does not.
+  ~Client() noexcept override {
+    try {
+      connection_ = nullptr;
+    } catch (const kj::Exception&) {
+    }
+  }
+
+  Result<VmStatus> status() override {
+    return call<VmStatus>(connection_->management.statusRequest(), [](auto response) -> Result<VmStatus> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      return codec::read_status(answer.getStatus());
+    });
+  }
+
+  Result<std::vector<DeviceInfo>> devices() override {
+    using Devices = std::vector<DeviceInfo>;
+    return call<Devices>(connection_->management.devicesRequest(), [](auto response) -> Result<Devices> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      return codec::read_devices(answer.getDevices());
+    });
+  }
+
+  Result<std::vector<InspectedInstance>> inspect(const std::string& instance) override {
+    using Instances = std::vector<InspectedInstance>;
+    auto request = connection_->management.inspectRequest();
+    request.setInstance(codec::text(instance));
+    return call<Instances>(std::move(request), [](auto response) -> Result<Instances> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      return codec::read_inspected(answer.getInstances());
+    });
+  }
+
+  Status power_button() override { return act(connection_->management.powerButtonRequest()); }
+  Status kill() override { return act(connection_->management.killRequest()); }
+  Status pause() override { return act(connection_->management.pauseRequest()); }
+  Status resume() override { return act(connection_->management.resumeRequest()); }
+  Status reset() override { return act(connection_->management.resetRequest()); }
+
+ private:
+  static Error failure(capnp::Text::Reader sentence) {
+    return make_error(codec::read_sentence(sentence, "the answer", kMaxSentenceLength));
+  }
+
+  // Sends `request`, waits for the answer or the deadline, and reads it.
+  template <class T, class Request, class Read>
+  Result<T> call(Request request, Read read) {
+    try {
+      auto promise = request.send();
+      auto response = connection_->port.timer().timeoutAfter(timeout_, kj::mv(promise)).wait(connection_->scope);
+      return read(std::move(response));
+    } catch (const codec::Refused& refused) {
+      return codec::bad_message(refused.why);
+    } catch (const kj::Exception& exception) {
+      switch (exception.getType()) {
+        case kj::Exception::Type::DISCONNECTED: return Error{"the VM closed the connection", kPeerClosed};
+        case kj::Exception::Type::OVERLOADED: return Error{"the VM does not answer", kTimedOut};
+        default: return make_error(fmt::format("the VM's answer cannot be used: {}", exception.getDescription().cStr()));
+      }
+    }
+  }
+
+  template <class Request>
+  Status act(Request request) {
+    return call<void>(std::move(request), [](auto response) -> Status {
+      const auto outcome = response.getOutcome();
+      if (outcome.isFailed()) return failure(outcome.getFailed());
+      return ok();
+    });
+  }
+
+  kj::Duration timeout_;
+  kj::Own<Connection> connection_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ManagementClient>> ManagementClient::create(UniqueFd socket, std::chrono::milliseconds timeout) {
+  return codec::guarded<std::unique_ptr<ManagementClient>>([&]() -> Result<std::unique_ptr<ManagementClient>> {
+    return std::unique_ptr<ManagementClient>(std::make_unique<Client>(std::move(socket), timeout));
+  });
+}
+
+}  // namespace bulkhead::control

@@ -1,0 +1,108 @@
+#include "ipc/control/management_codec.h"
+
+#include "ipc/control/capnp_codec.h"
+#include "ipc/control/statistics_codec.h"
+
+namespace bulkhead::control::codec {
+namespace {
+
+constexpr std::size_t kMaxPermissions = 64 * 1024;
+constexpr std::size_t kMaxRoles = 256;
+constexpr std::size_t kMaxNamespaces = 16;
+
+void write_texts(capnp::List<capnp::Text>::Builder out, const std::vector<std::string>& texts) {
+  for (unsigned i = 0; i < out.size(); ++i) out.set(i, text(texts[i]));
+}
+
+std::vector<std::string> read_texts(capnp::List<capnp::Text>::Reader in, const char* field, std::size_t limit) {
+  std::vector<std::string> texts;
+  check_size(in, field, limit);
+  for (const auto item : in) texts.push_back(read_sentence(item, field, kMaxSentenceLength));
+  return texts;
+}
+
+void write_device(schema::DeviceInfo::Builder out, const DeviceInfo& device) {
+  out.setRole(text(device.role));
+  write_texts(out.initInstances(static_cast<unsigned>(device.instances.size())), device.instances);
+  out.setPid(device.pid);
+  out.setState(static_cast<std::uint8_t>(device.state));
+  out.setIncarnation(device.incarnation);
+  out.setRestarts(device.restarts);
+  auto jail = out.initJail();
+  jail.setSeccompMode(device.jail.seccomp_mode);
+  jail.setNoNewPrivs(device.jail.no_new_privs);
+  jail.setCapEff(device.jail.cap_eff);
+  jail.setUid(device.jail.uid);
+  write_texts(jail.initOwnNamespaces(static_cast<unsigned>(device.jail.own_namespaces.size())),
+              device.jail.own_namespaces);
+  out.setRequests(device.requests);
+  out.setPosted(device.posted);
+  out.setCommits(device.commits);
+  write_statistics(out.initStatistics(), device.statistics);
+  out.setPermissions(text(device.permissions));
+}
+
+DeviceInfo read_device(schema::DeviceInfo::Reader in) {
+  DeviceInfo device;
+  device.role = read_name(in.getRole(), "a role");
+  device.instances = read_texts(in.getInstances(), "instances", kMaxInstances);
+  device.pid = in.getPid();
+  device.state = read_enum(in.getState(), DeviceState::kDead, "the state of a device process");
+  device.incarnation = in.getIncarnation();
+  device.restarts = in.getRestarts();
+  const auto jail = in.getJail();
+  device.jail.seccomp_mode = jail.getSeccompMode();
+  device.jail.no_new_privs = jail.getNoNewPrivs();
+  device.jail.cap_eff = jail.getCapEff();
+  device.jail.uid = jail.getUid();
+  device.jail.own_namespaces = read_texts(jail.getOwnNamespaces(), "namespaces", kMaxNamespaces);
+  device.requests = in.getRequests();
+  device.posted = in.getPosted();
+  device.commits = in.getCommits();
+  device.statistics = read_statistics(in.getStatistics());
+  device.permissions = read_sentence(in.getPermissions(), "the permissions", kMaxPermissions, true);
+  return device;
+}
+
+}  // namespace
+
+void write_status(schema::VmStatus::Builder out, const VmStatus& status) {
+  out.setName(text(status.name));
+  out.setPid(status.pid);
+  out.setState(static_cast<std::uint8_t>(status.state));
+  out.setCpus(status.cpus);
+  out.setMemoryBytes(status.memory_bytes);
+  out.setUptimeNs(status.uptime_ns);
+  out.setGeneration(status.generation);
+  out.setExits(status.exits);
+  out.setUnclaimedAccesses(status.unclaimed_accesses);
+  out.setKernel(text(status.kernel));
+  out.setConsole(text(status.console));
+}
+
+VmStatus read_status(schema::VmStatus::Reader in) {
+  return {.name = read_name(in.getName(), "the VM's name"),
+          .pid = in.getPid(),
+          .state = read_enum(in.getState(), VmState::kEnding, "the state of the VM"),
+          .cpus = in.getCpus(),
+          .memory_bytes = in.getMemoryBytes(),
+          .uptime_ns = in.getUptimeNs(),
+          .generation = in.getGeneration(),
+          .exits = in.getExits(),
+          .unclaimed_accesses = in.getUnclaimedAccesses(),
+          .kernel = read_sentence(in.getKernel(), "the kernel's path", 4096),
+          .console = read_sentence(in.getConsole(), "the console", 4096)};
+}
+
+void write_devices(capnp::List<schema::DeviceInfo>::Builder out, const std::vector<DeviceInfo>& devices) {
+  for (unsigned i = 0; i < out.size(); ++i) write_device(out[i], devices[i]);
+}
+
+std::vector<DeviceInfo> read_devices(capnp::List<schema::DeviceInfo>::Reader in) {
+  std::vector<DeviceInfo> devices;
+  check_size(in, "device processes", kMaxRoles);
+  for (const auto item : in) devices.push_back(read_device(item));
+  return devices;
+}
+
+}  // namespace bulkhead::control::codec

@@ -1,0 +1,15 @@
+// VmStatus and DeviceInfo (management.h) on the wire. Internal to the management client and server.
+#pragma once
+
+#include "ipc/control/management.capnp.h"
+#include "ipc/control/management.h"
+
+namespace bulkhead::control::codec {
+
+void write_status(schema::VmStatus::Builder out, const VmStatus& status);
+[[nodiscard]] VmStatus read_status(schema::VmStatus::Reader in);
+
+void write_devices(capnp::List<schema::DeviceInfo>::Builder out, const std::vector<DeviceInfo>& devices);
+[[nodiscard]] std::vector<DeviceInfo> read_devices(capnp::List<schema::DeviceInfo>::Reader in);
+
+}  // namespace bulkhead::control::codec

@@ -1,0 +1,78 @@
+#include "ipc/roles/device_types.h"
+
+#include <array>
+
+#include "ipc/roles/pci_test_decl.h"
+
+namespace bulkhead {
+namespace {
+
+constexpr std::uint32_t kPowerEffect = effect_bit(EffectKind::kPower);
+
+constexpr std::array kUartRegions = {RegionDecl{"registers", false, 8}};
+constexpr std::array kUartLines = {LineDecl{"interrupt", LineKind::kEdge}};
+
+constexpr std::array kRtcRegions = {RegionDecl{"index and data", false, 2}};
+constexpr std::array kRtcLines = {LineDecl{"irq8", LineKind::kEdge}};
+
+constexpr std::array kI8042Regions = {RegionDecl{"data", false, 1}, RegionDecl{"status and command", false, 1}};
+constexpr std::array kI8042Lines = {LineDecl{"irq1", LineKind::kEdge}, LineDecl{"irq12", LineKind::kEdge}};
+
+constexpr std::array kPmRegions = {RegionDecl{"pm", false, 64}, RegionDecl{"gpe0", false, 4},
+                                   RegionDecl{"apm", false, 2}};
+constexpr std::array kPmLines = {LineDecl{"sci", LineKind::kLevel}};
+
+constexpr std::array kSystemPortRegions = {RegionDecl{"port 92", false, 1}, RegionDecl{"post code", false, 1},
+                                           RegionDecl{"debug console", false, 1},
+                                           RegionDecl{"firmware debug", false, 1}};
+
+constexpr std::array kDebugExitRegions = {RegionDecl{"debug-exit", false, 4}};
+
+constexpr std::array kPciTestLines = {LineDecl{"intx", LineKind::kLevel}};
+constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096},
+                                        RegionDecl{"doorbells", true, 4096, true},
+                                        RegionDecl{"io", false, 64}};
+
+constexpr std::array kPciBusRegions = {RegionDecl{"configuration mechanism", false, 8}};
+
+constexpr std::array kTypes = {
+    DeviceTypeDecl{.type = "pci_bus",
+                   .regions = kPciBusRegions,
+                   .effects = effect_bit(EffectKind::kWindow) | effect_bit(EffectKind::kIntxRoute) |
+                              effect_bit(EffectKind::kFunctionControl) | effect_bit(EffectKind::kMsiRoute) |
+                              kPowerEffect,
+                   .purpose = "PCI host bridge, PIIX3, PIIX4 PM and the config space of every function"},
+    DeviceTypeDecl{.type = "uart16550", .regions = kUartRegions, .lines = kUartLines, .streams = 1, .timers = 1,
+                   .purpose = "16550A serial port"},
+    DeviceTypeDecl{.type = "cmos_rtc", .regions = kRtcRegions, .lines = kRtcLines, .timers = 3,
+                   .purpose = "MC146818A real-time clock and CMOS memory"},
+    DeviceTypeDecl{.type = "i8042", .regions = kI8042Regions, .lines = kI8042Lines, .streams = 1, .timers = 1,
+                   .effects = kPowerEffect, .purpose = "keyboard controller with keyboard and mouse"},
+    DeviceTypeDecl{.type = "acpi_pm", .regions = kPmRegions, .lines = kPmLines, .timers = 1,
+                   .effects = kPowerEffect, .purpose = "ACPI power management block"},
+    DeviceTypeDecl{.type = "system_ports", .regions = kSystemPortRegions, .streams = 1,
+                   .effects = kPowerEffect, .purpose = "ports 92h, 80h, E9h and 402h"},
+    DeviceTypeDecl{.type = "debug_exit", .regions = kDebugExitRegions, .effects = kPowerEffect,
+                   .purpose = "debug-exit port F4h: the guest ends the VM with a status"},
+    DeviceTypeDecl{.type = "pci_test", .regions = kPciTestRegions, .lines = kPciTestLines, .timers = 1,
+                   .messages = 8, .guest_memory = true, .pci = &kPciTestDecl,
+                   .purpose = "PCI test function"},
+};
+
+}  // namespace
+
+std::span<const DeviceTypeDecl> all_device_types() { return kTypes; }
+
+const DeviceTypeDecl* find_device_type(std::string_view type) {
+  for (const DeviceTypeDecl& decl : kTypes) {
+    if (decl.type == type) return &decl;
+  }
+  return nullptr;
+}
+
+const PciDecl* find_pci_decl(std::string_view type) {
+  const DeviceTypeDecl* decl = find_device_type(type);
+  return decl == nullptr ? nullptr : decl->pci;
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,47 @@
+// ChildProcess owns a process: dropping it kills the process and reaps it, so that none outlives its owner and
+// none stays a zombie.
+//
+// Threading: one owner at a time, on any thread. A traced process (sandbox/tracer.h) is dropped on its tracer's
+// thread, or while that thread still polls: a process at its exit stop needs its tracer to go on.
+// Errors: Result; the destructor logs instead and gives up after a bounded time.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+
+#include "ipc/base/result.h"
+#include "ipc/base/unique_fd.h"
+#include "sandbox/exit_report.h"
+
+namespace bulkhead::sandbox {
+
+class ChildProcess {
+ public:
+  ChildProcess() = default;
+  ChildProcess(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
+  ChildProcess(ChildProcess&& other) noexcept;
+  ChildProcess& operator=(ChildProcess&& other) noexcept;
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
+  ~ChildProcess();
+
+  [[nodiscard]] bool valid() const { return pidfd_.valid(); }  // false once reaped or moved from
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] BorrowedFd pidfd() const { return pidfd_.borrow(); }  // readable once it is dead
+
+  // Sends SIGKILL. One that is dead already is no error.
+  Status kill();
+  // Reaps it if it is dead; nullopt while it lives. Afterwards the object owns nothing.
+  Result<std::optional<ExitReport>> try_wait();
+  // Waits for its end and reaps it.
+  Result<ExitReport> wait();
+  // Kills and reaps now, as the destructor does.
+  void end();
+
+ private:
+  pid_t pid_ = 0;
+  UniqueFd pidfd_;
+};
+
+}  // namespace bulkhead::sandbox

@@ -1,0 +1,61 @@
+// Tracer: learns of the death of device processes at their exit stop, with registers, before the kernel takes
+// their memory apart.
+//
+// Threading: ONE thread (the supervisor) makes it, spawns with it, polls it and outlives it: ptrace belongs to a
+// thread, and when that thread ends the kernel kills everything it traces (PTRACE_O_EXITKILL).
+// Trust: traced processes are hostile. They can stop, and die at any time; no call here waits for one.
+// Errors: a process that is already gone is no error; its report comes from poll().
+// Costs: nothing while a process runs (no stop at system calls); one stop for a fatal signal, one at exit.
+// Sources: ptrace(2); DESIGN.md, section 4.
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "ipc/base/result.h"
+#include "ipc/base/unique_fd.h"
+#include "sandbox/exit_report.h"
+
+namespace bulkhead::sandbox {
+
+class Tracer {
+ public:
+  Tracer() = default;
+  Tracer(const Tracer&) = delete;
+  Tracer& operator=(const Tracer&) = delete;
+
+  // Starts to trace a child that has not dropped dumpable yet. spawn() calls this before the child's exec.
+  Status seize(pid_t pid);
+
+  // Handles everything that traced processes have done since the last call, never blocks, and returns a report
+  // for each that died or stands at its exit stop (`held`). Call it when child_signal_fd() is readable.
+  [[nodiscard]] std::vector<ExitReport> poll();
+
+  // The same for one wait status, for callers that wait on their own with __WALL. Signals on their way to a
+  // process are passed on to it.
+  [[nodiscard]] std::optional<ExitReport> handle(pid_t pid, int wait_status);
+
+  // Lets a process that is held at its exit stop finish dying, as SCHED_IDLE so that its teardown does not compete
+  // with its successor. Somebody still has to reap it (ChildProcess does).
+  void release(pid_t pid);
+
+  [[nodiscard]] bool traces(pid_t pid) const { return traced_.contains(pid); }
+
+ private:
+  struct Traced {
+    bool at_exit_stop = false;
+    int last_signal = 0;  // the signal that was last passed on
+    std::optional<std::uint64_t> fault_address;
+  };
+  std::optional<ExitReport> at_exit_stop(pid_t pid, Traced& traced);
+  std::map<pid_t, Traced> traced_;
+};
+
+// A non-blocking signalfd for SIGCHLD, which it blocks in the calling thread: make it before other threads start, so
+// that they inherit the mask. Read it empty (any read size of at least 128 bytes), then call Tracer::poll().
+Result<UniqueFd> child_signal_fd();
+
+}  // namespace bulkhead::sandbox

@@ -1,0 +1,64 @@
+// FakeWires: one of every wire, and as many lines and streams as a device type wants.
+//
+//   FakeWires fakes({.lines = 2, .streams = 1});
+//   auto device = create(config, fakes.wires());
+//   fakes.clock.attach(*device);
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <vector>
+
+#include "devproc/core/wires.h"
+#include "tests/fakes/fake_char_backend.h"
+#include "tests/fakes/fake_effects.h"
+#include "tests/fakes/fake_irq.h"
+#include "tests/fakes/vector_memory.h"
+#include "tests/fakes/virtual_clock.h"
+
+namespace bulkhead::devproc {
+
+struct FakeWireCounts {
+  std::size_t lines = 0;
+  std::size_t streams = 0;
+  std::size_t memory_bytes = 64 * 1024;
+};
+
+class FakeWires {
+ public:
+  explicit FakeWires(FakeWireCounts counts = {})
+      : memory(counts.memory_bytes), lines(counts.lines), streams(counts.streams) {
+    for (auto& line : lines) line_pointers_.push_back(&line);
+    for (auto& stream : streams) stream_pointers_.push_back(&stream);
+  }
+  FakeWires(const FakeWires&) = delete;
+  FakeWires& operator=(const FakeWires&) = delete;
+
+  // References and spans in the result live as long as this object.
+  [[nodiscard]] Wires wires() {
+    return Wires{.state = state,
+                 .clock = clock,
+                 .timers = clock,
+                 .effects = effects,
+                 .lines = line_pointers_,
+                 .streams = stream_pointers_,
+                 .redirect = &redirect,
+                 .msi = &msi,
+                 .memory = &memory};
+  }
+
+  LocalStateAllocator state;
+  VirtualClock clock;
+  FakeEffectSink effects;
+  FakeRedirect redirect;
+  FakeMsiSender msi;
+  VectorMemory memory;
+  std::deque<FakeIrqLine> lines;
+  std::deque<FakeCharBackend> streams;
+
+ private:
+  std::vector<IrqLine*> line_pointers_;
+  std::vector<CharBackend*> stream_pointers_;
+};
+
+}  // namespace bulkhead::devproc

@@ -1,0 +1,180 @@
+#include "ipc/control/vm_config.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "tests/unit/ipc/control_test_util.h"
+
+namespace bulkhead::control {
+namespace {
+
+UniqueFd any_fd() { return UniqueFd::open("/dev/null", O_RDWR).value(); }
+
+VmConfig sample() {
+  VmConfig config;
+  config.name = "vm-1";
+  config.name_is_derived = true;
+  config.run_directory = "/run/bulkhead";
+  config.kernel_path = "/boot/vmlinuz";
+  config.initrd_path = "/boot/initrd";
+  config.command_line = "console=ttyS0 word=\xc3\xa9";
+  config.memory_bytes = 256 << 20;
+  config.cpus = 8;
+  config.topology = {.sockets = 2, .cores = 2, .threads = 2};
+  config.console = ConsoleKind::kStdio;
+  config.console_path = "p";
+  config.log_path = "/tmp/log";
+  config.on_reset = OnReset::kExit;
+  config.devices = {{.type = "pci-test", .properties = {{"vectors", "8"}, {"note", "a=b c"}}}};
+  config.files.kernel = UniqueFd::open("/dev/zero", O_RDONLY).value();
+  config.files.console_input = any_fd();
+  config.files.console_output = any_fd();
+  return config;
+}
+
+std::vector<UniqueFd> copies(std::span<const BorrowedFd> fds) {
+  std::vector<UniqueFd> out;
+  for (const BorrowedFd fd : fds) out.push_back(UniqueFd::duplicate(fd).value());
+  return out;
+}
+
+Result<ToVmm> pass_on(const VmConfig& config) {
+  const auto encoded = encode(config);
+  if (!encoded) return encoded.error();
+  return decode_to_vmm(Message{.bytes = encoded->bytes, .fds = copies(encoded->fds)});
+}
+
+template <class Edit>
+std::string refusal(Edit edit) {
+  VmConfig config = sample();
+  edit(config);
+  const auto decoded = pass_on(config);
+  return decoded ? "accepted" : decoded.error().message;
+}
+
+TEST(VmConfigMessages, configuration_survives_the_round_trip) {
+  const VmConfig sent = sample();
+  const auto decoded = pass_on(sent);
+  ASSERT_TRUE(decoded) << decoded.error().message;
+  const auto& got = std::get<VmConfig>(*decoded);
+  EXPECT_EQ(got.name, sent.name);
+  EXPECT_EQ(got.name_is_derived, sent.name_is_derived);
+  EXPECT_EQ(got.run_directory, sent.run_directory);
+  EXPECT_EQ(got.kernel_path, sent.kernel_path);
+  EXPECT_EQ(got.initrd_path, sent.initrd_path);
+  EXPECT_EQ(got.command_line, sent.command_line);
+  EXPECT_EQ(got.memory_bytes, sent.memory_bytes);
+  EXPECT_EQ(got.cpus, sent.cpus);
+  EXPECT_EQ(got.topology, sent.topology);
+  EXPECT_EQ(got.console, sent.console);
+  EXPECT_EQ(got.console_path, sent.console_path);
+  EXPECT_EQ(got.log_path, sent.log_path);
+  EXPECT_EQ(got.on_reset, sent.on_reset);
+  EXPECT_EQ(got.devices, sent.devices);
+}
+
+TEST(VmConfigMessages, each_descriptor_arrives_in_its_place) {
+  const auto decoded = pass_on(sample());
+  ASSERT_TRUE(decoded);
+  const VmFiles& files = std::get<VmConfig>(*decoded).files;
+  struct stat kernel {};
+  struct stat zero {};
+  ASSERT_EQ(::fstat(files.kernel.get(), &kernel), 0);
+  ASSERT_EQ(::stat("/dev/zero", &zero), 0);
+  EXPECT_EQ(kernel.st_rdev, zero.st_rdev);
+  EXPECT_FALSE(files.initrd.valid());
+  EXPECT_TRUE(files.console_input.valid());
+  EXPECT_TRUE(files.console_output.valid());
+  EXPECT_FALSE(files.log.valid());
+  EXPECT_FALSE(files.device_executable.valid());
+}
+
+TEST(VmConfigMessages, values_that_make_no_machine_are_refused) {
+  EXPECT_EQ(refusal([](VmConfig& c) { c.cpus = 0; c.topology = {0, 0, 0}; }), "bad control message: 0 CPUs");
+  EXPECT_EQ(refusal([](VmConfig& c) { c.cpus = 65; c.topology = {65, 1, 1}; }), "bad control message: 65 CPUs");
+  EXPECT_NE(refusal([](VmConfig& c) { c.topology.cores = 3; }).find("topology"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.topology = {1U << 16, 1U << 16, 8}; }).find("topology"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes += 1; }).find("memory"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = 0; }).find("memory"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMaxMemory * 2; }).find("memory"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.name = "a/b"; }).find("name"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.command_line = std::string("a\0b", 3); }).find("NUL"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.command_line.assign(kMaxCommandLine + 1, 'x'); }).find("command line"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.files.kernel.reset(); }).find("no kernel"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.files.console_input.reset(); }).find("console"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.console = ConsoleKind::kNone; }).find("console"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.console = static_cast<ConsoleKind>(4); }).find("console"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.on_reset = static_cast<OnReset>(2); }).find("reset"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.devices.assign(kMaxDevices + 1, c.devices[0]); }).find("devices"), std::string::npos);
+}
+
+TEST(VmConfigMessages, descriptors_that_do_not_match_the_message_are_refused) {
+  const VmConfig config = sample();
+  const Encoded encoded = encode(config).value();
+  auto fewer = copies(encoded.fds);
+  fewer.pop_back();
+  EXPECT_FALSE(decode_to_vmm(Message{.bytes = encoded.bytes, .fds = std::move(fewer)}));
+  auto more = copies(encoded.fds);
+  more.push_back(any_fd());
+  EXPECT_FALSE(decode_to_vmm(Message{.bytes = encoded.bytes, .fds = std::move(more)}));
+  std::vector<UniqueFd> one;
+  one.push_back(any_fd());
+  EXPECT_FALSE(decode_to_vmm(Message{.bytes = encode(ToVmm(PowerButton{})).value().bytes, .fds = std::move(one)}));
+}
+
+TEST(VmConfigMessages, orders_and_reports_survive_the_round_trip) {
+  for (bool kill : {false, true}) {
+    const ToVmm sent = kill ? ToVmm(KillVm{}) : ToVmm(PowerButton{});
+    const auto decoded = decode_to_vmm(Message{.bytes = encode(sent)->bytes, .fds = {}});
+    ASSERT_TRUE(decoded);
+    EXPECT_EQ(decoded->index(), sent.index());
+  }
+  const auto report = [](const FromVmm& sent) {
+    return decode_from_vmm(Message{.bytes = encode(sent).value().bytes, .fds = {}}).value();
+  };
+  EXPECT_EQ(std::get<Started>(report(Started{.name = "vm-1-2", .device_processes = 2})).name, "vm-1-2");
+  const auto failed = std::get<VmFailed>(report(VmFailed{.sentence = "no /dev/kvm", .status = 1}));
+  EXPECT_EQ(failed.sentence, "no /dev/kvm");
+  EXPECT_EQ(failed.status, 1);
+  const auto exited = std::get<Exited>(report(Exited{.sentence = "triple fault\nrip 0", .status = kExitGuestCrash}));
+  EXPECT_EQ(exited.sentence, "triple fault\nrip 0");
+  EXPECT_EQ(exited.status, kExitGuestCrash);
+}
+
+TEST(VmConfigMessages, message_cut_at_any_byte_is_refused) {
+  const VmConfig config = sample();
+  const Encoded encoded = encode(config).value();
+  for (std::size_t length = 0; length < encoded.bytes.size(); ++length) {
+    const auto bytes = std::span(encoded.bytes).first(length);
+    EXPECT_FALSE(decode_to_vmm(Message{.bytes = {bytes.begin(), bytes.end()}, .fds = copies(encoded.fds)})) << length;
+  }
+}
+
+TEST(VmConfigMessages, random_changes_never_pass_the_checks) {
+  const VmConfig config = sample();
+  const Encoded encoded = encode(config).value();
+  std::mt19937_64 random(11);
+  unsigned accepted = 0;
+  for (int round = 0; round < 10000; ++round) {
+    const auto decoded = decode_to_vmm(Message{.bytes = test::mutate(encoded.bytes, random), .fds = copies(encoded.fds)});
+    if (!decoded) continue;
+    const auto* got = std::get_if<VmConfig>(&*decoded);
+    if (got == nullptr) continue;
+    ++accepted;
+    EXPECT_TRUE(is_name(got->name));
+    EXPECT_TRUE(got->files.kernel.valid());
+    EXPECT_EQ(got->topology.sockets * got->topology.cores * got->topology.threads, got->cpus);
+    EXPECT_LE(got->cpus, kMaxCpus);
+  }
+  EXPECT_GT(accepted, 100U);
+}
+
+TEST(VmConfigMessages, debug_exit_keeps_six_bits) {
+  EXPECT_EQ(debug_exit_status(0), 64);
+  EXPECT_EQ(debug_exit_status(63), 127);
+  EXPECT_EQ(debug_exit_status(0x141), 65);
+}
+
+}  // namespace
+}  // namespace bulkhead::control

@@ -1,0 +1,71 @@
+// The command line of `bulkhead`, parsed and checked as far as that needs no file and no VM.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "ipc/base/result.h"
+#include "ipc/control/vm_config.h"
+
+namespace bulkhead::cli {
+
+struct RunOptions {
+  std::string kernel;
+  std::string initrd;
+  std::string command_line;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t cpus = 1;
+  control::Topology topology;
+  control::ConsoleKind console = control::ConsoleKind::kStdio;
+  std::string console_path;
+  std::string name;  // empty: derived
+  std::string log;
+  control::OnReset on_reset = control::OnReset::kReboot;
+  std::vector<control::DeviceRequest> devices;
+  std::string vmm;             // empty: bulkhead-vmm beside this program
+  std::string device_program;  // empty: bulkhead-device beside this program
+};
+
+struct ListOptions {
+  bool json = false;
+};
+
+struct DevicesOptions {
+  std::string name;
+  bool permissions = false;
+  bool json = false;
+};
+
+struct InspectOptions {
+  std::string name;
+  std::string instance;
+  bool json = false;
+};
+
+// stop, kill, pause, resume, reset.
+struct ActionOptions {
+  std::string name;
+  std::string action;
+};
+
+// Nothing is left to do but to leave with this status: --help, --version, bad usage (already printed).
+struct Leave {
+  int status = 0;
+};
+
+using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions>;
+
+[[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
+
+// "256M": a whole number with an optional K, M, G or T (powers of 1024).
+[[nodiscard]] Result<std::uint64_t> parse_size(std::string_view text);
+// "TYPE[,key=value...]"
+[[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
+// "SOCKETS:CORES:THREADS"
+[[nodiscard]] Result<control::Topology> parse_topology(std::string_view text);
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,151 @@
+#include "tools/bulkhead/run_setup.h"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <array>
+#include <climits>
+#include <cstdlib>
+#include <ctime>
+
+#include "ipc/control/run_directory.h"
+
+namespace bulkhead::cli {
+namespace {
+
+using control::ConsoleKind;
+
+// A readable regular file that is not empty.
+Result<UniqueFd> open_input(const char* what, const std::string& path) {
+  const auto fail = [&](std::string_view why) { return make_error(fmt::format("{} {}: {}", what, path, why)); };
+  // O_NONBLOCK: a FIFO must not hold us up before it is refused.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) return make_errno_error(fmt::format("{} {}", what, path));
+  UniqueFd file(fd);
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return make_errno_error(fmt::format("{} {}", what, path));
+  if (S_ISDIR(info.st_mode)) return fail("is a directory");
+  if (!S_ISREG(info.st_mode)) return fail("is not a regular file");
+  if (info.st_size == 0) return fail("is empty");
+  return file;
+}
+
+// Opens the log and proves that it takes a line.
+Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+  if (fd < 0) return make_errno_error(fmt::format("--log {}", path));
+  UniqueFd file(fd);
+  const std::string line =
+      fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n", fmt::gmtime(std::time(nullptr)), name);
+  const ssize_t written = ::write(fd, line.data(), line.size());
+  if (written < 0) return make_errno_error(fmt::format("--log {}: cannot write", path));
+  if (written != static_cast<ssize_t>(line.size()))
+    return make_error(fmt::format("--log {}: cannot write: No space left on device", path));
+  return file;
+}
+
+Result<std::array<UniqueFd, 2>> create_pipe() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a pipe");
+  return std::array<UniqueFd, 2>{UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+Status open_pty(RunSetup& setup) {
+  const int fd = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return make_errno_error("--console pty: cannot open a pseudoterminal");
+  UniqueFd controller(fd);
+  std::array<char, 64> path{};
+  if (::grantpt(fd) != 0 || ::unlockpt(fd) != 0 || ::ptsname_r(fd, path.data(), path.size()) != 0)
+    return make_errno_error("--console pty: cannot set the pseudoterminal up");
+  setup.config.console_path = path.data();
+  ASSIGN_OR_RETURN(setup.console.pty_keeper, UniqueFd::open(path.data(), O_RDWR | O_NOCTTY));
+  termios settings{};
+  if (::tcgetattr(setup.console.pty_keeper.get(), &settings) == 0) {
+    ::cfmakeraw(&settings);  // no echo of the guest's output back to the guest
+    ::tcsetattr(setup.console.pty_keeper.get(), TCSANOW, &settings);
+  }
+  ASSIGN_OR_RETURN(setup.config.files.console_input, UniqueFd::duplicate(controller.borrow()));
+  setup.config.files.console_output = std::move(controller);
+  return ok();
+}
+
+Status open_console(const RunOptions& options, RunSetup& setup) {
+  control::VmFiles& files = setup.config.files;
+  setup.config.console = options.console;
+  switch (options.console) {
+    case ConsoleKind::kNone: return ok();
+    case ConsoleKind::kPty: return open_pty(setup);
+    case ConsoleKind::kFile: {
+      setup.config.console_path = options.console_path;
+      const int fd = ::open(options.console_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+      if (fd < 0) return make_errno_error(fmt::format("--console file:{}", options.console_path));
+      files.console_output.reset(fd);
+      return ok();
+    }
+    case ConsoleKind::kStdio: {
+      ASSIGN_OR_RETURN(auto input, create_pipe());
+      ASSIGN_OR_RETURN(auto output, create_pipe());
+      files.console_input = std::move(input[0]);
+      setup.console.to_guest = std::move(input[1]);
+      setup.console.from_guest = std::move(output[0]);
+      files.console_output = std::move(output[1]);
+      return ok();
+    }
+  }
+  return ok();
+}
+
+// The file NAME beside this program's own executable.
+Result<std::string> beside_us(const char* name) {
+  std::array<char, PATH_MAX> path{};
+  const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
+  if (length <= 0 || length == static_cast<ssize_t>(path.size())) return make_errno_error("cannot tell where this program is");
+  std::string own(path.data(), static_cast<std::size_t>(length));
+  return Result<std::string>(boost::system::in_place_value, own.substr(0, own.rfind('/') + 1) + name);
+}
+
+}  // namespace
+
+Result<RunSetup> prepare_run(const RunOptions& options) {
+  RunSetup setup;
+  control::VmConfig& config = setup.config;
+  config.name_is_derived = options.name.empty();
+  config.name = config.name_is_derived ? fmt::format("vm-{}", ::getpid()) : options.name;
+  config.run_directory = control::default_run_directory();
+  config.kernel_path = options.kernel;
+  config.initrd_path = options.initrd;
+  config.command_line = options.command_line;
+  config.memory_bytes = options.memory_bytes;
+  config.cpus = options.cpus;
+  config.topology = options.topology;
+  config.on_reset = options.on_reset;
+  config.devices = options.devices;
+  config.log_path = options.log;
+
+  ASSIGN_OR_RETURN(config.files.kernel, open_input("--kernel", options.kernel));
+  if (!options.initrd.empty()) {
+    ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
+  }
+  setup.vmm_program = options.vmm;
+  if (setup.vmm_program.empty()) {
+    ASSIGN_OR_RETURN(setup.vmm_program, beside_us("bulkhead-vmm"));
+  }
+  std::string device_program = options.device_program;
+  if (device_program.empty()) {
+    ASSIGN_OR_RETURN(device_program, beside_us("bulkhead-device"));
+  }
+  ASSIGN_OR_RETURN(config.files.device_executable, UniqueFd::open(device_program, O_RDONLY));
+  // Files that are created come last: nothing is left behind when something else is wrong.
+  if (!options.log.empty()) {
+    ASSIGN_OR_RETURN(config.files.log, open_log(options.log, config.name));
+  }
+  RETURN_IF_ERROR(open_console(options, setup));
+  return setup;
+}
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,260 @@
+#include "vmm/api/management_server.h"
+
+#include <kj/exception.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <map>
+#include <thread>
+
+#include "ipc/base/log.h"
+#include "ipc/control/capnp_codec.h"
+#include "ipc/control/management_codec.h"
+#include "ipc/control/rpc_loop.h"
+#include "ipc/control/statistics_codec.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+namespace schema = control::schema;
+namespace codec = control::codec;
+namespace rpc = control::rpc;
+using VatId = capnp::rpc::twoparty::VatId;
+
+constexpr auto kLastAnswers = 200 * kj::MILLISECONDS;
+constexpr std::uint64_t kFlowWords = 32 * 1024;  // of calls in flight, per connection
+
+void write_outcome(schema::Outcome::Builder out, const Status& status) {
+  if (status) out.setDone();
+  else out.setFailed(codec::text(status.error().message));
+}
+
+// KJ's interfaces have no virtual destructors; nothing here is destroyed through one.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
+
+// The bootstrap capability: each method is one call of VmControl.
+class ManagementImpl final : public schema::Management::Server {
+ public:
+  explicit ManagementImpl(VmControl& vm) : vm_(vm) {}
+
+  kj::Promise<void> status(StatusContext context) override {
+    const auto status = vm_.status();
+    auto answer = context.getResults().initAnswer();
+    if (status) codec::write_status(answer.initStatus(), *status);
+    else answer.setFailed(codec::text(status.error().message));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> devices(DevicesContext context) override {
+    const auto devices = vm_.devices();
+    auto answer = context.getResults().initAnswer();
+    if (devices) codec::write_devices(answer.initDevices(static_cast<unsigned>(devices->size())), *devices);
+    else answer.setFailed(codec::text(devices.error().message));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> inspect(InspectContext context) override {
+    const std::string instance(codec::view(context.getParams().getInstance()));
+    auto answer = context.getResults().initAnswer();
+    if (!instance.empty() && !control::is_name(instance)) {
+      answer.setFailed("that is not the name of a device instance");
+      return kj::READY_NOW;
+    }
+    const auto found = vm_.inspect(instance);
+    if (found) codec::write_inspected(answer.initInstances(static_cast<unsigned>(found->size())), *found);
+    else answer.setFailed(codec::text(found.error().message));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> powerButton(PowerButtonContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.power_button());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> kill(KillContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.kill());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> pause(PauseContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.pause());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> resume(ResumeContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.resume());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> reset(ResetContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.reset());
+    return kj::READY_NOW;
+  }
+
+ private:
+  VmControl& vm_;
+};
+
+#pragma GCC diagnostic pop
+
+struct Client {
+  Client(rpc::PollPort& port, UniqueFd socket, schema::Management::Client management,
+         std::function<void(const std::string&)> on_error)
+      : stream(port, std::move(socket), rpc::StreamLimits(), std::move(on_error)),
+        network(stream, capnp::rpc::twoparty::Side::SERVER, options()),
+        system(capnp::makeRpcServer(network, kj::mv(management))) {
+    system.setFlowLimit(kFlowWords);
+  }
+
+  static capnp::ReaderOptions options() {
+    return codec::reader_options(rpc::StreamLimits().message_bytes / sizeof(capnp::word));
+  }
+
+  rpc::RpcStream stream;
+  capnp::TwoPartyVatNetwork network;
+  capnp::RpcSystem<VatId> system;
+};
+
+// Root, or the user whose VM this is.
+bool may_manage(BorrowedFd socket, uid_t& uid) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
+  uid = peer.uid;
+  return uid == 0 || uid == ::geteuid();
+}
+
+// What KJ itself would print to standard error goes to our log.
+class KjLog final : public kj::ExceptionCallback {
+ public:
+  void logMessage(kj::LogSeverity severity, const char*, int, int, kj::String&& text) override {
+    const bool bad = severity == kj::LogSeverity::ERROR || severity == kj::LogSeverity::FATAL;
+    if (limiter_.allow()) log(bad ? LogLevel::kWarning : LogLevel::kDebug, "management: {}", text.cStr());
+  }
+
+ private:
+  LogLimiter limiter_;
+};
+
+// Everything on the server's thread.
+class Service final : private kj::TaskSet::ErrorHandler {
+ public:
+  Service(UniqueFd listener, BorrowedFd stop, VmControl& vm)
+      : listener_(std::move(listener)),
+        stop_(stop),
+        loop_(port_),
+        scope_(loop_),
+        management_(kj::heap<ManagementImpl>(vm)),
+        tasks_(*this) {}
+
+  void run() {
+    tasks_.add(accept_clients());
+    port_.when_ready(stop_, POLLIN).wait(scope_);
+    // What is ready to be read is answered, and answers on their way go out.
+    auto last_answers = until_sent().exclusiveJoin(port_.timer().afterDelay(kLastAnswers));
+    last_answers.wait(scope_);
+  }
+
+ private:
+  kj::Promise<void> accept_clients() {
+    return port_.when_ready(listener_.borrow(), POLLIN).then([this]() -> kj::Promise<void> {
+      const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd >= 0) {
+        admit(UniqueFd(fd));
+      } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        // Out of descriptors: the listener stays readable, so wait before asking again.
+        if (limiter_.allow()) log(LogLevel::kWarning, "management: {}", make_errno_error("cannot accept a client").message);
+        return port_.timer().afterDelay(100 * kj::MILLISECONDS).then([this] { return accept_clients(); });
+      }
+      return accept_clients();
+    });
+  }
+
+  void admit(UniqueFd socket) {
+    uid_t uid = 0;
+    if (!may_manage(socket.borrow(), uid)) return refuse(fmt::format("user {} may not manage this VM", uid));
+    if (clients_.size() >= kMaxClients) return refuse(fmt::format("{} clients are connected already", clients_.size()));
+    const unsigned number = ++last_number_;
+    auto client = kj::heap<Client>(port_, std::move(socket), management_, [this, number](const std::string& why) {
+      if (limiter_.allow()) log(LogLevel::kWarning, "management: client {} loses its connection: {}", number, why);
+    });
+    auto gone = client->network.onDisconnect();
+    clients_.emplace(number, kj::mv(client));
+    // Run from the task set, not from inside the client's own promises.
+    tasks_.add(gone.then([this, number] { clients_.erase(number); }));
+  }
+
+  void refuse(const std::string& why) {
+    if (limiter_.allow()) log(LogLevel::kWarning, "management: a connection is closed: {}", why);
+  }
+
+  kj::Promise<void> until_sent() {
+    return port_.timer().afterDelay(1 * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
+      for (const auto& [number, client] : clients_) {
+        if (client->stream.has_unsent()) return until_sent();
+      }
+      return kj::READY_NOW;
+    });
+  }
+
+  void taskFailed(kj::Exception&& exception) override {
+    if (limiter_.allow()) log(LogLevel::kWarning, "management: {}", exception.getDescription().cStr());
+  }
+
+  UniqueFd listener_;
+  BorrowedFd stop_;
+  rpc::PollPort port_;
+  kj::EventLoop loop_;
+  kj::WaitScope scope_;
+  schema::Management::Client management_;
+  std::map<unsigned, kj::Own<Client>> clients_;
+  unsigned last_number_ = 0;
+  LogLimiter limiter_;
+  kj::TaskSet tasks_;
+};
+
+}  // namespace
+
+struct ManagementServer::Impl {
+  UniqueFd stop;
+  std::thread thread;
+};
+
+Result<std::unique_ptr<ManagementServer>> ManagementServer::start(UniqueFd listener, VmControl& vm,
+                                                                  std::function<void()> on_thread) {
+  auto impl = std::make_unique<Impl>();
+  ASSIGN_OR_RETURN(impl->stop, UniqueFd::create_eventfd());
+  const BorrowedFd stop = impl->stop.borrow();
+  // Signals are for the VM's own threads.
+  sigset_t all{};
+  sigset_t before{};
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    impl->thread = std::thread([listener = std::move(listener), stop, &vm, on_thread = std::move(on_thread)]() mutable {
+      try {
+        if (on_thread) on_thread();
+        KjLog kj_log;
+        Service(std::move(listener), stop, vm).run();
+      } catch (const kj::Exception& exception) {
+        log(LogLevel::kError, "management stopped: {}", exception.getDescription().cStr());
+      } catch (const std::exception& exception) {
+        log(LogLevel::kError, "management stopped: {}", exception.what());
+      }
+    });
+  } catch (const std::system_error& error) {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return make_errno_error("cannot start the management thread", error.code().value());
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return std::unique_ptr<ManagementServer>(new ManagementServer(std::move(impl)));
+}
+
+ManagementServer::ManagementServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+ManagementServer::~ManagementServer() {
+  signal_eventfd(impl_->stop.borrow());
+  impl_->thread.join();
+}
+
+}  // namespace bulkhead::vmm

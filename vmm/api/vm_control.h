@@ -1,0 +1,29 @@
+// VmControl: what the management server may ask of the VM. The VM implements it; tests fake it.
+// Threading: called on the server's thread, one call at a time. Each call must return within a bounded time
+// (a second or two at most), since the server answers nobody meanwhile. An Error is one sentence and goes
+// to the client as it is.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ipc/base/result.h"
+#include "ipc/control/management.h"
+
+namespace bulkhead::vmm {
+
+class VmControl {
+ public:
+  virtual ~VmControl() = default;
+  virtual Result<control::VmStatus> status() = 0;
+  virtual Result<std::vector<control::DeviceInfo>> devices() = 0;
+  virtual Status power_button() = 0;  // returns once it is pressed, not once the guest is off
+  virtual Status kill() = 0;          // returns once the end is on its way; the answer must still go out
+  virtual Status pause() = 0;
+  virtual Status resume() = 0;
+  virtual Status reset() = 0;
+  // Empty: every instance.
+  virtual Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) = 0;
+};
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,69 @@
+#include "vmm/machine/effects.h"
+
+#include "ipc/base/log.h"
+#include "ipc/roles/device_types.h"
+
+namespace bulkhead::vmm {
+
+bool MachineEffects::Role::apply_effect(const Effect& untrusted) {
+  const std::optional<Effect> effect = parse_effect(untrusted);
+  if (!effect) return false;
+  if ((granted_ & effect_bit(static_cast<EffectKind>(effect->kind))) == 0) return false;
+  return machine_.apply(*effect);
+}
+
+ipc::EffectReceiver& MachineEffects::add_role(std::uint32_t granted) {
+  roles_.push_back(std::make_unique<Role>(*this, granted));
+  return *roles_.back();
+}
+
+Status MachineEffects::set_windows(WindowMap windows) {
+  const std::lock_guard lock(windows_lock_);
+  windows_ = std::make_unique<WindowMap>(std::move(windows));
+  return space_.publish(windows_->claims());
+}
+
+void MachineEffects::add_function_owner(std::uint8_t devfn, RemoteChannel& channel, std::uint16_t instance) {
+  owners_.push_back({devfn, &channel, instance});
+}
+
+bool MachineEffects::apply(const Effect& effect) {
+  switch (static_cast<EffectKind>(effect.kind)) {
+    case EffectKind::kWindow: return apply_window(effect);
+    case EffectKind::kIntxRoute:
+    case EffectKind::kMsiRoute: return router_.apply(effect);
+    case EffectKind::kFunctionControl: return apply_function_control(effect);
+    case EffectKind::kPower: power_(static_cast<PowerAction>(effect.data), effect.address); return true;
+    case EffectKind::kNone: break;
+  }
+  return false;
+}
+
+bool MachineEffects::apply_window(const Effect& effect) {
+  const std::lock_guard lock(windows_lock_);
+  if (windows_ == nullptr || !windows_->want(effect)) return false;
+  const Status status = space_.publish(windows_->claims());
+  if (!status) log(LogLevel::kError, "windows cannot be placed: {}", status.error().message);
+  return true;
+}
+
+bool MachineEffects::apply_function_control(const Effect& effect) {
+  // First the owner, then the interrupts: a device that was just enabled must not miss its own vectors, and one
+  // that was disabled hears of it before the vCPU goes on.
+  for (const Owner& owner : owners_) {
+    if (owner.devfn == effect.function)
+      owner.channel->request(ipc::RequestKind::kFunctionControl, owner.instance, effect.flags);
+  }
+  return router_.apply(effect);
+}
+
+void MachineEffects::reset() {
+  router_.reset();
+  const std::lock_guard lock(windows_lock_);
+  if (windows_ == nullptr) return;
+  windows_->reset();
+  const Status status = space_.publish(windows_->claims());
+  if (!status) log(LogLevel::kError, "fixed claims cannot be placed: {}", status.error().message);
+}
+
+}  // namespace bulkhead::vmm

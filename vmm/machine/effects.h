@@ -1,0 +1,69 @@
+// MachineEffects: carries out what device processes ask for, after checking it against what they were granted.
+//
+// Threading: any vCPU thread and the stream thread; each role's effects come in commit order (RequestProducer
+// holds that role's lock). Errors: a refused effect is the device's loss. Trust: records come from hostile
+// processes; parse_effect() and the plan bound everything in them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "ipc/ring/request_producer.h"
+#include "vmm/bus/address_space.h"
+#include "vmm/bus/remote_channel.h"
+#include "vmm/pci/interrupt_router.h"
+#include "vmm/pci/window_map.h"
+
+namespace bulkhead::vmm {
+
+class MachineEffects {
+ public:
+  // `power` must not block: it is called on vCPU threads. `debug_value` is for PowerAction::kDebugExit.
+  using PowerSink = std::function<void(PowerAction action, std::uint64_t debug_value)>;
+
+  MachineEffects(AddressSpace& space, InterruptRouter& router, PowerSink power)
+      : space_(space), router_(router), power_(std::move(power)) {}
+
+  // The receiver for one role, which may ask for `granted` (effect_bit()s) and nothing else.
+  ipc::EffectReceiver& add_role(std::uint32_t granted);
+
+  // Once all channels exist, before any effect comes.
+  Status set_windows(WindowMap windows);
+  // Who must hear of a function's FunctionControl bits.
+  void add_function_owner(std::uint8_t devfn, RemoteChannel& channel, std::uint16_t instance);
+
+  // Everything off, as after a reset of the machine.
+  void reset();
+
+ private:
+  class Role final : public ipc::EffectReceiver {
+   public:
+    Role(MachineEffects& machine, std::uint32_t granted) : machine_(machine), granted_(granted) {}
+    bool apply_effect(const Effect& untrusted) override;
+
+   private:
+    MachineEffects& machine_;
+    std::uint32_t granted_;
+  };
+  struct Owner {
+    std::uint8_t devfn;
+    RemoteChannel* channel;
+    std::uint16_t instance;
+  };
+
+  bool apply(const Effect& effect);
+  bool apply_window(const Effect& effect);
+  bool apply_function_control(const Effect& effect);
+
+  AddressSpace& space_;
+  InterruptRouter& router_;
+  PowerSink power_;
+  std::mutex windows_lock_;
+  std::unique_ptr<WindowMap> windows_;
+  std::vector<Owner> owners_;
+  std::vector<std::unique_ptr<Role>> roles_;
+};
+
+}  // namespace bulkhead::vmm

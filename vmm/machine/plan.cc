@@ -1,0 +1,193 @@
+#include "vmm/machine/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::uint8_t kFirstFreeSlot = 3;  // 0 host bridge, 1 PIIX3, 2 is where VGA goes
+constexpr std::uint8_t kSlots = 32;
+
+InstancePlan make_instance(std::string name, std::string_view type, DeviceConfig config,
+                           std::vector<std::uint64_t> bases, std::vector<std::uint32_t> gsis = {}) {
+  InstancePlan plan;
+  plan.name = std::move(name);
+  plan.type = find_device_type(type);
+  plan.config = std::move(config);
+  for (std::size_t i = 0; i < bases.size(); ++i)
+    plan.regions.push_back({static_cast<std::uint16_t>(i), bases[i]});
+  for (std::size_t i = 0; i < gsis.size(); ++i) plan.lines.push_back({plan.type->lines[i].kind, gsis[i]});
+  return plan;
+}
+
+RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memory, bool debug_exit) {
+  RolePlan role{.name = "platform", .syscalls = {}, .instances = {}};
+  role.instances.push_back(make_instance("com1", "uart16550", Uart16550Config{}, {0x3F8}, {4}));
+  role.instances.push_back(make_instance("com2", "uart16550", Uart16550Config{}, {0x2F8}, {3}));
+  role.instances.push_back(make_instance("rtc", "cmos_rtc",
+                                         CmosRtcConfig{.ram_below_4g = memory.low_ram,
+                                                       .ram_above_4g = memory.high_ram,
+                                                       .cpus = static_cast<std::uint16_t>(config.cpus)},
+                                         {0x70}, {8}));
+  role.instances.push_back(make_instance("i8042", "i8042", I8042Config{}, {0x60, 0x64}, {1, 12}));
+  InstancePlan pm =
+      make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = true}, {0, 0xAFE0, 0xB2}, {kSciGsi});
+  pm.regions[0].fixed.reset();  // PMBASE decides
+  role.instances.push_back(std::move(pm));
+  role.instances.push_back(
+      make_instance("ports", "system_ports", SystemPortsConfig{}, {0x92, 0x80, 0xE9, 0x402}));
+  if (debug_exit)
+    role.instances.push_back(
+        make_instance("debug-exit", "debug_exit", DebugExitConfig{}, {kDebugExitPort}));
+  return role;
+}
+
+// --device TYPE[,slot=N]: a PCI function in a process of its own.
+Result<std::uint8_t> choose_slot(const control::DeviceRequest& request, std::vector<bool>& used) {
+  for (const control::Property& property : request.properties) {
+    if (property.key != "slot")
+      return make_error(
+          fmt::format("device {} has no property \"{}\"; it takes slot=N", request.type, property.key));
+    unsigned slot = 0;
+    const char* end = property.value.data() + property.value.size();
+    const auto parsed = std::from_chars(property.value.data(), end, slot);
+    if (parsed.ec != std::errc{} || parsed.ptr != end || slot < kFirstFreeSlot || slot >= kSlots)
+      return make_error(fmt::format("slot={} is not a PCI slot; slots are {} to {}", property.value,
+                                    kFirstFreeSlot, kSlots - 1));
+    if (used[slot]) return make_error(fmt::format("two devices want PCI slot {}", slot));
+    used[slot] = true;
+    return static_cast<std::uint8_t>(slot);
+  }
+  for (std::uint8_t slot = kFirstFreeSlot; slot < kSlots; ++slot) {
+    if (used[slot]) continue;
+    used[slot] = true;
+    return slot;
+  }
+  return make_error("there are more PCI devices than slots");
+}
+
+std::string known_types() {
+  std::string names = "debug_exit";
+  for (const DeviceTypeDecl& type : all_device_types()) {
+    if (type.pci != nullptr) names += fmt::format(", {}", type.type);
+  }
+  return names;
+}
+
+InstancePlan make_pci_device(std::string name, const DeviceTypeDecl& type, std::uint8_t devfn) {
+  InstancePlan plan;
+  plan.name = std::move(name);
+  plan.type = &type;
+  plan.config = PciTestConfig{};
+  plan.devfn = devfn;
+  for (std::uint16_t i = 0; i < type.regions.size(); ++i) plan.regions.push_back({i, std::nullopt});
+  for (const LineDecl& line : type.lines) plan.lines.push_back({line.kind, std::nullopt});
+  return plan;
+}
+
+void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
+  plan.windows.push_back({.devfn = kPmDevfn,
+                          .index = kPmWindow,
+                          .size = kPmWindowSize,
+                          .io = true,
+                          .role = plan.platform_role,
+                          .instance = plan.pm_instance,
+                          .region = 0});
+  for (std::size_t role = 0; role < plan.roles.size(); ++role) {
+    for (std::uint16_t i = 0; i < plan.roles[role].instances.size(); ++i) {
+      const InstancePlan& instance = plan.roles[role].instances[i];
+      if (!instance.devfn) continue;
+      for (const BarDecl& bar : instance.type->pci->bars) {
+        PlannedWindow window{.devfn = *instance.devfn,
+                             .index = bar.bar,
+                             .size = bar.size,
+                             .io = bar.kind == BarKind::kIo,
+                             .role = role,
+                             .instance = i,
+                             .region = bar.region};
+        if (bar.msix) {
+          window.role = plan.pci_role;
+          window.instance = plan.pci_instance;
+          window.region = msix_region_of(bus, find_pci_decl, *instance.devfn).value_or(0);
+        }
+        plan.windows.push_back(window);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool RolePlan::guest_memory() const {
+  return std::any_of(instances.begin(), instances.end(),
+                     [](const InstancePlan& instance) { return instance.type->guest_memory; });
+}
+
+std::uint32_t RolePlan::effects() const {
+  std::uint32_t all = 0;
+  for (const InstancePlan& instance : instances) all |= instance.type->effects;
+  return all;
+}
+
+Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits) {
+  MachinePlan plan;
+  plan.topology = {config.topology.sockets, config.topology.cores, config.topology.threads};
+  if (!plan.topology.valid() || plan.topology.vcpus() != config.cpus)
+    return make_error(fmt::format("{} CPUs cannot be arranged as {} sockets of {} cores of {} threads",
+                                  config.cpus, config.topology.sockets, config.topology.cores,
+                                  config.topology.threads));
+  ASSIGN_OR_RETURN(plan.memory, plan_memory(config.memory_bytes, physical_address_bits));
+
+  bool debug_exit = false;
+  std::vector<bool> used(kSlots, false);
+  std::vector<RolePlan> extra;
+  PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
+  for (const control::DeviceRequest& request : config.devices) {
+    if (request.type == "debug_exit") {
+      debug_exit = true;
+      continue;
+    }
+    const DeviceTypeDecl* type = find_device_type(request.type);
+    if (type == nullptr || type->pci == nullptr)
+      return make_error(
+          fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
+    ASSIGN_OR_RETURN(const std::uint8_t slot, choose_slot(request, used));
+    const auto devfn = static_cast<std::uint8_t>(slot << 3);
+    std::string name = fmt::format("{}{}", request.type, extra.size());
+    bus.functions.push_back({devfn, request.type});
+    RolePlan role{.name = name, .syscalls = {}, .instances = {}};
+    role.instances.push_back(make_pci_device(std::move(name), *type, devfn));
+    extra.push_back(std::move(role));
+  }
+  std::sort(bus.functions.begin(), bus.functions.end(),
+            [](const PciFunctionConfig& a, const PciFunctionConfig& b) { return a.devfn < b.devfn; });
+
+  RolePlan pci{.name = "pci", .syscalls = {}, .instances = {}};
+  pci.instances.push_back(make_instance("pci", "pci_bus", bus, {0xCF8}));
+  plan.roles.push_back(std::move(pci));
+  plan.roles.push_back(make_platform(config, plan.memory, debug_exit));
+  plan.pci_role = 0;
+  plan.platform_role = 1;
+  plan.pm_instance = 4;
+  for (RolePlan& role : extra) plan.roles.push_back(std::move(role));
+  plan_windows(plan, bus);
+
+  std::uint32_t stream = 0;
+  for (const InstancePlan& instance : plan.roles[plan.platform_role].instances) {
+    if (instance.name == "com1") plan.console = {plan.platform_role, stream};
+    if (instance.name == "ports") plan.debug = {plan.platform_role, stream};
+    stream += instance.type->streams;
+  }
+
+  plan.acpi.memory = plan.memory;
+  for (std::uint32_t i = 0; i < config.cpus; ++i) plan.acpi.apic_ids.push_back(plan.topology.apic_id(i));
+  plan.acpi.uarts = {{0x3F8, 4}, {0x2F8, 3}};
+  plan.acpi.pm_base = kPmBase;
+  plan.acpi.sci = kSciGsi;
+  return plan;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,90 @@
+// MachinePlan: what a machine consists of, as a pure function of its configuration.
+//
+// plan_machine() decides which device process hosts which devices, where each region lies, which interrupt
+// each line has and what the `pci` process's config space shows. It opens nothing and starts nothing;
+// building (build.h) is a loop over the plan. Errors: every problem of a configuration, in one sentence.
+// Threading: pure. Trust: the configuration is the user's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ipc/control/vm_config.h"
+#include "ipc/roles/device_types.h"
+#include "ipc/roles/syscall_groups.h"
+#include "vmm/firmware/acpi.h"
+#include "vmm/memory/layout.h"
+#include "vmm/x86/topology.h"
+
+namespace bulkhead::vmm {
+
+inline constexpr std::uint16_t kPmBase = 0x600;  // as SeaBIOS leaves it; direct boot does the same
+inline constexpr std::uint8_t kSciGsi = 9;
+inline constexpr std::uint8_t kPiix4PmDevfn = 0x0B;  // 00:01.3
+inline constexpr std::uint16_t kDebugExitPort = 0xF4;
+
+struct RegionPlan {
+  std::uint16_t region = 0;
+  std::optional<std::uint64_t> fixed;  // base of a fixed region; otherwise a window decides
+};
+
+struct LinePlan {
+  LineKind kind = LineKind::kEdge;
+  std::optional<std::uint32_t> gsi;  // nullopt: INTx, routed by PIRQ
+};
+
+struct InstancePlan {
+  std::string name;
+  const DeviceTypeDecl* type = nullptr;
+  DeviceConfig config;
+  std::vector<RegionPlan> regions;
+  std::vector<LinePlan> lines;
+  std::optional<std::uint8_t> devfn;  // PCI functions
+};
+
+// One device process.
+struct RolePlan {
+  std::string name;
+  SyscallGroups syscalls;
+  std::vector<InstancePlan> instances;
+  [[nodiscard]] bool guest_memory() const;
+  [[nodiscard]] std::uint32_t effects() const;  // effect_bit()s granted to the process
+};
+
+// A window of config space (a BAR, or the PIIX4's PM base) and the region that it decodes to.
+struct PlannedWindow {
+  std::uint8_t devfn = 0;
+  std::uint32_t index = 0;
+  std::uint64_t size = 0;
+  bool io = false;
+  std::size_t role = 0;  // index into MachinePlan::roles
+  std::uint16_t instance = 0;
+  std::uint16_t region = 0;
+};
+
+struct StreamRef {
+  std::size_t role = 0;
+  std::uint32_t stream = 0;
+};
+
+struct MachinePlan {
+  CpuTopology topology;
+  MemoryLayout memory;
+  AcpiConfig acpi;
+  std::vector<RolePlan> roles;
+  std::vector<PlannedWindow> windows;
+  std::size_t pci_role = 0;
+  std::uint16_t pci_instance = 0;
+  std::size_t platform_role = 0;
+  std::uint16_t pm_instance = 0;  // in platform_role: takes the power button
+  StreamRef console;              // the first serial port
+  StreamRef debug;                // ports E9h and 402h
+};
+
+// `physical_address_bits`: of the guest's CPUs.
+[[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config,
+                                               std::uint32_t physical_address_bits);
+
+}  // namespace bulkhead::vmm

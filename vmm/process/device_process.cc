@@ -1,0 +1,119 @@
+#include "vmm/process/device_process.h"
+
+#include "ipc/state/checkpoint.h"
+
+namespace bulkhead::vmm {
+
+Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, const GuestRam& ram,
+                                                             ipc::EffectReceiver& effects, PendingBits& pending,
+                                                             ipc::RequestProducer::Options options) {
+  std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
+  ASSIGN_OR_RETURN(process->requests_, ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize,
+                                                                   ipc::PeerRights::kReadOnly));
+  // The device writes these two; here the replies are only read, and the state not even mapped.
+  ASSIGN_OR_RETURN(const ipc::WritableRegion replies,
+                   ipc::WritableRegion::create("bulkhead-replies", ipc::kReplyAreaSize, ipc::PeerRights::kReadWrite));
+  ASSIGN_OR_RETURN(process->reply_fd_, UniqueFd::duplicate(replies.fd()));
+  ASSIGN_OR_RETURN(UniqueFd reply_copy, UniqueFd::duplicate(replies.fd()));
+  ASSIGN_OR_RETURN(process->replies_, ipc::ReadOnlyRegion::import(std::move(reply_copy), ipc::kReplyAreaSize));
+  ASSIGN_OR_RETURN(const ipc::WritableRegion state,
+                   ipc::WritableRegion::create("bulkhead-state", ipc::kStateRegionSize, ipc::PeerRights::kReadWrite));
+  ASSIGN_OR_RETURN(process->state_fd_, UniqueFd::duplicate(state.fd()));
+  ASSIGN_OR_RETURN(process->doorbell_, UniqueFd::create_eventfd());
+  ASSIGN_OR_RETURN(process->output_doorbell_, UniqueFd::create_eventfd());
+  RETURN_IF_ERROR(process->create_wires());
+  ipc::RequestArea& requests = process->requests();
+  requests.time.base_ns.store(ipc::monotonic_ns(), std::memory_order_relaxed);
+  requests.time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_release);
+  process->ring_ = std::make_unique<ipc::RequestProducer>(requests, process->replies(), process->doorbell_.borrow(),
+                                                          effects, std::move(options));
+  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending);
+  return process;
+}
+
+Status DeviceProcess::create_wires() {
+  for (std::uint16_t i = 0; i < plan_.instances.size(); ++i) {
+    const InstancePlan& instance = plan_.instances[i];
+    for (const LinePlan& line_plan : instance.lines) {
+      Line line{.plan = line_plan, .instance = i, .event = {}, .resample = {}};
+      ASSIGN_OR_RETURN(line.event, UniqueFd::create_eventfd());
+      if (line_plan.kind == LineKind::kLevel) {
+        ASSIGN_OR_RETURN(line.resample, UniqueFd::create_eventfd());
+      }
+      lines_.push_back(std::move(line));
+    }
+    for (std::uint16_t vector = 0; vector < instance.type->messages; ++vector) {
+      ASSIGN_OR_RETURN(UniqueFd event, UniqueFd::create_eventfd());
+      messages_.push_back({i, std::move(event)});
+    }
+  }
+  return ok();
+}
+
+std::vector<BorrowedFd> DeviceProcess::messages(std::uint16_t instance) const {
+  std::vector<BorrowedFd> events;
+  for (const Message& message : messages_) {
+    if (message.instance == instance) events.push_back(message.event.borrow());
+  }
+  return events;
+}
+
+void DeviceProcess::describe_instances(control::TakeRole& role) const {
+  std::uint32_t regions = 0;
+  std::uint32_t lines = 0;
+  std::uint32_t streams = 0;
+  std::uint32_t vectors = 0;
+  for (const InstancePlan& plan : plan_.instances) {
+    control::DeviceInstance instance;
+    instance.name = plan.name;
+    instance.type = std::string(plan.type->type);
+    instance.config = plan.config;
+    instance.regions = {regions, static_cast<std::uint32_t>(plan.regions.size())};
+    instance.lines = {lines, static_cast<std::uint32_t>(plan.lines.size())};
+    instance.streams = {streams, plan.type->streams};
+    instance.vectors = {vectors, plan.type->messages};
+    regions += instance.regions.count;
+    lines += instance.lines.count;
+    streams += instance.streams.count;
+    vectors += instance.vectors.count;
+    role.instances.push_back(std::move(instance));
+  }
+}
+
+Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, std::uint32_t incarnation,
+                                                         control::StartKind start, BorrowedFd filter) const {
+  control::TakeRole role;
+  role.role = plan_.name;
+  role.vm = vm;
+  role.incarnation = incarnation;
+  role.generation = ring_->generation();
+  role.start = start;
+  describe_instances(role);
+  Handover handover;
+  const auto grant = [&](control::FdPurpose purpose, std::uint32_t index, BorrowedFd fd) {
+    role.fds.push_back({purpose, index});
+    handover.fds.push_back(fd);
+  };
+  using control::FdPurpose;
+  grant(FdPurpose::kRequestRegion, 0, requests_.fd());
+  grant(FdPurpose::kReplyRegion, 0, reply_fd_.borrow());
+  grant(FdPurpose::kStateRegion, 0, state_fd_.borrow());
+  grant(FdPurpose::kRequestDoorbell, 0, doorbell_.borrow());
+  grant(FdPurpose::kOutputDoorbell, 0, output_doorbell_.borrow());
+  grant(FdPurpose::kRoleFilter, 0, filter);
+  for (std::uint32_t i = 0; i < lines_.size(); ++i) {
+    grant(FdPurpose::kLineAssert, i, lines_[i].event.borrow());
+    if (lines_[i].resample.valid()) grant(FdPurpose::kLineResample, i, lines_[i].resample.borrow());
+  }
+  for (std::uint32_t i = 0; i < messages_.size(); ++i) grant(FdPurpose::kMsiVector, i, messages_[i].event.borrow());
+  if (plan_.guest_memory()) {
+    const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
+    grant(FdPurpose::kGuestRam, 0, ram_.fd());
+    for (const RamRange& range : ram_ranges(ram_.layout()))
+      role.guest_ram.push_back({range.guest_address, range.size, fd_index, range.offset});
+  }
+  ASSIGN_OR_RETURN(handover.bytes, control::encode(control::ToDevice(std::move(role))));
+  return handover;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,80 @@
+// DeviceProcess: one role's shared regions, eventfds and ring, and the process that plays it now.
+//
+// Everything that must outlive the process is owned here, by the VMM: the regions, every eventfd, and guest RAM.
+// A process gets descriptors of them with its role (control::TakeRole); when it dies, a successor gets the same.
+// Threading: construction on one thread; process state by the supervisor's thread alone; ring and channel from
+// any thread. Trust: the process is hostile.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ipc/control/channel.h"
+#include "ipc/control/device_messages.h"
+#include "ipc/ring/request_producer.h"
+#include "ipc/ring/stream.h"
+#include "ipc/shm/region.h"
+#include "sandbox/child_process.h"
+#include "vmm/bus/remote_channel.h"
+#include "vmm/machine/plan.h"
+#include "vmm/memory/guest_ram.h"
+
+namespace bulkhead::vmm {
+
+class DeviceProcess {
+ public:
+  static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, const GuestRam& ram,
+                                                       ipc::EffectReceiver& effects, PendingBits& pending,
+                                                       ipc::RequestProducer::Options options);
+
+  struct Handover {
+    std::vector<std::byte> bytes;
+    std::vector<BorrowedFd> fds;
+  };
+  // The TakeRole message for a process that starts (or resumes) this role. `filter`: the role's program.
+  Result<Handover> take_role(const std::string& vm, std::uint32_t incarnation, control::StartKind start,
+                             BorrowedFd filter) const;
+
+  [[nodiscard]] const RolePlan& plan() const { return plan_; }
+  [[nodiscard]] ipc::RequestProducer& ring() { return *ring_; }
+  [[nodiscard]] RemoteChannel& channel() { return *channel_; }
+  [[nodiscard]] const ipc::ReplyArea& replies() const { return *replies_.as<ipc::ReplyArea>(); }
+  [[nodiscard]] ipc::RequestArea& requests() const { return *requests_.as<ipc::RequestArea>(); }
+  [[nodiscard]] BorrowedFd output_doorbell() const { return output_doorbell_.borrow(); }
+
+  struct Line {
+    LinePlan plan;
+    std::uint16_t instance = 0;
+    UniqueFd event;
+    UniqueFd resample;  // level lines
+  };
+  [[nodiscard]] const std::vector<Line>& lines() const { return lines_; }
+  // Message eventfds of one instance, in order of vector.
+  [[nodiscard]] std::vector<BorrowedFd> messages(std::uint16_t instance) const;
+
+ private:
+  DeviceProcess(const RolePlan& plan, const GuestRam& ram) : plan_(plan), ram_(ram) {}
+  Status create_wires();
+  void describe_instances(control::TakeRole& role) const;
+
+  const RolePlan& plan_;
+  const GuestRam& ram_;
+  ipc::WritableRegion requests_;
+  UniqueFd reply_fd_;
+  ipc::ReadOnlyRegion replies_;
+  UniqueFd state_fd_;
+  UniqueFd doorbell_;
+  UniqueFd output_doorbell_;
+  std::vector<Line> lines_;
+  struct Message {
+    std::uint16_t instance;
+    UniqueFd event;
+  };
+  std::vector<Message> messages_;
+  std::unique_ptr<ipc::RequestProducer> ring_;
+  std::unique_ptr<RemoteChannel> channel_;
+};
+
+}  // namespace bulkhead::vmm

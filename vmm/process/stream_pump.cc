@@ -1,0 +1,206 @@
+#include "vmm/process/stream_pump.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "ipc/base/log.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::size_t kPiece = 4096;
+constexpr std::int64_t kFinishWaitNs = 2'000'000'000;
+
+}  // namespace
+
+StreamPump::StreamPump(std::vector<Role> roles, ConsoleFiles files, Violation on_violation)
+    : roles_(std::move(roles)),
+      console_(std::move(files)),
+      on_violation_(std::move(on_violation)),
+      outbound_taken_(roles_.size(), 0) {}
+
+Result<std::unique_ptr<StreamPump>> StreamPump::start(std::vector<Role> roles, StreamRef console, StreamRef debug,
+                                                      ConsoleFiles files, Violation on_violation) {
+  std::unique_ptr<StreamPump> pump(new StreamPump(std::move(roles), std::move(files), std::move(on_violation)));
+  ASSIGN_OR_RETURN(pump->wake_, UniqueFd::create_eventfd());
+  pump->add_streams(console, debug);
+  pump->thread_ = std::thread([raw = pump.get()] { raw->thread_main(); });
+  return pump;
+}
+
+StreamPump::~StreamPump() { finish(); }
+
+void StreamPump::add_streams(StreamRef console, StreamRef debug) {
+  for (std::size_t role = 0; role < roles_.size(); ++role) {
+    DeviceProcess& process = *roles_[role].process;
+    std::uint32_t index = 0;
+    for (const InstancePlan& instance : process.plan().instances) {
+      for (std::uint32_t i = 0; i < instance.type->streams; ++i, ++index) {
+        Stream stream{role, index, ipc::StreamEnd(process.requests(), process.replies(), index)};
+        if (role == console.role && index == console.stream) stream.use = Stream::Use::kConsole;
+        if (role == debug.role && index == debug.stream) stream.use = Stream::Use::kDebug;
+        streams_.push_back(stream);
+      }
+    }
+  }
+}
+
+void StreamPump::finish() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_release);
+  signal_eventfd(wake_.borrow());
+  thread_.join();
+}
+
+void StreamPump::thread_main() {
+  while (!stop_.load(std::memory_order_acquire)) {
+    if (!move_all()) wait();
+  }
+  // Whoever stops the pump has ended the vCPUs, so this comes to an end.
+  const std::int64_t until = ipc::monotonic_ns() + kFinishWaitNs;
+  while (ipc::monotonic_ns() < until) {
+    const bool moved = move_all();
+    if (moved) continue;
+    if (pending_.empty()) break;
+    pollfd poll{console_.output.get(), POLLOUT, 0};
+    ::poll(&poll, 1, 100);
+  }
+  if (!debug_line_.empty()) log_debug(std::array<std::uint8_t, 1>{'\n'});
+}
+
+bool StreamPump::move_all() {
+  bool moved = false;
+  for (Stream& stream : streams_) {
+    if (stream.broken) continue;
+    moved |= move_output(stream);
+    if (stream.use == Stream::Use::kConsole) moved |= move_input(stream);
+  }
+  for (std::size_t role = 0; role < roles_.size(); ++role) moved |= collect_effects(role);
+  return moved;
+}
+
+bool StreamPump::move_output(Stream& stream) {
+  const bool console = stream.use == Stream::Use::kConsole;
+  if (console && !pending_.empty() && !flush_console()) return false;
+  std::array<std::uint8_t, kPiece> buffer;
+  const std::optional<std::size_t> n = stream.end.take(buffer);
+  DeviceProcess& process = *roles_[stream.role].process;
+  if (!n) {
+    stream.broken = true;
+    on_violation_(process, "a stream index that cannot be");
+    return false;
+  }
+  if (*n == 0) return false;
+  if (console) {
+    pending_.assign(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(*n));
+    pending_done_ = 0;
+    flush_console();
+  } else if (stream.use == Stream::Use::kDebug) {
+    log_debug(std::span(buffer).first(*n));
+  }
+  // A device that found the stream full waits to hear of room.
+  if (*n == kPiece) process.ring().ring_doorbell();
+  return true;
+}
+
+bool StreamPump::flush_console() {
+  while (pending_done_ < pending_.size()) {
+    if (!console_.output.valid()) break;
+    const ssize_t n =
+        ::write(console_.output.get(), pending_.data() + pending_done_, pending_.size() - pending_done_);
+    if (n >= 0) {
+      pending_done_ += static_cast<std::size_t>(n);
+    } else if (errno == EAGAIN && console_.kind != control::ConsoleKind::kPty) {
+      return false;
+    } else if (errno == EAGAIN) {
+      break;  // a terminal that nobody reads: what is shown to nobody is dropped
+    } else if (errno != EINTR) {
+      log(LogLevel::kWarning, "the console can no longer be written: {}", std::strerror(errno));
+      console_.output.reset();
+    }
+  }
+  pending_.clear();
+  return true;
+}
+
+bool StreamPump::move_input(Stream& stream) {
+  if (!console_.input.valid()) return false;
+  const std::optional<std::size_t> room = stream.end.room();
+  if (!room) {
+    stream.broken = true;
+    on_violation_(*roles_[stream.role].process, "a stream index that cannot be");
+    return false;
+  }
+  input_full_ = *room == 0;
+  if (input_full_) return false;
+  std::array<std::uint8_t, kPiece> buffer;
+  const ssize_t n = ::read(console_.input.get(), buffer.data(), std::min(*room, buffer.size()));
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  if (n <= 0) {
+    // A pty reports EIO while nobody has it open; anything else is the end of the input.
+    input_hung_up_ = n < 0 && errno == EIO && console_.kind == control::ConsoleKind::kPty;
+    if (!input_hung_up_) console_.input.reset();
+    return false;
+  }
+  stream.end.give(std::span(buffer).first(static_cast<std::size_t>(n)));
+  roles_[stream.role].process->ring().ring_doorbell();
+  return true;
+}
+
+bool StreamPump::collect_effects(std::size_t role) {
+  DeviceProcess& process = *roles_[role].process;
+  std::uint64_t& taken = outbound_taken_[role];
+  const std::uint64_t produced = process.replies().outbound_produced.load(std::memory_order_acquire);
+  if (produced == taken) return false;
+  if (produced - taken > ipc::kOutboundEffects) {
+    on_violation_(process, "an effect index that cannot be");
+    taken = produced;
+    return false;
+  }
+  for (; taken != produced; ++taken) {
+    const Effect effect = process.replies().outbound[taken % ipc::kOutboundEffects];
+    if (!roles_[role].effects->apply_effect(effect)) on_violation_(process, "an effect that it was not granted");
+  }
+  process.requests().outbound_consumed.store(taken, std::memory_order_release);
+  return true;
+}
+
+void StreamPump::log_debug(std::span<const std::uint8_t> bytes) {
+  static constinit LogLimiter limiter{256};
+  for (const std::uint8_t byte : bytes) {
+    if (byte != '\n' && debug_line_.size() < 256) {
+      debug_line_ += static_cast<char>(byte);
+      continue;
+    }
+    if (limiter.allow()) log(LogLevel::kInfo, "[guest debug] {}", debug_line_);
+    debug_line_.clear();
+  }
+}
+
+void StreamPump::set_asleep(bool asleep) {
+  for (const Role& role : roles_)
+    role.process->requests().pump_asleep.store(asleep ? 1 : 0, std::memory_order_seq_cst);
+}
+
+void StreamPump::wait() {
+  set_asleep(true);
+  // Between the last look and the flag a device may have published without a signal.
+  if (!move_all()) {
+    std::vector<pollfd> polls;
+    polls.push_back({wake_.get(), POLLIN, 0});
+    for (const Role& role : roles_) polls.push_back({role.process->output_doorbell().get(), POLLIN, 0});
+    if (console_.input.valid() && !input_full_ && !input_hung_up_) polls.push_back({console_.input.get(), POLLIN, 0});
+    if (!pending_.empty()) polls.push_back({console_.output.get(), POLLOUT, 0});
+    // A hung-up terminal is readable for ever: it is looked at once a second instead.
+    ::poll(polls.data(), polls.size(), input_hung_up_ ? 1000 : -1);
+    drain_eventfd(wake_.borrow());
+    for (const Role& role : roles_) drain_eventfd(role.process->output_doorbell());
+  }
+  set_asleep(false);
+}
+
+}  // namespace bulkhead::vmm

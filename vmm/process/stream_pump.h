@@ -1,0 +1,85 @@
+// StreamPump: one thread that moves bytes between device processes' streams and the console, debug output and the
+// log, and collects the effects that devices emit on their own account (outbound queue).
+//
+// The console's output is byte-exact: a reader that is slow makes the guest's UART wait, and nothing is dropped,
+// except on a terminal that nobody has opened and on a file that cannot be written.
+// Threading: start and stop from one thread; everything else on its own. Trust: stream indexes come from hostile
+// processes; one that cannot be is reported as a violation and the stream is left alone from then on.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ipc/control/vm_config.h"
+#include "vmm/machine/plan.h"
+#include "vmm/process/device_process.h"
+
+namespace bulkhead::vmm {
+
+struct ConsoleFiles {
+  control::ConsoleKind kind = control::ConsoleKind::kNone;
+  UniqueFd input;   // may be invalid
+  UniqueFd output;  // may be invalid
+};
+
+class StreamPump {
+ public:
+  struct Role {
+    DeviceProcess* process = nullptr;
+    ipc::EffectReceiver* effects = nullptr;
+  };
+  using Violation = std::function<void(DeviceProcess& process, const char* what)>;
+
+  static Result<std::unique_ptr<StreamPump>> start(std::vector<Role> roles, StreamRef console, StreamRef debug,
+                                                   ConsoleFiles files, Violation on_violation);
+  ~StreamPump();
+  StreamPump(const StreamPump&) = delete;
+  StreamPump& operator=(const StreamPump&) = delete;
+
+  // Moves what the guest has written so far to the console (waiting at most a moment for a slow reader), then
+  // stops. Idempotent.
+  void finish();
+
+ private:
+  struct Stream {
+    std::size_t role;
+    std::uint32_t index;
+    ipc::StreamEnd end;
+    bool broken = false;
+    enum class Use : std::uint8_t { kDrop, kConsole, kDebug } use = Use::kDrop;
+  };
+
+  StreamPump(std::vector<Role> roles, ConsoleFiles files, Violation on_violation);
+  void add_streams(StreamRef console, StreamRef debug);
+  void thread_main();
+  // True when something moved.
+  bool move_all();
+  bool move_output(Stream& stream);
+  bool move_input(Stream& stream);
+  bool collect_effects(std::size_t role);
+  bool flush_console();
+  void log_debug(std::span<const std::uint8_t> bytes);
+  void wait();
+  void set_asleep(bool asleep);
+
+  std::vector<Role> roles_;
+  ConsoleFiles console_;
+  Violation on_violation_;
+  std::vector<Stream> streams_;
+  std::vector<std::uint64_t> outbound_taken_;  // by role
+  std::vector<std::uint8_t> pending_;          // taken from the console stream, not yet written
+  std::size_t pending_done_ = 0;
+  bool input_full_ = false;
+  bool input_hung_up_ = false;
+  std::string debug_line_;
+  UniqueFd wake_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,150 @@
+#include "vmm/vcpu/vcpu_threads.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <chrono>
+
+#include "ipc/base/log.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// Interrupts KVM_RUN; the handler does nothing, and immediate_exit covers the moment before KVM_RUN.
+constexpr int kKickSignal = SIGUSR1;
+
+void install_kick_handler() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  sigemptyset(&action.sa_mask);
+  ::sigaction(kKickSignal, &action, nullptr);
+}
+
+}  // namespace
+
+VcpuThreads::VcpuThreads(std::vector<Vcpu*> vcpus, AddressSpace& space, EndHandler on_end)
+    : space_(space), on_end_(std::move(on_end)) {
+  for (Vcpu* vcpu : vcpus) {
+    auto thread = std::make_unique<Thread>();
+    thread->index = static_cast<std::uint32_t>(threads_.size());
+    thread->vcpu = vcpu;
+    threads_.push_back(std::move(thread));
+  }
+}
+
+VcpuThreads::~VcpuThreads() { stop(); }
+
+Status VcpuThreads::start(const std::optional<sandbox::CompiledFilter>& filter) {
+  install_kick_handler();
+  for (const std::unique_ptr<Thread>& thread : threads_)
+    thread->thread = std::thread([this, self = thread.get(), filter] { thread_main(*self, filter); });
+  std::unique_lock lock(lock_);
+  changed_.wait(lock, [this] { return ready_ == threads_.size(); });
+  if (!start_error_.empty()) return make_error(start_error_);
+  return ok();
+}
+
+void VcpuThreads::thread_main(Thread& self, const std::optional<sandbox::CompiledFilter>& filter) {
+  ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", self.index).c_str());
+  Status filtered = ok();
+  if (filter) filtered = sandbox::load_filter(*filter, sandbox::FilterScope::kThread);
+  {
+    const std::lock_guard lock(lock_);
+    if (!filtered) start_error_ = filtered.error().message;
+    ++ready_;
+    changed_.notify_all();
+  }
+  for (;;) {
+    if (closed_.load(std::memory_order_acquire)) {
+      if (!wait_at_gate(self)) return;
+    }
+    const Exit exit = self.vcpu->run_once();
+    const ExitAction action = dispatch(exit, space_, self.index);
+    if (action == ExitAction::kContinue) [[likely]] {
+      self.exits.store(self.exits.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+      continue;
+    }
+    if (action == ExitAction::kInterrupted) continue;
+    on_end_(self.index, action, describe(exit) + "\n" + self.vcpu->describe_state());
+    {
+      const std::lock_guard lock(lock_);
+      self.ended = true;
+    }
+    if (!wait_at_gate(self)) return;
+  }
+}
+
+void VcpuThreads::finish_instruction(Thread& self) {
+  // The rest of a wide access may come out as further exits; each is answered like any other.
+  for (;;) {
+    const Exit exit = self.vcpu->complete_pending_io();
+    if (dispatch(exit, space_, self.index) != ExitAction::kContinue) return;
+  }
+}
+
+bool VcpuThreads::wait_at_gate(Thread& self) {
+  bool ended = false;
+  {
+    const std::lock_guard lock(lock_);
+    ended = self.ended;
+  }
+  if (!ended) finish_instruction(self);
+  std::unique_lock lock(lock_);
+  self.held = true;
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return stop_ || (!closed_.load() && !self.ended); });
+  self.held = false;
+  return !stop_;
+}
+
+void VcpuThreads::interrupt_all() {
+  for (const std::unique_ptr<Thread>& thread : threads_) {
+    thread->vcpu->set_immediate_exit(true);
+    if (thread->thread.joinable()) ::pthread_kill(thread->thread.native_handle(), kKickSignal);
+  }
+}
+
+void VcpuThreads::hold_soon() { closed_.store(true, std::memory_order_seq_cst); }
+
+bool VcpuThreads::close(std::int64_t deadline_ns) {
+  hold_soon();
+  interrupt_all();
+  std::unique_lock lock(lock_);
+  return changed_.wait_for(lock, std::chrono::nanoseconds(deadline_ns), [this] {
+    for (const std::unique_ptr<Thread>& thread : threads_) {
+      if (!thread->held) return false;
+    }
+    return true;
+  });
+}
+
+void VcpuThreads::open() {
+  const std::lock_guard lock(lock_);
+  for (const std::unique_ptr<Thread>& thread : threads_) {
+    thread->vcpu->set_immediate_exit(false);
+    thread->ended = false;
+  }
+  closed_.store(false, std::memory_order_seq_cst);
+  changed_.notify_all();
+}
+
+void VcpuThreads::stop() {
+  {
+    const std::lock_guard lock(lock_);
+    stop_ = true;
+  }
+  hold_soon();
+  interrupt_all();
+  changed_.notify_all();
+  for (const std::unique_ptr<Thread>& thread : threads_) {
+    if (thread->thread.joinable()) thread->thread.join();
+  }
+}
+
+std::uint64_t VcpuThreads::exits() const {
+  std::uint64_t sum = 0;
+  for (const std::unique_ptr<Thread>& thread : threads_) sum += thread->exits.load(std::memory_order_relaxed);
+  return sum;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,253 @@
+#include "vmm/vm.h"
+
+#include <linux/kvm.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <future>
+
+#include "ipc/base/log.h"
+#include "sandbox/policies.h"
+#include "vmm/x86/cpuid.h"
+#include "vmm/x86/msrs.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::int64_t kSecondNs = 1'000'000'000;
+
+// What a vCPU thread may ask of KVM once the guest runs: run it, and carry out the effects of its own accesses. The
+// rest is read for the report of a guest that crashed.
+constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {
+    KVM_RUN,           KVM_IRQFD,     KVM_SET_GSI_ROUTING, KVM_GET_REGS,        KVM_GET_SREGS,
+    KVM_GET_FPU,       KVM_GET_XCRS,  KVM_GET_LAPIC,       KVM_GET_MP_STATE,    KVM_GET_VCPU_EVENTS,
+    KVM_GET_DEBUGREGS, KVM_TRANSLATE, KVM_GET_MSRS,        KVM_SET_USER_MEMORY_REGION};
+
+}  // namespace
+
+VirtualMachine::VirtualMachine(control::VmConfig config, VmOptions options)
+    : config_(std::move(config)), options_(std::move(options)) {}
+
+Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(control::VmConfig config, UniqueFd child_signals,
+                                                               VmOptions options) {
+  std::unique_ptr<VirtualMachine> vm(new VirtualMachine(std::move(config), std::move(options)));
+  ASSIGN_OR_RETURN(vm->event_, UniqueFd::create_eventfd());
+  RETURN_IF_ERROR(vm->open_hypervisor());
+  RETURN_IF_ERROR(vm->plan_and_open_files());
+  RETURN_IF_ERROR(vm->create_memory());
+  RETURN_IF_ERROR(vm->create_devices(std::move(child_signals)));
+  RETURN_IF_ERROR(vm->connect_interrupts());
+  RETURN_IF_ERROR(vm->publish_windows());
+  RETURN_IF_ERROR(vm->create_vcpus());
+  RETURN_IF_ERROR(vm->start_guest_state());
+  RETURN_IF_ERROR(vm->supervisor_->wait_until_serving());
+  RETURN_IF_ERROR(vm->ask_for_desired_state());
+  RETURN_IF_ERROR(vm->start_threads());
+  return vm;
+}
+
+VirtualMachine::~VirtualMachine() { shut_down(); }
+
+Status VirtualMachine::open_hypervisor() {
+  ASSIGN_OR_RETURN(system_, KvmSystem::open());
+  if (config_.cpus > system_->optional().max_vcpus)
+    return make_error(fmt::format("this host's KVM gives a VM at most {} CPUs, not {}", system_->optional().max_vcpus,
+                                  config_.cpus));
+  return ok();
+}
+
+Status VirtualMachine::plan_and_open_files() {
+  ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid())));
+  if (options_.boot) return ok();
+  ASSIGN_OR_RETURN(FileSource kernel, FileSource::from_fd(std::move(config_.files.kernel), config_.kernel_path));
+  std::optional<FileSource> initrd;
+  if (config_.files.initrd.valid()) {
+    ASSIGN_OR_RETURN(initrd, FileSource::from_fd(std::move(config_.files.initrd), config_.initrd_path));
+  }
+  ASSIGN_OR_RETURN(loader_,
+                   BootLoader::from_sources(std::move(kernel), std::move(initrd), config_.command_line));
+  return loader_->check(plan_.acpi);
+}
+
+Status VirtualMachine::create_memory() {
+  ASSIGN_OR_RETURN(vm_, KvmVm::create(*system_));
+  ASSIGN_OR_RETURN(ram_, GuestRam::create(plan_.memory));
+  // Slots before the interrupt controllers: afterwards each costs milliseconds (KVM waits for grace periods).
+  std::uint32_t slot = 0;
+  for (const RamRange& range : ram_ranges(plan_.memory)) {
+    RETURN_IF_ERROR(vm_->set_memory_slot(
+        {.slot = slot++, .guest_address = range.guest_address, .size = range.size, .host = ram_->host() + range.offset}));
+  }
+  return ok();
+}
+
+Status VirtualMachine::create_devices(UniqueFd child_signals) {
+  router_ = std::make_unique<InterruptRouter>(*vm_);
+  effects_ = std::make_unique<MachineEffects>(
+      space_, *router_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); });
+  const std::int64_t born = ipc::monotonic_ns();
+  processes_.resize(plan_.roles.size());
+  for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
+    receivers_.push_back(&effects_->add_role(plan_.roles[role].effects()));
+    ipc::RequestProducer::Options ring;
+    ring.deadline_ns = options_.device_deadline_ns;
+    ring.on_overdue = [this, role](ipc::Ticket ticket) {
+      supervisor_->condemn(*processes_[role], fmt::format("request {} was not answered in time", ticket));
+    };
+    ring.on_violation = [this, role](const char* what) { on_violation(*processes_[role], what); };
+    ASSIGN_OR_RETURN(processes_[role], DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_,
+                                                             std::move(ring)));
+    processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
+  }
+  ASSIGN_OR_RETURN(sandbox::Executable executable,
+                   sandbox::Executable::from_fd(std::move(config_.files.device_executable), "bulkhead-device"));
+  ASSIGN_OR_RETURN(supervisor_, Supervisor::start(std::move(executable), std::move(child_signals), config_.name,
+                                                  [this](DeviceProcess& process, const std::string& sentence) {
+                                                    on_death(process, sentence);
+                                                  }));
+  std::vector<DeviceProcess*> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) all.push_back(process.get());
+  supervisor_->launch(std::move(all));
+  // The processes get ready while the rest of the machine is made.
+  return vm_->create_interrupts();
+}
+
+Status VirtualMachine::connect_interrupts() {
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    const std::vector<InstancePlan>& instances = process->plan().instances;
+    for (const DeviceProcess::Line& line : process->lines()) {
+      if (line.plan.gsi) {
+        RETURN_IF_ERROR(router_->add_fixed_line(*line.plan.gsi, line.event.borrow(), line.resample.borrow()));
+        continue;
+      }
+      const InstancePlan& instance = instances[line.instance];
+      router_->add_intx_line(*instance.devfn, instance.type->pci->interrupt_pin, line.event.borrow(),
+                             line.resample.borrow());
+    }
+    for (std::uint16_t i = 0; i < instances.size(); ++i) {
+      if (!instances[i].devfn) continue;
+      router_->add_messages(*instances[i].devfn, process->messages(i));
+      effects_->add_function_owner(*instances[i].devfn, process->channel(), i);
+    }
+  }
+  return ok();
+}
+
+Status VirtualMachine::publish_windows() {
+  std::vector<Claim> fixed;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    for (std::uint16_t i = 0; i < process->plan().instances.size(); ++i) {
+      const InstancePlan& instance = process->plan().instances[i];
+      for (const RegionPlan& region : instance.regions) {
+        if (!region.fixed) continue;
+        const RegionDecl& decl = instance.type->regions[region.region];
+        fixed.push_back({decl.memory ? Space::kMemory : Space::kPort, *region.fixed, decl.length, &process->channel(), i,
+                         region.region, decl.posted, process->plan().name + "/" + instance.name});
+      }
+    }
+  }
+  std::vector<WindowPlan> windows;
+  for (const PlannedWindow& window : plan_.windows) {
+    DeviceProcess& owner = *processes_[window.role];
+    const InstancePlan& instance = owner.plan().instances[window.instance];
+    const bool posted = window.region < instance.type->regions.size() && instance.type->regions[window.region].posted;
+    windows.push_back({.devfn = window.devfn,
+                       .index = window.index,
+                       .space = window.io ? Space::kPort : Space::kMemory,
+                       .size = window.size,
+                       .channel = &owner.channel(),
+                       .instance = window.instance,
+                       .region = window.region,
+                       .posted = posted,
+                       .owner = owner.plan().name + "/" + instance.name});
+  }
+  std::vector<Range> reserved;
+  for (const RamRange& ram : ram_ranges(plan_.memory)) reserved.push_back(*Range::make(ram.guest_address, ram.size));
+  // IOAPIC, local APICs, TSS and identity-map pages, and everything else that chipsets keep below 4 GiB.
+  reserved.push_back(*Range::make(kPciWindowEnd, kFourGiB - kPciWindowEnd));
+  return effects_->set_windows(WindowMap(std::move(windows), std::move(reserved), std::move(fixed)));
+}
+
+Status VirtualMachine::create_vcpus() {
+  const std::uint32_t bits = physical_address_bits(system_->supported_cpuid());
+  const std::vector<MsrValue> msrs = initial_msrs({.hole_base = plan_.memory.pci_window, .physical_address_bits = bits});
+  for (std::uint32_t i = 0; i < config_.cpus; ++i) {
+    ASSIGN_OR_RETURN(std::unique_ptr<KvmVcpu> vcpu, vm_->create_vcpu(plan_.topology.apic_id(i)));
+    const std::vector<kvm_cpuid_entry2> cpuid =
+        guest_cpuid(system_->supported_cpuid(),
+                    {.topology = plan_.topology, .vcpu = i, .tsc_deadline_timer = system_->optional().tsc_deadline_timer});
+    RETURN_IF_ERROR(vcpu->initialize(cpuid, msrs));
+    vcpu->set_guest_reader([this](std::uint64_t address, std::span<std::byte> out) { return ram_->read(address, out); });
+    vcpus_.push_back(std::move(vcpu));
+  }
+  return ok();
+}
+
+Result<BootRegisters> VirtualMachine::load_boot() {
+  if (options_.boot) return (*options_.boot)(*ram_);
+  return loader_->load(*ram_, plan_.acpi);
+}
+
+Status VirtualMachine::start_guest_state() {
+  ASSIGN_OR_RETURN(const BootRegisters boot, load_boot());
+  for (std::size_t i = 0; i < vcpus_.size(); ++i)
+    RETURN_IF_ERROR(vcpus_[i]->start(i == 0 ? std::optional(boot) : std::nullopt));
+  return ok();
+}
+
+Status VirtualMachine::ask_for_desired_state() {
+  // What the `pci` process's state (as firmware would have left it) asks for, in pieces of one reply each.
+  RemoteChannel& pci = processes_[plan_.pci_role]->channel();
+  std::uint32_t total = 1;
+  for (std::uint32_t from = 0; from < total && from < 2 * kMaxVectors * 32; from += kMaxEffects) {
+    const std::optional<ipc::Reply> reply =
+        pci.request(ipc::RequestKind::kDesiredState, plan_.pci_instance, 0, from);
+    if (!reply || reply->status != ipc::ReplyStatus::kDone)
+      return make_error("the pci device process did not say where its functions are");
+    std::memcpy(&total, reply->payload, sizeof total);
+  }
+  return ok();
+}
+
+Status VirtualMachine::start_threads() {
+  std::vector<StreamPump::Role> roles;
+  for (std::size_t role = 0; role < processes_.size(); ++role)
+    roles.push_back({processes_[role].get(), receivers_[role]});
+  ConsoleFiles files{config_.console, std::move(config_.files.console_input), std::move(config_.files.console_output)};
+  ASSIGN_OR_RETURN(pump_, StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
+                                            [this](DeviceProcess& process, const char* what) {
+                                              on_violation(process, what);
+                                            }));
+  std::vector<Vcpu*> vcpus;
+  for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpus.push_back(vcpu.get());
+  threads_ = std::make_unique<VcpuThreads>(
+      std::move(vcpus), space_, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
+        on_vcpu_end(vcpu, action, std::move(report));
+      });
+  std::optional<sandbox::CompiledFilter> filter;
+  if (options_.filter_vcpus) {
+    ASSIGN_OR_RETURN(filter, sandbox::compile_vcpu_filter(kVcpuIoctls));
+  }
+  return threads_->start(filter);
+}
+
+void VirtualMachine::shut_down() {
+  if (shut_down_) return;
+  shut_down_ = true;
+  // Requests that are on their way still get their answers; a device that does not answer is cut off.
+  if (threads_) {
+    if (!threads_->close(2 * kSecondNs)) {
+      for (const std::unique_ptr<DeviceProcess>& process : processes_) process->ring().close();
+    }
+    threads_->stop();
+  }
+  if (pump_) pump_->finish();
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    if (process) process->ring().close();
+  }
+  if (supervisor_) supervisor_->end_all();
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,145 @@
+// VirtualMachine: one VM, from its configuration to its end. vm.cc reads like the life of any PC VMM: KVM, memory,
+// interrupt controllers, devices, vCPUs, run, orderly clean-up.
+//
+// Threading: create, run and destruction on the main thread. VmControl's methods come from the management thread and
+// are carried out by the main thread between its own events. vCPU threads, the supervisor and the stream thread only
+// leave events here.
+// Errors: create() fails with one clear sentence; run() says how the VM ended. Trust: the configuration is the user's;
+// everything that guests and device processes send was checked before it gets here.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ipc/control/vm_config.h"
+#include "vmm/api/vm_control.h"
+#include "vmm/firmware/loader.h"
+#include "vmm/hypervisor/kvm_system.h"
+#include "vmm/hypervisor/kvm_vcpu.h"
+#include "vmm/hypervisor/kvm_vm.h"
+#include "vmm/machine/effects.h"
+#include "vmm/machine/plan.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/process/device_process.h"
+#include "vmm/process/stream_pump.h"
+#include "vmm/process/supervisor.h"
+#include "vmm/vcpu/vcpu_threads.h"
+
+namespace bulkhead::vmm {
+
+// Puts guest code and data into RAM and says how the boot processor starts. The product's is BootLoader's; tests and
+// benchmarks bring payloads of their own.
+using BootSource = std::function<Result<BootRegisters>(GuestRam& ram)>;
+
+struct VmOptions {
+  std::int64_t device_deadline_ns = 1'000'000'000;
+  std::optional<BootSource> boot;  // instead of config.files.kernel
+  bool filter_vcpus = true;        // seccomp on vCPU threads
+};
+
+class VirtualMachine final : public VmControl {
+ public:
+  // `child_signals`: sandbox::child_signal_fd(), made before any thread.
+  static Result<std::unique_ptr<VirtualMachine>> create(control::VmConfig config, UniqueFd child_signals,
+                                                        VmOptions options = {});
+  ~VirtualMachine() override;
+  VirtualMachine(const VirtualMachine&) = delete;
+  VirtualMachine& operator=(const VirtualMachine&) = delete;
+
+  // Runs the guest until the VM ends. `launcher`: the CLI's socket, or nullptr.
+  control::Exited run(control::ControlChannel* launcher);
+
+  [[nodiscard]] std::size_t device_process_count() const { return processes_.size(); }
+  [[nodiscard]] DeviceProcess& process(std::size_t role) { return *processes_[role]; }
+  [[nodiscard]] Supervisor& supervisor() { return *supervisor_; }
+  [[nodiscard]] AddressSpace& address_space() { return space_; }
+  [[nodiscard]] GuestRam& ram() { return *ram_; }
+
+  Result<control::VmStatus> status() override;
+  Result<std::vector<control::DeviceInfo>> devices() override;
+  Status power_button() override;
+  Status kill() override;
+  Status pause() override;
+  Status resume() override;
+  Status reset() override;
+  Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
+
+ private:
+  struct Ending {
+    control::Exited how;
+  };
+  using Task = std::function<void()>;
+
+  VirtualMachine(control::VmConfig config, VmOptions options);
+
+  // create(), step by step.
+  Status open_hypervisor();
+  Status plan_and_open_files();
+  Status create_memory();
+  Status create_devices(UniqueFd child_signals);
+  Status connect_interrupts();
+  Status publish_windows();
+  Status create_vcpus();
+  Status start_guest_state();
+  Status start_threads();
+
+  [[nodiscard]] Result<BootRegisters> load_boot();
+  Status ask_for_desired_state();
+
+  // Events, from any thread.
+  void post(Task task);
+  void end(control::Exited how);
+  void on_power(PowerAction action, std::uint64_t debug_value);
+  void on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report);
+  void on_death(DeviceProcess& process, const std::string& sentence);
+  void on_violation(DeviceProcess& process, const char* what);
+  Status run_on_main(const std::function<Status()>& task);
+
+  // On the main thread.
+  void run_tasks();
+  void handle_launcher(control::ControlChannel& launcher);
+  Status do_pause();
+  Status do_resume();
+  Status do_reset();
+  void shut_down();
+
+  control::VmConfig config_;
+  VmOptions options_;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+
+  std::optional<KvmSystem> system_;
+  MachinePlan plan_;
+  std::optional<BootLoader> loader_;
+  std::optional<GuestRam> ram_;
+  std::unique_ptr<KvmVm> vm_;
+  AddressSpace space_;
+  std::unique_ptr<InterruptRouter> router_;
+  std::unique_ptr<MachineEffects> effects_;
+  std::vector<ipc::EffectReceiver*> receivers_;  // by role
+  std::vector<std::unique_ptr<DeviceProcess>> processes_;
+  std::unique_ptr<Supervisor> supervisor_;
+  std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+  std::unique_ptr<VcpuThreads> threads_;
+  std::unique_ptr<StreamPump> pump_;
+
+  // Main thread only.
+  bool paused_ = false;
+  std::int64_t paused_at_ns_ = 0;
+  VmClock paused_clock_;
+  bool shut_down_ = false;
+
+  std::mutex lock_;  // guards what follows
+  std::vector<Task> tasks_;
+  std::optional<control::Exited> ending_;
+  control::VmState state_ = control::VmState::kStarting;
+  std::uint32_t generation_ = 1;
+  bool accepts_tasks_ = true;
+  UniqueFd event_;
+};
+
+}  // namespace bulkhead::vmm

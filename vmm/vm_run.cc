@@ -1,0 +1,324 @@
+// VirtualMachine's life after its creation: events, pause, resume, reset, and what managers may ask.
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <future>
+
+#include "ipc/base/log.h"
+#include "sandbox/jail_status.h"
+#include "vmm/vm.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::int64_t kSecondNs = 1'000'000'000;
+constexpr std::chrono::seconds kTaskDeadline{5};
+
+std::string permissions_of(const RolePlan& role) {
+  std::string text;
+  for (std::size_t i = 0; i < kSyscallGroupCount; ++i) {
+    const auto group = static_cast<SyscallGroup>(i);
+    if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
+  }
+  text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
+  constexpr std::array<std::string_view, 6> kEffectNames = {"", "window", "intx-route", "function-control", "msi-route",
+                                                            "power"};
+  text += "effects:";
+  for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
+    if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);
+  }
+  text += role.effects() == 0 ? " none\n" : "\n";
+  for (const InstancePlan& instance : role.instances) {
+    text += fmt::format("{} ({}): {} regions, {} interrupt lines, {} messages, {} streams\n", instance.name,
+                        instance.type->type, instance.regions.size(), instance.lines.size(), instance.type->messages,
+                        instance.type->streams);
+  }
+  return text;
+}
+
+control::JailSummary jail_of(pid_t pid) {
+  control::JailSummary summary;
+  const Result<sandbox::JailStatus> jail = sandbox::read_jail_status(pid);
+  const Result<sandbox::JailStatus> own = sandbox::read_jail_status(::getpid());
+  if (!jail || !own) return summary;
+  summary.seccomp_mode = static_cast<std::uint8_t>(jail->seccomp_mode);
+  summary.no_new_privs = jail->no_new_privs;
+  summary.cap_eff = jail->cap_effective;
+  summary.uid = jail->uid;
+  for (const auto& [name, link] : jail->namespaces) {
+    const auto mine = own->namespaces.find(name);
+    if (mine != own->namespaces.end() && mine->second != link) summary.own_namespaces.push_back(name);
+  }
+  return summary;
+}
+
+}  // namespace
+
+void VirtualMachine::post(Task task) {
+  {
+    const std::lock_guard lock(lock_);
+    tasks_.push_back(std::move(task));
+  }
+  signal_eventfd(event_.borrow());
+}
+
+void VirtualMachine::end(control::Exited how) {
+  {
+    const std::lock_guard lock(lock_);
+    if (!ending_) ending_ = std::move(how);  // the first reason is the one that counts
+    state_ = control::VmState::kEnding;
+  }
+  signal_eventfd(event_.borrow());
+}
+
+void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
+  // On a vCPU's thread, in the middle of its access: no further guest instruction of its runs.
+  if (threads_) threads_->hold_soon();
+  switch (action) {
+    case PowerAction::kPowerOff: return end({.sentence = "", .status = control::kExitPowerOff});
+    case PowerAction::kDebugExit:
+      return end({.sentence = "", .status = control::debug_exit_status(debug_value)});
+    case PowerAction::kReset: break;
+  }
+  if (config_.on_reset == control::OnReset::kExit)
+    return end({.sentence = "the guest reset its machine", .status = control::kExitGuestReset});
+  post([this] {
+    if (const Status status = do_reset(); !status)
+      end({.sentence = "the machine could not be reset: " + status.error().message,
+           .status = control::kExitHostError});
+  });
+}
+
+void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report) {
+  switch (action) {
+    case ExitAction::kPowerOff: return on_power(PowerAction::kPowerOff, 0);
+    case ExitAction::kReset: return on_power(PowerAction::kReset, 0);
+    default: break;
+  }
+  end({.sentence = fmt::format("the guest crashed on CPU {}: {}", vcpu, report), .status = control::kExitGuestCrash});
+}
+
+void VirtualMachine::on_death(DeviceProcess& process, const std::string& sentence) {
+  process.ring().close();
+  end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+}
+
+void VirtualMachine::on_violation(DeviceProcess& process, const char* what) {
+  supervisor_->condemn(process, fmt::format("it wrote {}", what));
+}
+
+Status VirtualMachine::run_on_main(const std::function<Status()>& task) {
+  auto done = std::make_shared<std::promise<Status>>();
+  std::future<Status> result = done->get_future();
+  {
+    const std::lock_guard lock(lock_);
+    if (!accepts_tasks_) return make_error("the VM is ending");
+    tasks_.push_back([task, done] { done->set_value(task()); });
+  }
+  signal_eventfd(event_.borrow());
+  if (result.wait_for(kTaskDeadline) != std::future_status::ready) return make_error("the VM is busy");
+  return result.get();
+}
+
+void VirtualMachine::run_tasks() {
+  std::vector<Task> tasks;
+  {
+    const std::lock_guard lock(lock_);
+    tasks.swap(tasks_);
+  }
+  for (const Task& task : tasks) task();
+}
+
+control::Exited VirtualMachine::run(control::ControlChannel* launcher) {
+  {
+    const std::lock_guard lock(lock_);
+    if (state_ == control::VmState::kStarting) state_ = control::VmState::kRunning;
+  }
+  threads_->open();
+  std::optional<control::Exited> how;
+  while (!how) {
+    pollfd polls[2] = {{event_.get(), POLLIN, 0}, {launcher != nullptr ? launcher->fd().get() : -1, POLLIN, 0}};
+    ::poll(polls, 2, -1);
+    drain_eventfd(event_.borrow());
+    if (polls[1].revents != 0) handle_launcher(*launcher);
+    run_tasks();
+    const std::lock_guard lock(lock_);
+    how = ending_;
+  }
+  shut_down();
+  std::vector<Task> left;
+  {
+    const std::lock_guard lock(lock_);
+    accepts_tasks_ = false;
+    left.swap(tasks_);
+  }
+  for (const Task& task : left) task();  // whoever waits for one hears that the VM has ended
+  return *how;
+}
+
+void VirtualMachine::handle_launcher(control::ControlChannel& launcher) {
+  Result<control::Message> message = launcher.receive(control::no_wait());
+  if (!message) {
+    if (message.error().error_number == control::kTimedOut) return;
+    return end({.sentence = "the launcher is gone", .status = control::kExitKilled});
+  }
+  const Result<control::ToVmm> decoded = control::decode_to_vmm(std::move(*message));
+  if (!decoded) return end({.sentence = decoded.error().message, .status = control::kExitHostError});
+  if (std::holds_alternative<control::PowerButton>(*decoded)) {
+    (void)power_button();
+  } else if (std::holds_alternative<control::KillVm>(*decoded)) {
+    (void)kill();
+  }
+}
+
+Status VirtualMachine::do_pause() {
+  if (paused_) return ok();
+  if (!threads_->close(options_.device_deadline_ns + kSecondNs))
+    return make_error("a CPU waits for a device process that does not answer");
+  paused_at_ns_ = ipc::monotonic_ns();
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    ipc::VmTimeline& time = process->requests().time;
+    time.frozen_at.store(paused_at_ns_ - time.base_ns.load(std::memory_order_relaxed), std::memory_order_seq_cst);
+    process->ring().ring_doorbell();  // timers are disarmed
+  }
+  ASSIGN_OR_RETURN(paused_clock_, vm_->clock());
+  for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpu->note_pause();
+  paused_ = true;
+  const std::lock_guard lock(lock_);
+  state_ = control::VmState::kPaused;
+  return ok();
+}
+
+Status VirtualMachine::do_resume() {
+  if (!paused_) return ok();
+  const std::int64_t stood_still = ipc::monotonic_ns() - paused_at_ns_;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    ipc::VmTimeline& time = process->requests().time;
+    time.base_ns.fetch_add(stood_still, std::memory_order_relaxed);
+    time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_seq_cst);
+    process->ring().ring_doorbell();
+  }
+  RETURN_IF_ERROR(vm_->set_clock(paused_clock_));
+  paused_ = false;
+  threads_->open();
+  const std::lock_guard lock(lock_);
+  state_ = control::VmState::kRunning;
+  return ok();
+}
+
+Status VirtualMachine::do_reset() {
+  {
+    const std::lock_guard lock(lock_);
+    if (ending_) return ok();
+  }
+  if (!threads_->close(options_.device_deadline_ns + kSecondNs))
+    return make_error("a CPU waits for a device process that does not answer");
+  // Every posted write of the old generation is done before the new one begins.
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    if (!process->ring().drain(options_.device_deadline_ns))
+      return make_error(process->plan().name + " did not finish its requests");
+  }
+  ++generation_;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    process->ring().set_generation(generation_);
+    if (!process->channel().request(ipc::RequestKind::kReset))
+      return make_error(process->plan().name + " did not answer the reset");
+  }
+  effects_->reset();
+  RETURN_IF_ERROR(vm_->reset_interrupts());
+  RETURN_IF_ERROR(start_guest_state());
+  RETURN_IF_ERROR(ask_for_desired_state());
+  log(LogLevel::kInfo, "the machine was reset (generation {})", generation_);
+  if (!paused_) threads_->open();
+  return ok();
+}
+
+Result<control::VmStatus> VirtualMachine::status() {
+  control::VmStatus status;
+  status.name = config_.name;
+  status.pid = static_cast<std::uint32_t>(::getpid());
+  status.cpus = config_.cpus;
+  status.memory_bytes = config_.memory_bytes;
+  status.uptime_ns = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - started_).count());
+  status.exits = threads_->exits();
+  status.unclaimed_accesses = space_.unclaimed();
+  status.kernel = config_.kernel_path;
+  status.console = config_.console_path;
+  const std::lock_guard lock(lock_);
+  status.state = state_;
+  status.generation = generation_;
+  return status;
+}
+
+Result<std::vector<control::DeviceInfo>> VirtualMachine::devices() {
+  std::vector<control::DeviceInfo> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    control::DeviceInfo info;
+    info.role = process->plan().name;
+    for (const InstancePlan& instance : process->plan().instances)
+      info.instances.push_back(fmt::format("{} ({})", instance.name, instance.type->type));
+    const pid_t pid = supervisor_->pid_of(*process);
+    info.pid = static_cast<std::uint32_t>(pid);
+    info.state = pid != 0 ? control::DeviceState::kRunning : control::DeviceState::kDead;
+    info.incarnation = 1;
+    if (pid != 0) info.jail = jail_of(pid);
+    info.requests = process->channel().requests();
+    info.posted = process->channel().posted();
+    const ipc::DeviceCounters& counters = process->replies().counters;
+    info.commits = counters.commits.load(std::memory_order_relaxed);
+    info.statistics = {.requests_served = counters.requests.load(std::memory_order_relaxed),
+                       .commits = info.commits,
+                       .timers_fired = counters.timers.load(std::memory_order_relaxed),
+                       .lines_raised = counters.interrupts.load(std::memory_order_relaxed),
+                       .refused_accesses = counters.bad_accesses.load(std::memory_order_relaxed),
+                       .spins_won = counters.spins_won.load(std::memory_order_relaxed),
+                       .sleeps = counters.sleeps.load(std::memory_order_relaxed)};
+    info.permissions = permissions_of(process->plan());
+    all.push_back(std::move(info));
+  }
+  return all;
+}
+
+Status VirtualMachine::power_button() {
+  const std::optional<ipc::Reply> reply =
+      processes_[plan_.platform_role]->channel().request(ipc::RequestKind::kPowerButton, plan_.pm_instance);
+  if (!reply) return make_error("the platform device process is gone");
+  return ok();
+}
+
+Status VirtualMachine::kill() {
+  end({.sentence = "the VM was ended by its manager", .status = control::kExitKilled});
+  return ok();
+}
+
+Status VirtualMachine::pause() {
+  return run_on_main([this] { return do_pause(); });
+}
+
+Status VirtualMachine::resume() {
+  return run_on_main([this] { return do_resume(); });
+}
+
+Status VirtualMachine::reset() {
+  return run_on_main([this] { return do_reset(); });
+}
+
+Result<std::vector<control::InspectedInstance>> VirtualMachine::inspect(const std::string& instance) {
+  std::vector<control::InspectedInstance> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    const auto named = [&](const InstancePlan& plan) { return instance.empty() || plan.name == instance; };
+    const std::vector<InstancePlan>& instances = process->plan().instances;
+    if (std::none_of(instances.begin(), instances.end(), named)) continue;
+    ASSIGN_OR_RETURN(control::FromDevice answer, supervisor_->ask(*process, control::Inspect{instance}));
+    auto* reply = std::get_if<control::InspectReply>(&answer);
+    if (reply == nullptr) return make_error("the device process gave another answer than was asked for");
+    for (control::InspectedInstance& one : reply->instances) all.push_back(std::move(one));
+  }
+  if (all.empty()) return make_error("there is no device \"" + instance + "\" in this VM");
+  return all;
+}
+
+}  // namespace bulkhead::vmm
