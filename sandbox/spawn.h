@@ -69,8 +69,8 @@ struct NamespaceChoice {
 };
 
 struct SpawnOptions {
-  std::vector<std::string> arguments;  // argv, including argv[0]
-  std::vector<FdGrant> descriptors;
+  std::vector<std::string> arguments{};  // argv, including argv[0]
+  std::vector<FdGrant> descriptors{};
   NamespaceChoice namespaces{};
   unsigned identity_index = 0;             // see host_identity(); without effect for an ordinary user
   std::optional<HostIdentity> identity{};  // as root: instead of host_identity(this process, identity_index)

@@ -44,7 +44,7 @@ constexpr std::array kTypes = {
                    .purpose = "PCI host bridge, PIIX3, PIIX4 PM and the config space of every function"},
     DeviceTypeDecl{.type = "uart16550", .regions = kUartRegions, .lines = kUartLines, .streams = 1, .timers = 1,
                    .purpose = "16550A serial port"},
-    DeviceTypeDecl{.type = "cmos_rtc", .regions = kRtcRegions, .lines = kRtcLines, .timers = 3,
+    DeviceTypeDecl{.type = "cmos_rtc", .regions = kRtcRegions, .lines = kRtcLines, .timers = 2,
                    .purpose = "MC146818A real-time clock and CMOS memory"},
     DeviceTypeDecl{.type = "i8042", .regions = kI8042Regions, .lines = kI8042Lines, .streams = 1, .timers = 1,
                    .effects = kPowerEffect, .purpose = "keyboard controller with keyboard and mouse"},

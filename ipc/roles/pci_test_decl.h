@@ -35,7 +35,7 @@ inline constexpr PciDecl kPciTestDecl{
     .subsystem_vendor_id = 0xbeef,
     .subsystem_id = 0x0001,
     .revision_id = 1,
-    .class_code = 0xff0000,  // "does not fit in any defined class"
+    .class_code = 0xff0000,  // fits in no defined class
     .interrupt_pin = 1,
     .msi_vectors = kPciTestMsiVectors,
     .msix_vectors = kPciTestMsixVectors,

@@ -90,10 +90,12 @@ Bytes processors(const AcpiConfig& config) {
 }  // namespace
 
 std::vector<std::uint8_t> ssdt_terms(const AcpiConfig& config) {
-  const Bytes pci = aml::join({aml::name("_CRS", host_bridge_resources(config.memory)),
-                               aml::name("_PRT", interrupt_routing()), aml::scope("ISA_", uarts(config))});
-  return aml::scope("\\_SB_",
-                    aml::join({aml::scope("PCI0", pci), motherboard(config), processors(config)}));
+  return aml::join({
+      aml::scope("\\_SB_.PCI0", aml::join({aml::name("_CRS", host_bridge_resources(config.memory)),
+                                           aml::name("_PRT", interrupt_routing())})),
+      aml::scope("\\_SB_.PCI0.ISA_", uarts(config)),
+      aml::scope("\\_SB_", aml::join({motherboard(config), processors(config)})),
+  });
 }
 
 }  // namespace bulkhead::vmm

@@ -99,7 +99,8 @@ void define_capabilities(FunctionRules& rules) {
   if (link != spec::kCapabilities) rules.reset[spec::kStatus] |= spec::kStatusCapabilities;
 }
 
-// SMRAM, 82441FX section 3.2.20: D_LCK stays until reset; with it D_OPEN is 0 and only D_CLS can change.
+// 82441FX, section 3.2, register SMRAM: D_LCK stays until reset; with it D_OPEN is 0 and only D_CLS can
+// change.
 void legalise_smram(std::uint8_t before, std::uint8_t& smram) {
   if ((before & chipset::kSmramLock) != 0)
     smram = static_cast<std::uint8_t>((before & ~chipset::kSmramClosed) | (smram & chipset::kSmramClosed));

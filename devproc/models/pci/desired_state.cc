@@ -34,7 +34,7 @@ void place(Effect& window, std::uint64_t base) {
                 .flags = io ? kEffectIoSpace : 0U};
   const std::uint16_t command = load_config16(bytes, spec::kCommand);
   if ((command & (io ? spec::kCommandIo : spec::kCommandMemory)) == 0) return window;
-  // PM 1.2, section 5.4.1: a function in D3hot answers configuration accesses only.
+  // PM 1.2, chapter 5: a function in D3hot answers configuration accesses only.
   if (in_d3(rules, bytes)) return window;
   const std::uint8_t at = bar_offset(bar.bar);
   const std::uint32_t low = load_config32(bytes, at);
@@ -95,7 +95,7 @@ void place(Effect& window, std::uint64_t base) {
   Effect route{.kind = static_cast<std::uint16_t>(EffectKind::kIntxRoute), .index = pirq};
   const std::uint8_t value = bytes[static_cast<std::size_t>(chipset::kPirqrc) + pirq];
   const std::uint8_t irq = value & chipset::kPirqrcIrq;
-  // 82371SB, section 2.2.11: the other IRQ numbers are reserved; they route nowhere.
+  // 82371SB, section 2.2, register PIRQRC: the other IRQ numbers are reserved; they route nowhere.
   if ((value & chipset::kPirqrcDisable) == 0 && ((chipset::kPirqrcIrqs >> irq) & 1) != 0) {
     route.data = irq;
     route.flags = kEffectEnabled;

@@ -14,7 +14,7 @@ namespace {
 namespace spec = pci_spec;
 namespace chipset = chipset_spec;
 
-// The SCI is wired to IRQ 9: 82371AB, section 10.1.2.
+// The PIIX4 raises its SCI on IRQ 9.
 constexpr std::uint8_t kSciIrq = 9;
 
 struct Request {

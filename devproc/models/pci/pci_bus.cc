@@ -142,8 +142,8 @@ std::uint32_t PciBus::read_ports(std::uint32_t first, std::uint32_t count) {
     return read_config(*function, static_cast<std::uint8_t>(addressed_register() + first - spec::kConfdata),
                        static_cast<std::uint8_t>(count));
   }
-  // 82441FX, section 3.1.1: "only when a DWORD I/O ... to CONFADD"; narrower cycles go to the PIIX3, which
-  // claims the byte at CF9h.
+  // 82441FX, section 3.1, CONFADD: narrower accesses pass it by on their way to PCI, where the PIIX3 claims
+  // the byte at CF9h.
   if (first == spec::kConfadd && count == 4) return bus_->confadd;
   if (first == spec::kResetControl && count == 1) return bus_->reset_control;
   return low_bytes(count);
@@ -168,7 +168,7 @@ bool PciBus::write_ports(std::uint32_t first, std::uint32_t count, std::uint32_t
   return false;
 }
 
-// 82371SB, section 2.5.5: a reset begins when RCPU goes from 0 to 1.
+// 82371SB, register RC: a reset begins when RCPU goes from 0 to 1.
 void PciBus::write_reset_control(std::uint8_t value) {
   const std::uint8_t before = bus_->reset_control;
   const std::uint8_t after = value & (spec::kResetHard | spec::kResetCpu);

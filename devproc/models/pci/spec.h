@@ -2,7 +2,7 @@
 //
 // Documents: PCI Local Bus Specification 3.0 (section 3.2.2.3.2: mechanism 1; chapter 6: configuration
 // space; 6.7 and 6.8: capabilities, MSI, MSI-X), PCI Bus Power Management Interface Specification 1.2,
-// chapter 3. The reset control register: 82371SB (PIIX3) data sheet, section 2.5.5.
+// chapter 3. The reset control register: 82371SB (PIIX3) data sheet, register RC.
 #pragma once
 
 #include <cstdint>

@@ -414,7 +414,7 @@ bool PciTest::may_master() const {
   return (state_->control & (kControlBusMaster | kControlPowerD3)) == kControlBusMaster;
 }
 
-// PCI 3.0, section 6.8.1.3: "While enabled for MSI, the function is prohibited from using its INTx# pin".
+// PCI 3.0, section 6.8.1.3: a function that uses MSI "is prohibited from using its INTx# pin".
 void PciTest::update_irq() {
   const bool usable =
       (state_->control & (kControlIntxDisable | kControlMsiEnable | kControlMsixEnable)) == 0;

@@ -1,0 +1,96 @@
+#include "devproc/registry.h"
+
+#include <array>
+
+#include "devproc/models/acpi_pm/acpi_pm.h"
+#include "devproc/models/cmos_rtc/cmos_rtc.h"
+#include "devproc/models/debug_exit/debug_exit.h"
+#include "devproc/models/i8042/i8042.h"
+#include "devproc/models/pci/pci_bus.h"
+#include "devproc/models/pci_test/pci_test.h"
+#include "devproc/models/system_ports/system_ports.h"
+#include "devproc/models/uart16550/uart16550.h"
+
+namespace bulkhead::devproc {
+namespace {
+
+// The configuration as the type that a device takes; an error when it came for another type.
+template <class Config>
+Result<Config> expect(const DeviceConfig& config) {
+  const auto* mine = std::get_if<Config>(&config);
+  if (mine == nullptr) return make_error("a device was given the configuration of another type");
+  return *mine;
+}
+
+template <class Model>
+Persistent<typename Model::State> state_of(const Wires& wires) {
+  return allocate_state<typename Model::State>(wires.state);
+}
+
+Result<std::unique_ptr<Device>> create_uart(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<Uart16550Config>(config));
+  return std::make_unique<Uart16550>(state_of<Uart16550>(wires), *wires.lines[0], *wires.streams[0], wires.clock,
+                                     wires.timers);
+}
+
+Result<std::unique_ptr<Device>> create_rtc(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto rtc, expect<CmosRtcConfig>(config));
+  return std::make_unique<CmosRtc>(state_of<CmosRtc>(wires), *wires.lines[0], wires.clock, wires.timers, rtc);
+}
+
+Result<std::unique_ptr<Device>> create_i8042(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<I8042Config>(config));
+  return std::make_unique<I8042>(state_of<I8042>(wires), *wires.lines[0], *wires.lines[1], *wires.streams[0],
+                                 wires.clock, wires.timers, wires.effects);
+}
+
+Result<std::unique_ptr<Device>> create_pm(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto pm, expect<AcpiPmConfig>(config));
+  return std::make_unique<AcpiPm>(state_of<AcpiPm>(wires), *wires.lines[0], wires.clock, wires.timers, wires.effects,
+                                  pm);
+}
+
+Result<std::unique_ptr<Device>> create_system_ports(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<SystemPortsConfig>(config));
+  return std::make_unique<SystemPorts>(state_of<SystemPorts>(wires), *wires.streams[0], wires.effects);
+}
+
+Result<std::unique_ptr<Device>> create_debug_exit(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<DebugExitConfig>(config));
+  return std::make_unique<DebugExit>(wires.effects);
+}
+
+Result<std::unique_ptr<Device>> create_pci_test(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<PciTestConfig>(config));
+  return std::make_unique<PciTest>(PciTestStorage::allocate(wires.state), *wires.lines[0], *wires.msi, *wires.memory,
+                                   wires.clock, wires.timers);
+}
+
+Result<std::unique_ptr<Device>> create_pci_bus(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto bus, expect<PciBusConfig>(config));
+  return std::make_unique<PciBus>(bus, find_pci_decl, wires.state, wires.effects, *wires.redirect);
+}
+
+constexpr std::array kTypes = {
+    DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
+    DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
+    DeviceType{"cmos_rtc", CmosRtc::kStateVersion, create_rtc},
+    DeviceType{"i8042", I8042::kStateVersion, create_i8042},
+    DeviceType{"acpi_pm", AcpiPm::kStateVersion, create_pm},
+    DeviceType{"system_ports", SystemPorts::kStateVersion, create_system_ports},
+    DeviceType{"debug_exit", DebugExit::kStateVersion, create_debug_exit},
+    DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
+};
+
+}  // namespace
+
+std::span<const DeviceType> builtin_device_types() { return kTypes; }
+
+const DeviceType* find_builtin(std::string_view name) {
+  for (const DeviceType& type : kTypes) {
+    if (type.name == name) return &type;
+  }
+  return nullptr;
+}
+
+}  // namespace bulkhead::devproc

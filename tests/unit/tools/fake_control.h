@@ -1,0 +1,41 @@
+// FakeControl: a VmControl whose answers a test chooses and whose calls it can count.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "vmm/api/vm_control.h"
+
+namespace bulkhead::vmm {
+
+class FakeControl : public VmControl {
+ public:
+  Result<control::VmStatus> status() override;
+  Result<std::vector<control::DeviceInfo>> devices() override;
+  Status power_button() override { return note("power_button"); }
+  Status kill() override;
+  Status pause() override { return note("pause"); }
+  Status resume() override { return note("resume"); }
+  Status reset() override { return note("reset"); }
+  Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
+
+  [[nodiscard]] std::vector<std::string> calls() const;
+
+  std::string name = "fake";
+  std::string failure;            // not empty: every call fails with this sentence
+  std::size_t device_count = 2;
+  std::string permissions = "syscalls: read write\nno guest memory";
+  std::function<void()> on_kill;
+
+ private:
+  Status note(const std::string& call);
+  mutable std::mutex mutex_;
+  std::vector<std::string> calls_;
+};
+
+[[nodiscard]] control::DeviceInfo sample_device(std::size_t number);
+
+}  // namespace bulkhead::vmm

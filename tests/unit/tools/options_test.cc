@@ -1,0 +1,44 @@
+#include "tools/bulkhead/options.h"
+
+#include <gtest/gtest.h>
+
+namespace bulkhead::cli {
+namespace {
+
+TEST(ParseSize, takes_whole_numbers_with_a_suffix) {
+  EXPECT_EQ(parse_size("0").value(), 0U);
+  EXPECT_EQ(parse_size("4096").value(), 4096U);
+  EXPECT_EQ(parse_size("4K").value(), 4096U);
+  EXPECT_EQ(parse_size("256M").value(), 256U << 20);
+  EXPECT_EQ(parse_size("3g").value(), std::uint64_t{3} << 30);
+  EXPECT_EQ(parse_size("1T").value(), std::uint64_t{1} << 40);
+}
+
+TEST(ParseSize, refuses_nonsense) {
+  for (const char* text : {"", "M", "12X", "-1", "+1", "1.5G", " 1", "1 ", "0x10", "1MM", "1MB", "18446744073709551616", "99999999999T"})
+    EXPECT_FALSE(parse_size(text)) << text;
+}
+
+TEST(ParseDevice, takes_a_type_and_properties) {
+  const auto plain = parse_device("pci-test").value();
+  EXPECT_EQ(plain.type, "pci-test");
+  EXPECT_TRUE(plain.properties.empty());
+  const auto device = parse_device("pci-test,vectors=8,note=a=b,empty=").value();
+  EXPECT_EQ(device.properties, (std::vector<control::Property>{{"vectors", "8"}, {"note", "a=b"}, {"empty", ""}}));
+}
+
+TEST(ParseDevice, refuses_what_is_no_device) {
+  for (const char* text : {"", ",a=b", "x,", "x,a", "x,=1", "x,,a=b", "x y", "x,a b=c"}) EXPECT_FALSE(parse_device(text)) << text;
+}
+
+TEST(ParseTopology, takes_three_numbers) {
+  EXPECT_EQ(parse_topology("2:4:1").value(), (control::Topology{.sockets = 2, .cores = 4, .threads = 1}));
+}
+
+TEST(ParseTopology, refuses_the_rest) {
+  for (const char* text : {"", "2", "2:4", "2:4:1:1", "0:1:1", "a:1:1", "2::1", "2:4:", "65:1:1", "2:4:-1"})
+    EXPECT_FALSE(parse_topology(text)) << text;
+}
+
+}  // namespace
+}  // namespace bulkhead::cli
