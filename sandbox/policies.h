@@ -26,7 +26,8 @@ inline constexpr int kControlFd = 3;
 [[nodiscard]] PolicyBuilder role_policy(SyscallGroups groups);
 [[nodiscard]] PolicyBuilder standby_policy(SyscallGroups groups);
 
-// `ioctls`: the request numbers that the thread may use (KVM_RUN and the vCPU ioctls after set-up).
+// `ioctls`: the request numbers that the thread may use (KVM_RUN and the vCPU ioctls after set-up). The program calls
+// warm_libc() (sandbox/enter.h) before it starts threads: a thread's own malloc arena would open files under /proc.
 [[nodiscard]] PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls);
 
 // Short forms: build and compile.

@@ -16,8 +16,16 @@ namespace {
 // ptrace's last two arguments are numbers or pointers, whichever the request says; its prototype knows pointers only.
 void* number(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
 
-bool is_fault(int signal) {
-  return signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
+// A fault of the process's own making, as opposed to the same signal sent with kill(2).
+bool is_fault(const siginfo_t& info) {
+  switch (info.si_signo) {
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP: return info.si_code > 0;
+    default: return false;
+  }
 }
 
 std::uint32_t architecture_of(pid_t pid) {
@@ -91,14 +99,23 @@ std::optional<ExitReport> Tracer::handle(pid_t pid, int wait_status) {
       return std::nullopt;
     default: break;
   }
-  traced.last_signal = signal;
-  if (is_fault(signal)) {
-    siginfo_t info{};
-    if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0)
-      traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
-  }
-  ::ptrace(PTRACE_CONT, pid, nullptr, number(static_cast<std::uintptr_t>(signal)));
+  at_signal_stop(pid, traced, signal);
   return std::nullopt;
+}
+
+void Tracer::at_signal_stop(pid_t pid, Traced& traced, int signal) {
+  traced.last_signal = signal;
+  siginfo_t info{};
+  int pass_on = signal;
+  if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && is_fault(info)) {
+    // The first process of a pid namespace is immune to signals that it does not handle; for a traced one that goes
+    // for faults, too: it would fault at the same instruction for ever. It has no handlers (DESIGN.md, section 4), so
+    // the fault is its end.
+    traced.fault = signal;
+    if (signal != SIGTRAP) traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+    pass_on = SIGKILL;
+  }
+  ::ptrace(PTRACE_CONT, pid, nullptr, number(static_cast<std::uintptr_t>(pass_on)));
 }
 
 std::optional<ExitReport> Tracer::at_exit_stop(pid_t pid, Traced& traced) {
@@ -110,8 +127,10 @@ std::optional<ExitReport> Tracer::at_exit_stop(pid_t pid, Traced& traced) {
   report.held = true;
   user_regs_struct registers{};
   if (::ptrace(PTRACE_GETREGS, pid, nullptr, &registers) == 0) report.registers = registers;
-  if (report.kind == ExitKind::kSignal && report.signal == traced.last_signal)
+  if (report.kind == ExitKind::kSignal && report.signal == SIGKILL && traced.fault != 0) {
+    report.signal = traced.fault;
     report.fault_address = traced.fault_address;
+  }
   if (report.kind == ExitKind::kSeccompViolation) {
     if (traced.last_signal == SIGSYS) {
       // The filter kills without a signal stop: this one was sent with kill(2).

@@ -34,8 +34,8 @@ class Tracer {
   // for each that died or stands at its exit stop (`held`). Call it when child_signal_fd() is readable.
   [[nodiscard]] std::vector<ExitReport> poll();
 
-  // The same for one wait status, for callers that wait on their own with __WALL. Signals on their way to a
-  // process are passed on to it.
+  // The same for one wait status, for callers that wait on their own with __WALL. Signals on their way to a process are
+  // passed on to it, and a fault (SIGSEGV and the like) ends it.
   [[nodiscard]] std::optional<ExitReport> handle(pid_t pid, int wait_status);
 
   // Lets a process that is held at its exit stop finish dying, as SCHED_IDLE so that its teardown does not compete
@@ -47,10 +47,12 @@ class Tracer {
  private:
   struct Traced {
     bool at_exit_stop = false;
-    int last_signal = 0;  // the signal that was last passed on
+    int last_signal = 0;  // the signal that was last on its way to it
+    int fault = 0;        // the fault that ended it
     std::optional<std::uint64_t> fault_address;
   };
   std::optional<ExitReport> at_exit_stop(pid_t pid, Traced& traced);
+  void at_signal_stop(pid_t pid, Traced& traced, int signal);
   std::map<pid_t, Traced> traced_;
 };
 

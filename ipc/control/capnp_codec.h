@@ -69,12 +69,12 @@ Result<T> read_message(std::span<const std::byte> bytes, Decode decode) {
     return bad_message(fmt::format("{} bytes long", bytes.size()));
   return guarded<T>([&]() -> Result<T> {
     const std::size_t words = bytes.size() / sizeof(capnp::word);
-    std::vector<capnp::word> aligned;  // only when the caller's bytes are not
+    kj::Array<capnp::word> aligned;  // only when the caller's bytes are not
     const auto* data = static_cast<const capnp::word*>(static_cast<const void*>(bytes.data()));
     if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(capnp::word) != 0) {
-      aligned.resize(words);
-      std::memcpy(static_cast<void*>(aligned.data()), bytes.data(), bytes.size());
-      data = aligned.data();
+      aligned = kj::heapArray<capnp::word>(words);
+      std::memcpy(static_cast<void*>(aligned.begin()), bytes.data(), bytes.size());
+      data = aligned.begin();
     }
     capnp::FlatArrayMessageReader reader(kj::arrayPtr(data, words), reader_options(words));
     if (reader.getEnd() != data + words) refuse("bytes after the message");

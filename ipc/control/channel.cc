@@ -42,12 +42,13 @@ Result<std::size_t> repeat(BorrowedFd fd, short events, Deadline deadline, Call 
     if (done >= 0) return static_cast<std::size_t>(done);
     switch (errno) {
       case EINTR: continue;
+      // The peer ended with something of ours unread. The kernel says so once, ahead of the peer's last words.
+      case ECONNRESET: continue;
       case EAGAIN:
         if (deadline == no_wait()) return Error{"nothing to do on the control channel yet", kTimedOut};
         RETURN_IF_ERROR(wait_until(fd, events, deadline));
         continue;
       case EPIPE:
-      case ECONNRESET:
       case ENOTCONN: return peer_closed();
       default: return make_errno_error("the control channel failed");
     }

@@ -25,6 +25,7 @@ namespace bulkhead::control {
 namespace {
 
 constexpr auto kDirectoryPatience = std::chrono::seconds(5);
+constexpr auto kConnectPatience = std::chrono::seconds(2);
 constexpr unsigned kMaxSuffix = 1000;
 constexpr int kBacklog = 16;
 
@@ -259,8 +260,13 @@ Result<UniqueFd> RunDirectory::connect(std::string_view name) const {
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return make_errno_error("cannot create a socket");
   UniqueFd socket(fd);
-  if (::connect(fd, static_cast<const sockaddr*>(static_cast<const void*>(&address)), sizeof address) != 0)
-    return make_errno_error(fmt::format("cannot reach VM {} on its management socket", name));
+  // EAGAIN: more connections are waiting to be accepted than the socket holds.
+  const auto give_up = std::chrono::steady_clock::now() + kConnectPatience;
+  while (::connect(fd, static_cast<const sockaddr*>(static_cast<const void*>(&address)), sizeof address) != 0) {
+    if ((errno != EAGAIN && errno != EINTR) || std::chrono::steady_clock::now() > give_up)
+      return make_errno_error(fmt::format("cannot reach VM {} on its management socket", name));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   return socket;
 }
 

@@ -13,6 +13,7 @@
 #include "tests/fakes/fake_char_backend.h"
 #include "tests/fakes/fake_effects.h"
 #include "tests/fakes/fake_irq.h"
+#include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
 
@@ -47,7 +48,7 @@ class FakeWires {
                  .memory = &memory};
   }
 
-  LocalStateAllocator state;
+  FakeStateAllocator state;
   VirtualClock clock;
   FakeEffectSink effects;
   FakeRedirect redirect;

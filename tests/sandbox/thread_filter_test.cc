@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ipc/base/futex.h"
+#include "sandbox/enter.h"
 #include "sandbox/exit_report.h"
 #include "sandbox/policies.h"
 
@@ -29,6 +30,7 @@ template <class Body>
 ExitReport run_filtered(Body body) {
   const pid_t pid = ::fork();
   if (pid == 0) {
+    warm_libc();
     const CompiledFilter filter = *compile_vcpu_filter({});
     struct sigaction action {};
     action.sa_handler = [](int) {};

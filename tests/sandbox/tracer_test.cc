@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -46,6 +47,17 @@ TEST(Tracer, reports_a_trap) {
   EXPECT_EQ(probe.end().signal, SIGILL);
 }
 
+// A fault's signal, sent by somebody, is no fault: it goes to the process, which as the first of its pid namespace is immune.
+TEST(Tracer, passes_on_signals_that_others_send) {
+  Probe probe("wait", "role");
+  ASSERT_TRUE(probe.ready());
+  for (const int signal : {SIGSEGV, SIGSYS, SIGTERM, SIGUSR1}) ::kill(probe.process().pid(), signal);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+  while (std::chrono::steady_clock::now() < until) ASSERT_TRUE(probe.tracer().poll().empty());
+  probe.fds().ours.reset();
+  EXPECT_EQ(probe.end().kind, ExitKind::kClean);
+}
+
 TEST(Tracer, reports_a_kill_with_the_registers_of_the_moment) {
   Probe probe("burn", "role");
   ASSERT_TRUE(probe.ready());
@@ -58,9 +70,17 @@ TEST(Tracer, reports_a_kill_with_the_registers_of_the_moment) {
   EXPECT_TRUE(report.held);
 }
 
+// Waits until a process stands in this system call.
+void wait_for_syscall(pid_t pid, long number) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/syscall";
+  long current = -1;
+  while (!(std::ifstream(path) >> current) || current != number) std::this_thread::yield();
+}
+
 TEST(Tracer, reports_a_kill_in_a_system_call) {
   Probe probe("wait", "role");
   ASSERT_TRUE(probe.ready());
+  wait_for_syscall(probe.process().pid(), SYS_recvmsg);
   ASSERT_TRUE(probe.process().kill());
   const ExitReport report = probe.end();
   EXPECT_EQ(report.signal, SIGKILL);

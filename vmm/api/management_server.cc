@@ -106,8 +106,9 @@ struct Client {
     system.setFlowLimit(kFlowWords);
   }
 
+  // To the RPC system this is the largest message that it may send; what the stream reads has limits of its own.
   static capnp::ReaderOptions options() {
-    return codec::reader_options(rpc::StreamLimits().message_bytes / sizeof(capnp::word));
+    return codec::reader_options(rpc::StreamLimits().unread_bytes / sizeof(capnp::word));
   }
 
   rpc::RpcStream stream;

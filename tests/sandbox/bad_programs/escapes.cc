@@ -107,7 +107,9 @@ int check_settings() {
   for (const int signal : {SIGPIPE, SIGUSR1, SIGTERM, SIGHUP}) {
     if (::sigaction(signal, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) return 10;
   }
-  if (environ != nullptr && environ[0] != nullptr) return 11;
+  // Nothing but what the warm-up put there itself.
+  if (environ != nullptr && environ[0] != nullptr && (std::strcmp(environ[0], "TZ=/etc/localtime") != 0 || environ[1] != nullptr))
+    return 11;
   if (::getuid() != 0 || ::getgid() != 0) return 12;
   char name[17] = {};
   if (::prctl(PR_GET_NAME, name) != 0 || std::strcmp(name, "jail-probe") != 0) return 13;

@@ -116,6 +116,16 @@ TEST(ControlChannel, end_of_file_is_told_apart) {
   EXPECT_EQ(ends.b.send(bytes_of(1), no_deadline()).error().error_number, kPeerClosed);
 }
 
+TEST(ControlChannel, last_words_arrive_though_the_peer_left_something_unread) {
+  Ends ends = make_ends();
+  ASSERT_TRUE(ends.b.send(bytes_of(1), no_wait()));
+  ASSERT_TRUE(ends.a.send(bytes_of(2), no_wait()));
+  ends.a = ControlChannel();
+  EXPECT_EQ(ends.b.receive(no_wait())->bytes, bytes_of(2));
+  EXPECT_EQ(ends.b.receive(no_wait()).error().error_number, kPeerClosed);
+  EXPECT_EQ(ends.b.send(bytes_of(1), no_wait()).error().error_number, kPeerClosed);
+}
+
 TEST(ControlChannel, empty_packet_counts_as_end_of_file) {
   Ends ends = make_ends();
   send_raw(ends.a.fd(), 0, 0);

@@ -28,9 +28,9 @@ std::vector<std::byte> serialise(capnp::MessageBuilder& builder) {
 template <class Root, class Edit>
 std::vector<std::byte> forge(const std::vector<std::byte>& valid, Edit edit) {
   capnp::MallocMessageBuilder builder;
-  std::vector<capnp::word> words(valid.size() / sizeof(capnp::word));
-  std::memcpy(static_cast<void*>(words.data()), valid.data(), valid.size());
-  capnp::FlatArrayMessageReader reader(kj::arrayPtr(words.data(), words.size()));
+  auto words = kj::heapArray<capnp::word>(valid.size() / sizeof(capnp::word));
+  std::memcpy(static_cast<void*>(words.begin()), valid.data(), valid.size());
+  capnp::FlatArrayMessageReader reader(words);
   builder.setRoot(reader.getRoot<Root>());
   edit(builder.getRoot<Root>());
   return serialise(builder);

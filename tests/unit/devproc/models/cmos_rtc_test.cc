@@ -81,9 +81,9 @@ TEST_F(CmosRtcTest, knows_leap_years_and_centuries) {
     std::int64_t seconds;
     const char* expected;
   } dates[] = {
-      {951'782'400, "2000-02-29 00:00:00 3"},    {4'102'444'800, "2100-01-01 00:00:00 6"},
-      {4'107'542'400, "2100-03-01 00:00:00 2"},  {4'107'542'399, "2100-02-28 23:59:59 1"},
-      {7'258'118'400, "2200-01-01 00:00:00 4"},  {0, "1970-01-01 00:00:00 5"},
+      {951'782'400, "2000-02-29 00:00:00 3"},   {4'102'444'800, "2100-01-01 00:00:00 6"},
+      {4'107'542'400, "2100-03-01 00:00:00 2"}, {4'107'542'399, "2100-02-28 23:59:59 1"},
+      {7'258'118'400, "2200-01-01 00:00:00 4"}, {0, "1970-01-01 00:00:00 5"},
       {9'214'646'400, "2262-01-01 00:00:00 4"},
   };
   for (const auto& date : dates) {
@@ -440,7 +440,8 @@ TEST_F(CmosRtcTest, checksum_covers_10h_to_2dh) {
 
 TEST_F(CmosRtcTest, memory_keeps_what_is_written) {
   for (int i = 0x40; i < 0x5b; ++i) set(static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(i * 3));
-  for (int i = 0x40; i < 0x5b; ++i) EXPECT_EQ(get(static_cast<std::uint8_t>(i)), static_cast<std::uint8_t>(i * 3));
+  for (int i = 0x40; i < 0x5b; ++i)
+    EXPECT_EQ(get(static_cast<std::uint8_t>(i)), static_cast<std::uint8_t>(i * 3));
 }
 
 TEST_F(CmosRtcTest, index_port_reads_ones_and_keeps_the_nmi_mask) {

@@ -31,9 +31,9 @@ class Uart16550Test : public ::testing::Test {
   std::string receive_all() {
     std::string text;
     for (int i = 0; i < 100'000; ++i) {
-      if ((in(kLsr) & kLsrDr) == 0) {
+      if ((in(kLsr)&kLsrDr) == 0) {
         settle();
-        if ((in(kLsr) & kLsrDr) == 0) break;
+        if ((in(kLsr)&kLsrDr) == 0) break;
       }
       text.push_back(static_cast<char>(in(kRbr)));
     }
@@ -52,15 +52,15 @@ class Uart16550Test : public ::testing::Test {
 
 TEST_F(Uart16550Test, linux_autoconfig_finds_an_8250_by_its_interrupt_enables) {
   out(kIer, 0);
-  EXPECT_EQ(in(kIer) & 0x0f, 0);
+  EXPECT_EQ(in(kIer)&0x0f, 0);
   out(kIer, 0x0f);
-  EXPECT_EQ(in(kIer) & 0x0f, 0x0f);
+  EXPECT_EQ(in(kIer)&0x0f, 0x0f);
   out(kIer, 0);
 }
 
 TEST_F(Uart16550Test, linux_autoconfig_sees_modem_lines_in_loopback) {
   out(kMcr, kMcrLoop | kMcrOut2 | kMcrRts);
-  EXPECT_EQ(in(kMsr) & 0xf0, kMsrDcd | kMsrCts);
+  EXPECT_EQ(in(kMsr)&0xf0, kMsrDcd | kMsrCts);
   out(kMcr, 0);
 }
 
@@ -86,7 +86,7 @@ TEST_F(Uart16550Test, linux_autoconfig_finds_a_16550a_and_nothing_newer) {
   EXPECT_EQ(in(kIir) >> 5, 6);
   out(kLcr, 0);
   out(kIer, 0x40);
-  EXPECT_EQ(in(kIer) & 0x40, 0) << "no XScale unit enable";
+  EXPECT_EQ(in(kIer)&0x40, 0) << "no XScale unit enable";
 }
 
 TEST_F(Uart16550Test, linux_size_fifo_counts_sixteen) {
@@ -99,7 +99,7 @@ TEST_F(Uart16550Test, linux_size_fifo_counts_sixteen) {
   out(kLcr, 0x03);
   for (int i = 0; i < 256; ++i) out(kThr, static_cast<std::uint8_t>(i));
   int count = 0;
-  for (; (in(kLsr) & kLsrDr) != 0 && count < 256; ++count) EXPECT_EQ(in(kRbr), count);
+  for (; (in(kLsr)&kLsrDr) != 0 && count < 256; ++count) EXPECT_EQ(in(kRbr), count);
   EXPECT_EQ(count, 16);
   EXPECT_EQ(stream.output, "") << "loopback is not heard outside";
 }
@@ -117,8 +117,8 @@ TEST_F(Uart16550Test, linux_startup_finds_no_thre_bug) {
 
 TEST_F(Uart16550Test, linux_startup_finds_no_txen_bug) {
   out(kIer, kIerEtbei);
-  EXPECT_NE(in(kLsr) & kLsrTemt, 0);
-  EXPECT_EQ(in(kIir) & kIirNone, 0) << "UART_BUG_TXEN";
+  EXPECT_NE(in(kLsr)&kLsrTemt, 0);
+  EXPECT_EQ(in(kIir)&kIirNone, 0) << "UART_BUG_TXEN";
 }
 
 // --- transmitter ---
@@ -145,7 +145,7 @@ TEST_F(Uart16550Test, a_guest_that_waits_for_thre_loses_nothing) {
   std::string sent;
   std::uint8_t next = 0;
   for (int round = 0; round < 1000; ++round) {
-    if ((in(kLsr) & kLsrThre) != 0) {
+    if ((in(kLsr)&kLsrThre) != 0) {
       for (int i = 0; i < 16; ++i) {
         sent.push_back(static_cast<char>(next));
         out(kThr, next++);
@@ -239,11 +239,11 @@ TEST_F(Uart16550Test, received_byte_sets_dr_and_interrupts) {
   out(kIer, kIerErbfi);
   type("Z");
   EXPECT_TRUE(line.level);
-  EXPECT_EQ(in(kLsr) & kLsrDr, kLsrDr);
+  EXPECT_EQ(in(kLsr)&kLsrDr, kLsrDr);
   EXPECT_EQ(in(kIir), kIirDataAvailable);
   EXPECT_EQ(in(kRbr), 'Z');
   EXPECT_FALSE(line.level);
-  EXPECT_EQ(in(kLsr) & kLsrDr, 0);
+  EXPECT_EQ(in(kLsr)&kLsrDr, 0);
 }
 
 TEST_F(Uart16550Test, empty_receiver_reads_its_last_byte) {
@@ -293,7 +293,7 @@ TEST_F(Uart16550Test, each_fifo_batch_is_an_edge) {
   type(std::string(40, 'x'));
   int batches = 0;
   for (; line.level && batches < 10; ++batches) {
-    while ((in(kLsr) & kLsrDr) != 0) in(kRbr);
+    while ((in(kLsr)&kLsrDr) != 0) in(kRbr);
     EXPECT_FALSE(line.level);
     settle();
   }
@@ -307,10 +307,10 @@ TEST_F(Uart16550Test, trigger_level_decides_between_data_and_timeout) {
     out(kIer, kIerErbfi);
     const int level = kTriggerLevels[i];
     type(std::string(static_cast<std::size_t>(level), 'x'));
-    EXPECT_EQ(in(kIir) & 0x0f, kIirDataAvailable) << level;
+    EXPECT_EQ(in(kIir)&0x0f, kIirDataAvailable) << level;
     in(kRbr);
     if (level == 1) continue;
-    EXPECT_EQ(in(kIir) & 0x0f, kIirTimeout) << level;
+    EXPECT_EQ(in(kIir)&0x0f, kIirTimeout) << level;
     EXPECT_TRUE(line.level);
   }
 }
@@ -327,7 +327,7 @@ TEST_F(Uart16550Test, fcr_reset_drops_received_bytes_and_takes_the_next) {
   enable_fifo();
   type("0123456789abcdefNEXT");
   out(kFcr, kFcrEnable | kFcrResetRx);
-  EXPECT_EQ(in(kLsr) & kLsrDr, 0);
+  EXPECT_EQ(in(kLsr)&kLsrDr, 0);
   settle();
   EXPECT_EQ(receive_all(), "NEXT");
 }
@@ -355,7 +355,7 @@ TEST_F(Uart16550Test, loopback_returns_the_byte_and_hides_the_stream) {
   out(kThr, 'L');
   EXPECT_EQ(in(kRbr), 'L');
   settle();
-  EXPECT_EQ(in(kLsr) & kLsrDr, 0) << "the receiver is disconnected";
+  EXPECT_EQ(in(kLsr)&kLsrDr, 0) << "the receiver is disconnected";
   out(kMcr, 0);
   settle();
   EXPECT_EQ(receive_all(), "outside");
@@ -368,12 +368,12 @@ TEST_F(Uart16550Test, overrun_keeps_the_fifo_and_lsr_read_clears_it) {
   out(kIer, kIerElsi);
   for (int i = 0; i < 17; ++i) out(kThr, static_cast<std::uint8_t>(i));
   EXPECT_TRUE(line.level);
-  EXPECT_EQ(in(kIir) & 0x0f, kIirLineStatus);
-  EXPECT_EQ(in(kLsr) & kLsrOe, kLsrOe);
+  EXPECT_EQ(in(kIir)&0x0f, kIirLineStatus);
+  EXPECT_EQ(in(kLsr)&kLsrOe, kLsrOe);
   EXPECT_FALSE(line.level);
-  EXPECT_EQ(in(kLsr) & kLsrOe, 0);
+  EXPECT_EQ(in(kLsr)&kLsrOe, 0);
   for (int i = 0; i < 16; ++i) EXPECT_EQ(in(kRbr), i);
-  EXPECT_EQ(in(kLsr) & kLsrDr, 0);
+  EXPECT_EQ(in(kLsr)&kLsrDr, 0);
 }
 
 TEST_F(Uart16550Test, overrun_replaces_the_byte_in_16450_mode) {
@@ -403,9 +403,7 @@ TEST_F(Uart16550Test, line_status_has_priority_over_data) {
 
 // --- modem lines and the rest ---
 
-TEST_F(Uart16550Test, somebody_is_connected) {
-  EXPECT_EQ(in(kMsr), kMsrCts | kMsrDsr | kMsrDcd);
-}
+TEST_F(Uart16550Test, somebody_is_connected) { EXPECT_EQ(in(kMsr), kMsrCts | kMsrDsr | kMsrDcd); }
 
 TEST_F(Uart16550Test, modem_changes_interrupt_until_msr_is_read) {
   out(kMcr, kMcrLoop);

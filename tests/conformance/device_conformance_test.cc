@@ -1,0 +1,245 @@
+// What every registered device type must do, whatever it models (STYLE.md, rule 18).
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "devproc/registry.h"
+#include "ipc/roles/device_types.h"
+#include "tests/fakes/fake_wires.h"
+#include "tests/fuzz/device_fuzzer.h"
+
+namespace bulkhead::devproc {
+namespace {
+
+DeviceConfig sample_config(std::string_view type) {
+  if (type == "uart16550") return Uart16550Config{};
+  if (type == "cmos_rtc") return CmosRtcConfig{.ram_below_4g = 1ULL << 30, .cpus = 4};
+  if (type == "i8042") return I8042Config{};
+  if (type == "acpi_pm") return AcpiPmConfig{};
+  if (type == "system_ports") return SystemPortsConfig{};
+  if (type == "debug_exit") return DebugExitConfig{};
+  if (type == "pci_test") return PciTestConfig{};
+  if (type == "pci_bus")
+    return PciBusConfig{.ram_below_4g = 1ULL << 30, .functions = {{.devfn = 4 << 3, .type = "pci_test"}}};
+  ADD_FAILURE() << "no sample configuration for " << type;
+  return {};
+}
+
+// One device with exactly the wires that its type declares.
+struct Subject {
+  explicit Subject(const DeviceType& type)
+      : decl(find_device_type(type.name)),
+        fakes({.lines = decl->lines.size(), .streams = decl->streams}),
+        device(make(type, fakes)) {
+    fakes.clock.set_now(VmTime{5'000'000'000});
+    fakes.clock.set_wall_seconds(1'700'000'000);
+    fakes.clock.attach(*device);
+  }
+  static std::unique_ptr<Device> make(const DeviceType& type, FakeWires& fakes) {
+    auto created = type.create(sample_config(type.name), fakes.wires());
+    EXPECT_TRUE(created.has_value()) << type.name;
+    return std::move(created).value();
+  }
+  // Every register, in order, read once in each width that its region takes.
+  std::vector<std::uint64_t> read_all() {
+    std::vector<std::uint64_t> values;
+    for_each_access([&](const Access& access) {
+      const auto value = device->read(access);
+      values.push_back(value ? *value : all_ones(access.size));
+    });
+    return values;
+  }
+  template <class Visit>
+  void for_each_access(Visit&& visit) const {
+    for (RegionIndex region = 0; region < device->regions().size(); ++region) {
+      const RegionSpec& spec = device->regions()[region];
+      for (std::uint8_t size = 1; size <= 8; size *= 2) {
+        if ((spec.sizes & size) == 0 || size > spec.length) continue;
+        for (std::uint64_t offset = 0; offset + size <= std::min<std::uint64_t>(spec.length, 4096);
+             ++offset)
+          visit(Access{region, offset, size});
+      }
+    }
+  }
+  std::vector<bool> levels() const {
+    std::vector<bool> all;
+    for (const FakeIrqLine& line : fakes.lines) all.push_back(line.level);
+    return all;
+  }
+
+  const DeviceTypeDecl* decl;
+  FakeWires fakes;
+  std::unique_ptr<Device> device;
+};
+
+std::vector<std::uint8_t> random_script(std::uint64_t seed, std::size_t size) {
+  std::mt19937_64 random(seed);
+  std::vector<std::uint8_t> script(size);
+  for (auto& byte : script) byte = static_cast<std::uint8_t>(random());
+  return script;
+}
+
+// Brings a device into some state that a guest can bring it into: accesses, time and streams only.
+void exercise(Subject& subject, std::uint64_t seed) {
+  DeviceFuzzer fuzzer(*subject.device, subject.fakes);
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < 400; ++i) {
+    std::vector<std::uint8_t> step(16);
+    for (auto& byte : step) byte = static_cast<std::uint8_t>(random());
+    step[0] %= 14;  // no reset, restore or corruption
+    FuzzBytes bytes(step);
+    fuzzer.step(bytes);
+  }
+  EXPECT_EQ(fuzzer.complaint(), "");
+  for (auto& stream : subject.fakes.streams) stream.input.clear();
+}
+
+class DeviceConformance : public ::testing::TestWithParam<const DeviceType*> {
+ protected:
+  const DeviceType& type() const { return *GetParam(); }
+};
+
+TEST_P(DeviceConformance, is_what_its_declaration_says) {
+  const DeviceTypeDecl* decl = find_device_type(type().name);
+  ASSERT_NE(decl, nullptr) << "not in ipc/roles/device_types.cc";
+  Subject subject(type());
+  EXPECT_EQ(subject.device->name(), type().name);
+  const auto regions = subject.device->regions();
+  ASSERT_EQ(regions.size(), decl->regions.size());
+  for (std::size_t i = 0; i < regions.size(); ++i) {
+    EXPECT_EQ(regions[i].name, decl->regions[i].name);
+    EXPECT_EQ(regions[i].kind == AddressKind::kMemory, decl->regions[i].memory) << regions[i].name;
+    EXPECT_EQ(regions[i].length, decl->regions[i].length) << regions[i].name;
+    EXPECT_EQ(regions[i].posted, decl->regions[i].posted) << regions[i].name;
+    EXPECT_NE(regions[i].sizes, 0) << regions[i].name;
+    const bool port = regions[i].kind == AddressKind::kPort;
+    EXPECT_FALSE(port && (regions[i].sizes & kSize8) != 0) << "ports: 4 bytes at most";
+  }
+}
+
+TEST_P(DeviceConformance, takes_every_width_at_every_offset) {
+  Subject subject(type());
+  subject.device->reset();
+  subject.for_each_access([&](const Access& access) {
+    for (const std::uint64_t value :
+         {std::uint64_t{0}, ~std::uint64_t{0}, std::uint64_t{0x5a5a5a5a5a5a5a5a}}) {
+      subject.fakes.effects.clear();
+      subject.device->write(access, value & all_ones(access.size));
+      ASSERT_LE(subject.fakes.effects.emitted.size(), kMaxEffects) << access.offset;
+      const auto answer = subject.device->read(access);
+      ASSERT_TRUE(!answer || (*answer & ~all_ones(access.size)) == 0) << access.offset;
+    }
+  });
+  EXPECT_EQ(subject.fakes.effects.refused, 0);
+  EXPECT_FALSE(subject.fakes.clock.storm);
+}
+
+TEST_P(DeviceConformance, reset_lowers_every_line_and_stops_every_timer) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    Subject subject(type());
+    exercise(subject, seed);
+    subject.device->reset();
+    for (const bool level : subject.levels()) EXPECT_FALSE(level) << seed;
+    EXPECT_EQ(subject.fakes.clock.armed_count(), 0U) << seed;
+  }
+}
+
+TEST_P(DeviceConformance, reset_twice_equals_once) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    Subject subject(type());
+    exercise(subject, seed);
+    subject.device->reset();
+    const auto once = subject.fakes.state.snapshot();
+    subject.device->reset();
+    EXPECT_EQ(subject.fakes.state.snapshot(), once) << seed;
+  }
+}
+
+TEST_P(DeviceConformance, a_restored_device_goes_on_as_the_old_one_would) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    Subject old(type());
+    exercise(old, seed);
+    Subject successor(type());
+    for (std::size_t i = 0; i < old.fakes.state.count(); ++i)
+      std::ranges::copy(old.fakes.state.bytes(i), successor.fakes.state.bytes(i).begin());
+    successor.fakes.clock.set_now(old.fakes.clock.now());
+    successor.fakes.clock.set_wall(old.fakes.clock.wall());
+    successor.fakes.memory.bytes = old.fakes.memory.bytes;
+    const auto before = old.fakes.state.snapshot();
+
+    successor.device->restore();
+
+    EXPECT_EQ(successor.fakes.state.snapshot(), before)
+        << "restore() changed an honest state, seed " << seed;
+    EXPECT_EQ(successor.levels(), old.levels()) << seed;
+    old.device->restore();  // what is due at once is due in both
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(successor.read_all(), old.read_all()) << seed;
+      EXPECT_EQ(successor.levels(), old.levels()) << seed;
+      old.fakes.clock.advance(std::chrono::milliseconds(700));
+      successor.fakes.clock.advance(std::chrono::milliseconds(700));
+    }
+    EXPECT_EQ(successor.fakes.state.snapshot(), old.fakes.state.snapshot()) << seed;
+  }
+}
+
+TEST_P(DeviceConformance, inspect_changes_nothing) {
+  class Fields final : public Inspector {
+   public:
+    void field(std::string_view name, std::uint64_t value) override {
+      EXPECT_TRUE(values.emplace(name, value).second) << "shown twice: " << name;
+    }
+    std::map<std::string, std::uint64_t, std::less<>> values;
+  };
+  Subject subject(type());
+  exercise(subject, 1);
+  const auto before = subject.fakes.state.snapshot();
+  Fields first;
+  Fields second;
+  subject.device->inspect(first);
+  subject.device->inspect(second);
+  EXPECT_EQ(first.values, second.values);
+  EXPECT_EQ(subject.fakes.state.snapshot(), before);
+  for (std::size_t i = 0; i < subject.fakes.state.count(); ++i) EXPECT_FALSE(subject.fakes.state.dirty(i));
+}
+
+TEST_P(DeviceConformance, any_bytes_as_state_are_survived) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    Subject subject(type());
+    DeviceFuzzer fuzzer(*subject.device, subject.fakes);
+    fuzzer.corrupt_state(seed);
+    fuzzer.run(random_script(seed, 600));
+    ASSERT_EQ(fuzzer.complaint(), "") << seed;
+  }
+}
+
+TEST_P(DeviceConformance, any_inputs_are_survived) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    Subject subject(type());
+    DeviceFuzzer fuzzer(*subject.device, subject.fakes);
+    fuzzer.run(random_script(seed, 3000));
+    ASSERT_EQ(fuzzer.complaint(), "") << seed;
+  }
+}
+
+std::vector<const DeviceType*> all_types() {
+  std::vector<const DeviceType*> types;
+  for (const DeviceType& type : builtin_device_types()) types.push_back(&type);
+  return types;
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, DeviceConformance, ::testing::ValuesIn(all_types()),
+                         [](const auto& param) { return std::string(param.param->name); });
+
+TEST(DeviceTypes, every_declared_type_is_built_in) {
+  for (const DeviceTypeDecl& decl : all_device_types())
+    EXPECT_NE(find_builtin(decl.type), nullptr) << decl.type;
+}
+
+}  // namespace
+}  // namespace bulkhead::devproc
