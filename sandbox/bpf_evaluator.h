@@ -1,9 +1,10 @@
-// Runs a seccomp filter in user space, so that tests can ask "what would the kernel do?" for any system call without
-// loading anything.
+// Runs a seccomp filter in user space, so that tests can ask "what would the kernel do?" for any system
+// call without loading anything.
 //
 // Trust: any program; bad ones (jumps out of range, unknown instructions, no return) are an Error, as they
 // would be for the kernel. Threading: pure.
-// Sources: Linux kernel/seccomp.c (seccomp_check_filter lists what a filter may contain), net/core/filter.c.
+// Sources: Linux kernel/seccomp.c (seccomp_check_filter lists what a filter may contain),
+// net/core/filter.c.
 #pragma once
 
 #include <linux/audit.h>

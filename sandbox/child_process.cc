@@ -20,8 +20,9 @@ constexpr auto kByPidfd = static_cast<idtype_t>(P_PIDFD);
 // Long enough for a process with much memory to be taken apart; a stuck one is logged and left.
 constexpr std::chrono::seconds kFuneral{20};
 
-// Reaps a process that is dead, waiting up to `timeout_ms` (-1: for ever). The pidfd is asked first: it speaks of the end
-// alone, while waitid would also take a traced process's stops, which belong to its tracer.
+// Reaps a process that is dead, waiting up to `timeout_ms` (-1: for ever). The pidfd is asked first: it
+// speaks of the end alone, while waitid would also take a traced process's stops, which belong to its
+// tracer.
 Result<std::optional<ExitReport>> reap(const UniqueFd& pidfd, int timeout_ms) {
   pollfd dead{pidfd.get(), POLLIN, 0};
   int ready = 0;
@@ -79,8 +80,8 @@ void ChildProcess::end() {
   if (const Status killed = kill(); !killed) log(LogLevel::kError, "{}", killed.error().message);
   const auto deadline = std::chrono::steady_clock::now() + kFuneral;
   while (std::chrono::steady_clock::now() < deadline) {
-    // A process that this thread traces stands at its exit stop until it is told to go on. For all others this is
-    // an error without effect.
+    // A process that this thread traces stands at its exit stop until it is told to go on. For all others
+    // this is an error without effect.
     ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
     const auto report = reap(pidfd_, 1);
     if (!report || *report) {

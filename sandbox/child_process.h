@@ -1,8 +1,8 @@
-// ChildProcess owns a process: dropping it kills the process and reaps it, so that none outlives its owner and
-// none stays a zombie.
+// ChildProcess owns a process: dropping it kills the process and reaps it, so that none outlives its owner
+// and none stays a zombie.
 //
-// Threading: one owner at a time, on any thread. A traced process (sandbox/tracer.h) is dropped on its tracer's
-// thread, or while that thread still polls: a process at its exit stop needs its tracer to go on.
+// Threading: one owner at a time, on any thread. A traced process (sandbox/tracer.h) is dropped on its
+// tracer's thread, or while that thread still polls: a process at its exit stop needs its tracer to go on.
 // Errors: Result; the destructor logs instead and gives up after a bounded time.
 #pragma once
 

@@ -20,7 +20,8 @@ namespace {
 
 Status set_limit(__rlimit_resource resource, const char* what, std::uint64_t value) {
   rlimit limit{};
-  if (::getrlimit(resource, &limit) != 0) return make_errno_error(fmt::format("cannot read the limit of {}", what));
+  if (::getrlimit(resource, &limit) != 0)
+    return make_errno_error(fmt::format("cannot read the limit of {}", what));
   limit.rlim_max = std::min<rlim_t>(limit.rlim_max, value);
   limit.rlim_cur = limit.rlim_max;
   if (::setrlimit(resource, &limit) != 0) return make_errno_error(fmt::format("cannot limit {}", what));
@@ -64,8 +65,10 @@ LandlockAbi landlock_abi(long version) {
   if (version >= 3) file_rights = 15;
   if (version >= 5) file_rights = 16;
   LandlockAbi abi{{(std::uint64_t{1} << file_rights) - 1, 0, 0}, sizeof(std::uint64_t)};
-  if (version >= 4) abi = {{abi.ruleset.handled_files, 0b11, 0}, 2 * sizeof(std::uint64_t)};  // TCP bind, connect
-  if (version >= 6) abi = {{abi.ruleset.handled_files, 0b11, 0b11}, sizeof(LandlockRuleset)};  // abstract sockets, signals
+  if (version >= 4)
+    abi = {{abi.ruleset.handled_files, 0b11, 0}, 2 * sizeof(std::uint64_t)};  // TCP bind, connect
+  if (version >= 6)
+    abi = {{abi.ruleset.handled_files, 0b11, 0b11}, sizeof(LandlockRuleset)};  // abstract sockets, signals
   return abi;
 }
 
@@ -100,13 +103,15 @@ Status limit_resources(const JailLimits& limits) {
 }
 
 Status set_hostname(const std::string& hostname) {
-  if (::sethostname(hostname.data(), hostname.size()) != 0) return make_errno_error("cannot set the jail's host name");
+  if (::sethostname(hostname.data(), hostname.size()) != 0)
+    return make_errno_error("cannot set the jail's host name");
   if (::setdomainname("", 0) != 0) return make_errno_error("cannot clear the jail's domain name");
   return ok();
 }
 
 Status enter_empty_root() {
-  // A directory that is there on every host with the /proc that spawn() needs; what it holds does not matter.
+  // A directory that is there on every host with the /proc that spawn() needs; what it holds does not
+  // matter.
   constexpr const char* kMountPoint = "/proc";
   constexpr unsigned long kFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
@@ -120,7 +125,8 @@ Status enter_empty_root() {
   } else if (errno == EINVAL) {
     // The host runs from its initramfs, which cannot be pivoted away from: cover it instead. Without
     // CAP_SYS_CHROOT and without a directory descriptor there is no way back.
-    if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0) return make_errno_error("cannot move the jail's root");
+    if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0)
+      return make_errno_error("cannot move the jail's root");
     if (::chroot(".") != 0) return make_errno_error("cannot change to the jail's root");
   } else {
     return make_errno_error("cannot pivot to the jail's root");

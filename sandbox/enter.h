@@ -1,6 +1,7 @@
-// enter_jail(): what a device process does to itself before it meets anything hostile. Call it early in main, while
-// there is one thread, in a process that spawn() started. Then load a filter (sandbox/filter.h): from there on the
-// process can do what its policy lists, to the descriptors it holds, and nothing else.
+// enter_jail(): what a device process does to itself before it meets anything hostile. Call it early in
+// main, while there is one thread, in a process that spawn() started. Then load a filter
+// (sandbox/filter.h): from there on the process can do what its policy lists, to the descriptors it holds,
+// and nothing else.
 //
 //   int main(...) {
 //     // parse arguments, take what the host's files can tell
@@ -11,9 +12,9 @@
 //
 // Trust: no input from outside has been read so far.
 // Threading: the only thread of its process.
-// Errors: a step that must hold and does not is an Error, and the process has to end. What the kernel does not offer
-// (Landlock, memory-deny-write-execute) is listed in JailReport::missing for the log.
-// Sources: pivot_root(2), capabilities(7), landlock(7), prctl(2), setrlimit(2).
+// Errors: a step that must hold and does not is an Error, and the process has to end. What the kernel does
+// not offer (Landlock, memory-deny-write-execute) is listed in JailReport::missing for the log. Sources:
+// pivot_root(2), capabilities(7), landlock(7), prctl(2), setrlimit(2).
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,10 @@
 namespace bulkhead::sandbox {
 
 struct JailLimits {
-  std::uint64_t open_files = 128;            // RLIMIT_NOFILE: the highest descriptor number + 1
-  std::uint64_t locked_memory = 0;           // bytes
-  std::optional<std::uint64_t> file_size{};  // bytes; unset: no limit (it would also stop writes to a log file)
+  std::uint64_t open_files = 128;   // RLIMIT_NOFILE: the highest descriptor number + 1
+  std::uint64_t locked_memory = 0;  // bytes
+  std::optional<std::uint64_t>
+      file_size{};  // bytes; unset: no limit (it would also stop writes to a log file)
   std::optional<std::uint64_t> address_space{};  // bytes; unset: no limit (guest RAM counts here)
 };
 
@@ -45,9 +47,10 @@ struct JailReport {
 // All of the below, in this order.
 Result<JailReport> enter_jail(const JailOptions& options);
 
-// Makes libc and the C++ runtime do now what they otherwise do at first use and what a filter would kill them for:
-// time zone, stdio buffers, messages of strerror, the unwinder, backtraces, allocator keys. Also keeps malloc to
-// brk and fixed anonymous mappings (no mremap). Reads host files (/etc/localtime), hence comes first.
+// Makes libc and the C++ runtime do now what they otherwise do at first use and what a filter would kill
+// them for: time zone, stdio buffers, messages of strerror, the unwinder, backtraces, allocator keys. Also
+// keeps malloc to brk and fixed anonymous mappings (no mremap). Reads host files (/etc/localtime), hence
+// comes first.
 void warm_libc();
 // No core dumps, no new processes, and `limits`.
 Status limit_resources(const JailLimits& limits);

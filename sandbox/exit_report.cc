@@ -1,5 +1,6 @@
 #include "sandbox/exit_report.h"
 
+#include <fmt/format.h>
 #include <linux/audit.h>
 #include <seccomp.h>
 #include <string.h>
@@ -7,8 +8,6 @@
 #include <sys/wait.h>
 
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 namespace bulkhead::sandbox {
 namespace {

@@ -3,9 +3,9 @@
 // The parent of a process that seccomp killed learns no more from wait(2) than "SIGSYS"; the system call is
 // known only to a Tracer, which saw the registers at the exit stop. A report made without one says so.
 //
-// Trust: registers, and with them the system call's number, are the dead process's own: fit for a log line and
-// for where its instruction pointer stood (DESIGN.md, section 4), never as an index.
-// Threading: values. Errors: none.
+// Trust: registers, and with them the system call's number, are the dead process's own: fit for a log line
+// and for where its instruction pointer stood (DESIGN.md, section 4), never as an index. Threading: values.
+// Errors: none.
 #pragma once
 
 #include <signal.h>
@@ -29,13 +29,13 @@ enum class ExitKind : std::uint8_t {
 struct ExitReport {
   pid_t pid = 0;
   ExitKind kind = ExitKind::kClean;
-  int exit_code = 0;                     // kExitCode
-  int signal = 0;                        // kSignal, kSeccompViolation
-  std::optional<int> syscall;            // kSeccompViolation, when a tracer saw it
-  std::uint32_t syscall_arch = 0;        // AUDIT_ARCH_*, when `syscall` is there
-  std::optional<std::uint64_t> fault_address;   // SIGSEGV, SIGBUS, SIGILL, SIGFPE, when a tracer saw it
-  std::optional<user_regs_struct> registers;    // at the exit stop, when a tracer saw it
-  bool held = false;                     // still at its exit stop: Tracer::release() lets it go
+  int exit_code = 0;                           // kExitCode
+  int signal = 0;                              // kSignal, kSeccompViolation
+  std::optional<int> syscall;                  // kSeccompViolation, when a tracer saw it
+  std::uint32_t syscall_arch = 0;              // AUDIT_ARCH_*, when `syscall` is there
+  std::optional<std::uint64_t> fault_address;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE, when a tracer saw it
+  std::optional<user_regs_struct> registers;   // at the exit stop, when a tracer saw it
+  bool held = false;                           // still at its exit stop: Tracer::release() lets it go
 
   // "platform (pid 42) was killed by its sandbox: system call openat (257) at 0x401234"
   [[nodiscard]] std::string describe(std::string_view role) const;

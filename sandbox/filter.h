@@ -1,10 +1,10 @@
 // CompiledFilter: a seccomp filter as the kernel takes it, compiled once (sandbox/policy.h) and then loaded
-// as often as needed. The process that loads it needs no libseccomp: the VMM compiles, and hands the program
-// to its device processes as a sealed memfd.
+// as often as needed. The process that loads it needs no libseccomp: the VMM compiles, and hands the
+// program to its device processes as a sealed memfd.
 //
 // Trust: a filter only ever comes from the process that built the jail, hence from a more trusted one.
-// import_filter() still checks size and seals, so that a mix-up of descriptors is an error and no half jail.
-// Threading: values. load_filter() acts on the calling thread or on the whole process, as it is told.
+// import_filter() still checks size and seals, so that a mix-up of descriptors is an error and no half
+// jail. Threading: values. load_filter() acts on the calling thread or on the whole process, as it is told.
 // Errors: Result with one sentence; nothing was loaded then.
 // Sources: seccomp(2), Linux Documentation/userspace-api/seccomp_filter.rst.
 #pragma once
@@ -36,12 +36,13 @@ enum class FilterScope : std::uint8_t {
   kProcess,  // every thread of the process, or an error (device processes)
 };
 
-// no_new_privs, for good: no exec gains rights any more. The kernel asks for it before load_filter() when the process has
-// no CAP_SYS_ADMIN; enter_jail() has done it.
+// no_new_privs, for good: no exec gains rights any more. The kernel asks for it before load_filter() when
+// the process has no CAP_SYS_ADMIN; enter_jail() has done it.
 Status forbid_new_privileges();
 
-// From here on the filter cannot be taken off. Filters add up: a second one can only take away. A device process loads
-// its standby filter and later its role's. Uses seccomp(2) only, since it runs under the standby filter too.
+// From here on the filter cannot be taken off. Filters add up: a second one can only take away. A device
+// process loads its standby filter and later its role's. Uses seccomp(2) only, since it runs under the
+// standby filter too.
 Status load_filter(const CompiledFilter& filter, FilterScope scope);
 
 // A sealed memfd that holds the program, for passing to another process. One will do for many processes:

@@ -19,8 +19,8 @@
 namespace bulkhead::sandbox {
 
 struct JailStatus {
-  int seccomp_mode = 0;      // 2: filter
-  int seccomp_filters = 0;   // how many are stacked
+  int seccomp_mode = 0;     // 2: filter
+  int seccomp_filters = 0;  // how many are stacked
   bool no_new_privs = false;
   int threads = 0;
   std::uint64_t cap_effective = 0;
@@ -28,14 +28,14 @@ struct JailStatus {
   std::uint64_t cap_inheritable = 0;
   std::uint64_t cap_bounding = 0;
   std::uint64_t cap_ambient = 0;
-  uid_t uid = 0;             // as seen by the reader
+  uid_t uid = 0;  // as seen by the reader
   gid_t gid = 0;
   std::vector<gid_t> groups;
   std::map<std::string, std::string> namespaces;  // "net" -> "net:[4026531840]"
   std::map<int, std::string> descriptors;         // 3 -> "socket:[1234]"
   std::vector<std::string> root_entries;          // what its "/" holds, "." and ".." apart
   bool root_read_only = false;
-  std::vector<std::string> mappings;              // the lines of maps, one for each mapping
+  std::vector<std::string> mappings;  // the lines of maps, one for each mapping
 
   // "user+mnt+pid+net+ipc+uts+cgroup seccomp:2 caps:none nnp": one cell of the table of `bulkhead devices`.
   [[nodiscard]] std::string summary(const JailStatus& other) const;

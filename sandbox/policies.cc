@@ -6,8 +6,8 @@
 namespace bulkhead::sandbox {
 namespace {
 
-// The sanitizers' runtimes map, unmap and probe memory as they like. Their builds are for finding bugs, never for
-// guests; the golden texts and the evaluator's tests see the policies without this.
+// The sanitizers' runtimes map, unmap and probe memory as they like. Their builds are for finding bugs,
+// never for guests; the golden texts and the evaluator's tests see the policies without this.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;
 #else
@@ -33,8 +33,8 @@ void add_base(PolicyBuilder& policy) {
       .allow_exit();
 }
 
-// From "jailed, without a role" to "serving": the regions and descriptors of the role arrive, are checked, mapped and put
-// into the event loop; then the role's own filter closes this again.
+// From "jailed, without a role" to "serving": the regions and descriptors of the role arrive, are checked,
+// mapped and put into the event loop; then the role's own filter closes this again.
 void add_take_role(PolicyBuilder& policy) {
   policy.allow_event_setup()
       .allow_close()  // descriptors whose mapping is all that is needed, and refused ones
@@ -90,7 +90,9 @@ PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls) {
 }
 
 Result<CompiledFilter> compile_role_filter(SyscallGroups groups) { return compile(role_policy(groups)); }
-Result<CompiledFilter> compile_standby_filter(SyscallGroups groups) { return compile(standby_policy(groups)); }
+Result<CompiledFilter> compile_standby_filter(SyscallGroups groups) {
+  return compile(standby_policy(groups));
+}
 Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls) {
   return compile(vcpu_thread_policy(ioctls));
 }

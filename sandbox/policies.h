@@ -1,7 +1,8 @@
 // The system-call policies of this project: one commented base list, and what each SyscallGroup adds to it.
 //
 //   role_policy(groups)      what a device process may do once it runs its role (stage 2)
-//   standby_policy(groups)   what it may do before, jailed but without a role (stage 1): the union of what the
+//   standby_policy(groups)   what it may do before, jailed but without a role (stage 1): the union of what
+//   the
 //                            roles of its jail class need, plus kTakeRole
 //   vcpu_thread_policy(...)  a vCPU thread of the VMM
 //
@@ -20,14 +21,16 @@
 
 namespace bulkhead::sandbox {
 
-// The descriptor number of a device process's control socket: the only one that it may sendmsg and recvmsg on.
+// The descriptor number of a device process's control socket: the only one that it may sendmsg and recvmsg
+// on.
 inline constexpr int kControlFd = 3;
 
 [[nodiscard]] PolicyBuilder role_policy(SyscallGroups groups);
 [[nodiscard]] PolicyBuilder standby_policy(SyscallGroups groups);
 
-// `ioctls`: the request numbers that the thread may use (KVM_RUN and the vCPU ioctls after set-up). The program calls
-// warm_libc() (sandbox/enter.h) before it starts threads: a thread's own malloc arena would open files under /proc.
+// `ioctls`: the request numbers that the thread may use (KVM_RUN and the vCPU ioctls after set-up). The
+// program calls warm_libc() (sandbox/enter.h) before it starts threads: a thread's own malloc arena would
+// open files under /proc.
 [[nodiscard]] PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls);
 
 // Short forms: build and compile.

@@ -23,8 +23,8 @@
 namespace bulkhead::sandbox {
 namespace {
 
-// An `int` argument fills the low half of its register and leaves the upper half undefined, which the kernel
-// ignores: so does the filter.
+// An `int` argument fills the low half of its register and leaves the upper half undefined, which the
+// kernel ignores: so does the filter.
 constexpr std::uint64_t kInt = 0xffff'ffff;
 constexpr std::uint64_t kLong = ~std::uint64_t{0};
 
@@ -55,7 +55,8 @@ PolicyBuilder& PolicyBuilder::add(int number, std::vector<Condition> conditions,
   return *this;
 }
 
-// --- The event loop -----------------------------------------------------------------------------------------
+// --- The event loop
+// -----------------------------------------------------------------------------------------
 
 PolicyBuilder& PolicyBuilder::allow_read() { return add(SYS_read); }
 PolicyBuilder& PolicyBuilder::allow_write() { return add(SYS_write).add(SYS_writev); }
@@ -71,11 +72,13 @@ PolicyBuilder& PolicyBuilder::allow_futex_wait_wake() {
 
 PolicyBuilder& PolicyBuilder::allow_futex_bitset() {
   constexpr std::uint64_t kOperation = kInt & ~bits(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
-  return add(SYS_futex, {{1, kOperation, FUTEX_WAIT_BITSET}}).add(SYS_futex, {{1, kOperation, FUTEX_WAKE_BITSET}});
+  return add(SYS_futex, {{1, kOperation, FUTEX_WAIT_BITSET}})
+      .add(SYS_futex, {{1, kOperation, FUTEX_WAKE_BITSET}});
 }
 
 PolicyBuilder& PolicyBuilder::allow_clock_read() {
-  // CLOCK_REALTIME (0) to CLOCK_BOOTTIME (7). Negative numbers are other processes' clocks and clock devices.
+  // CLOCK_REALTIME (0) to CLOCK_BOOTTIME (7). Negative numbers are other processes' clocks and clock
+  // devices.
   return add(SYS_clock_gettime, {{0, kInt & ~std::uint64_t{7}, 0}});
 }
 
@@ -84,15 +87,17 @@ PolicyBuilder& PolicyBuilder::allow_yield() { return add(SYS_sched_yield); }
 PolicyBuilder& PolicyBuilder::allow_restart() { return add(SYS_restart_syscall); }
 PolicyBuilder& PolicyBuilder::allow_poll() { return add(SYS_poll).add(SYS_ppoll); }
 
-// --- Memory -------------------------------------------------------------------------------------------------
+// --- Memory
+// -------------------------------------------------------------------------------------------------
 
 namespace {
 constexpr std::uint64_t kNotReadWrite = kLong & ~bits(PROT_READ | PROT_WRITE);
 }  // namespace
 
 PolicyBuilder& PolicyBuilder::allow_heap() {
-  return add(SYS_brk).add(SYS_munmap).add(
-      SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS)}});
+  return add(SYS_brk)
+      .add(SYS_munmap)
+      .add(SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS)}});
 }
 
 PolicyBuilder& PolicyBuilder::allow_thread_heap() {
@@ -106,10 +111,12 @@ PolicyBuilder& PolicyBuilder::allow_thread_heap() {
 PolicyBuilder& PolicyBuilder::allow_shared_mapping() {
   constexpr std::uint64_t kOptional = bits(MAP_FIXED | MAP_POPULATE | MAP_NORESERVE);
   return add(SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong & ~kOptional, bits(MAP_SHARED)}})
-      .add(SYS_mmap, {{2, kLong, PROT_NONE}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)}});
+      .add(SYS_mmap,
+           {{2, kLong, PROT_NONE}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)}});
 }
 
-// --- Descriptors --------------------------------------------------------------------------------------------
+// --- Descriptors
+// --------------------------------------------------------------------------------------------
 
 PolicyBuilder& PolicyBuilder::allow_messages_on(int fd) {
   return add(SYS_sendmsg, {{0, kInt, bits(fd)}}).add(SYS_recvmsg, {{0, kInt, bits(fd)}});
@@ -135,11 +142,14 @@ PolicyBuilder& PolicyBuilder::deny_terminal_query() {
   return add(SYS_ioctl, {{1, kInt, TCGETS}}, ENOTTY).add(SYS_ioctl, {{1, kInt, kTcgets2}}, ENOTTY);
 }
 
-// --- Signals and the end ------------------------------------------------------------------------------------
+// --- Signals and the end
+// ------------------------------------------------------------------------------------
 
 PolicyBuilder& PolicyBuilder::allow_exit() { return add(SYS_exit_group); }
 PolicyBuilder& PolicyBuilder::allow_thread_exit() { return add(SYS_exit); }
-PolicyBuilder& PolicyBuilder::allow_signal_return() { return add(SYS_rt_sigreturn).add(SYS_rt_sigprocmask); }
+PolicyBuilder& PolicyBuilder::allow_signal_return() {
+  return add(SYS_rt_sigreturn).add(SYS_rt_sigprocmask);
+}
 
 PolicyBuilder& PolicyBuilder::allow_sanitizer_runtime() {
   return add(SYS_mmap, {{2, kNotReadWrite, 0}})
@@ -152,7 +162,8 @@ PolicyBuilder& PolicyBuilder::allow_sanitizer_runtime() {
       .add(SYS_rt_sigprocmask);
 }
 
-// --- Grants that need a token -------------------------------------------------------------------------------
+// --- Grants that need a token
+// -------------------------------------------------------------------------------
 
 PolicyBuilder& PolicyBuilder::allow(LoadFilterGrant) {
   constexpr std::uint64_t kFlags = kLong & ~std::uint64_t{SECCOMP_FILTER_FLAG_TSYNC};
@@ -166,7 +177,8 @@ PolicyBuilder& PolicyBuilder::allow_ioctls(std::span<const std::uint32_t> reques
 
 PolicyBuilder& PolicyBuilder::allow_syscall(int number, AnySyscallGrant) { return add(number); }
 
-// --- Compilation --------------------------------------------------------------------------------------------
+// --- Compilation
+// --------------------------------------------------------------------------------------------
 
 Result<PolicyBuilder::Context> PolicyBuilder::make_context() const {
   Context context(::seccomp_init(SCMP_ACT_KILL_PROCESS), [](void* filter) { ::seccomp_release(filter); });
@@ -183,14 +195,16 @@ Result<PolicyBuilder::Context> PolicyBuilder::make_context() const {
     if (unconditional.contains(rule.number) && (rule.error || !rule.conditions.empty())) continue;
     std::vector<scmp_arg_cmp> comparisons;
     for (const Condition& condition : rule.conditions)
-      comparisons.push_back(scmp_arg_cmp{condition.argument, SCMP_CMP_MASKED_EQ, condition.mask, condition.value});
+      comparisons.push_back(
+          scmp_arg_cmp{condition.argument, SCMP_CMP_MASKED_EQ, condition.mask, condition.value});
     const std::uint32_t action =
         rule.error ? SCMP_ACT_ERRNO(static_cast<std::uint16_t>(*rule.error)) : SCMP_ACT_ALLOW;
-    const int error = ::seccomp_rule_add_exact_array(context.get(), action, rule.number,
-                                                     static_cast<unsigned>(comparisons.size()), comparisons.data());
+    const int error = ::seccomp_rule_add_exact_array(
+        context.get(), action, rule.number, static_cast<unsigned>(comparisons.size()), comparisons.data());
     if (error != 0)
       return make_errno_error(
-          fmt::format("the policy's rule for {} is invalid", syscall_name(SCMP_ARCH_X86_64, rule.number)), -error);
+          fmt::format("the policy's rule for {} is invalid", syscall_name(SCMP_ARCH_X86_64, rule.number)),
+          -error);
   }
   return context;
 }

@@ -1,13 +1,14 @@
 // PolicyBuilder: a system-call allow-list said in intentions, compiled by libseccomp.
 //
-// Everything not granted kills the process (SECCOMP_RET_KILL_PROCESS), and so do 32-bit and x32 calls. Each grant's
-// comment says what it permits and, where that may surprise, what it does not. Grants that would open a jail take a
-// token from sandbox/grants/, so that a review finds every use by its #include.
-// Grants commute and may repeat. A wider grant of the same call wins over a narrower one.
+// Everything not granted kills the process (SECCOMP_RET_KILL_PROCESS), and so do 32-bit and x32 calls. Each
+// grant's comment says what it permits and, where that may surprise, what it does not. Grants that would
+// open a jail take a token from sandbox/grants/, so that a review finds every use by its #include. Grants
+// commute and may repeat. A wider grant of the same call wins over a narrower one.
 //
 // Trust: built from constants of this project. Threading: a value; not shared while it is built.
 // Errors: kept in the builder and surfaced by compile() and text().
-// Sources: seccomp(2), libseccomp's seccomp_rule_add(3). Shape after sandboxed-api's sandbox2/policybuilder.h.
+// Sources: seccomp(2), libseccomp's seccomp_rule_add(3). Shape after sandboxed-api's
+// sandbox2/policybuilder.h.
 #pragma once
 
 #include <cstdint>
@@ -22,15 +23,16 @@
 
 namespace bulkhead::sandbox {
 
-struct LoadFilterGrant;   // sandbox/grants/load_filter.h
-struct KvmIoctlGrant;     // sandbox/grants/kvm_ioctl.h
-struct AnySyscallGrant;   // sandbox/grants/any_syscall.h
+struct LoadFilterGrant;  // sandbox/grants/load_filter.h
+struct KvmIoctlGrant;    // sandbox/grants/kvm_ioctl.h
+struct AnySyscallGrant;  // sandbox/grants/any_syscall.h
 
 class PolicyBuilder {
  public:
-  // --- The event loop -------------------------------------------------------------------------------------
-  // read. On any descriptor held: which ones is decided by who hands them out. Unconditional, so that the
-  // kernel's bitmap answers without running the filter (it is on the path of every kick and timer).
+  // --- The event loop
+  // ------------------------------------------------------------------------------------- read. On any
+  // descriptor held: which ones is decided by who hands them out. Unconditional, so that the kernel's
+  // bitmap answers without running the filter (it is on the path of every kick and timer).
   PolicyBuilder& allow_read();
   // write and writev, likewise (irqfd, log; writev is how libc says its last words).
   PolicyBuilder& allow_write();
@@ -42,7 +44,8 @@ class PolicyBuilder {
   PolicyBuilder& allow_futex_wait_wake();
   // futex WAIT_BITSET, WAKE_BITSET (condition variables, timed waits) as well.
   PolicyBuilder& allow_futex_bitset();
-  // clock_gettime of the fixed clocks, for hosts whose clock source has no vDSO path. Not of other processes' CPU clocks.
+  // clock_gettime of the fixed clocks, for hosts whose clock source has no vDSO path. Not of other
+  // processes' CPU clocks.
   PolicyBuilder& allow_clock_read();
   // timerfd_settime. Not timerfd_create.
   PolicyBuilder& allow_timer_set();
@@ -52,17 +55,20 @@ class PolicyBuilder {
   // poll and ppoll: waiting for one descriptor, such as room on the control socket.
   PolicyBuilder& allow_poll();
 
-  // --- Memory ---------------------------------------------------------------------------------------------
-  // brk, munmap, and mmap of private anonymous memory without PROT_EXEC. Not mprotect, not mremap.
+  // --- Memory
+  // --------------------------------------------------------------------------------------------- brk,
+  // munmap, and mmap of private anonymous memory without PROT_EXEC. Not mprotect, not mremap.
   PolicyBuilder& allow_heap();
-  // mprotect without PROT_EXEC, madvise(MADV_DONTNEED), mremap, mmap with NORESERVE and STACK: heaps and stacks of
-  // threads.
+  // mprotect without PROT_EXEC, madvise(MADV_DONTNEED), mremap, mmap with NORESERVE and STACK: heaps and
+  // stacks of threads.
   PolicyBuilder& allow_thread_heap();
-  // mmap of passed descriptors, MAP_SHARED without PROT_EXEC, and the reservation of address space for them.
+  // mmap of passed descriptors, MAP_SHARED without PROT_EXEC, and the reservation of address space for
+  // them.
   PolicyBuilder& allow_shared_mapping();
 
-  // --- Descriptors ----------------------------------------------------------------------------------------
-  // sendmsg and recvmsg on this one descriptor number.
+  // --- Descriptors
+  // ---------------------------------------------------------------------------------------- sendmsg and
+  // recvmsg on this one descriptor number.
   PolicyBuilder& allow_messages_on(int fd);
   PolicyBuilder& allow_close();
   // fstat of an open descriptor, and fcntl F_GET_SEALS: how a passed region is checked. Not stat by path.
@@ -71,13 +77,14 @@ class PolicyBuilder {
   PolicyBuilder& allow_file_io();
   // readv: a frame from a TAP descriptor.
   PolicyBuilder& allow_frame_read();
-  // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made it.
+  // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
+  // it.
   PolicyBuilder& allow_io_uring_enter();
   // ioctl TCGETS and TCGETS2 are answered ENOTTY rather than being fatal: stdio and isatty() ask.
   PolicyBuilder& deny_terminal_query();
 
-  // --- Signals and the end --------------------------------------------------------------------------------
-  // exit_group.
+  // --- Signals and the end
+  // -------------------------------------------------------------------------------- exit_group.
   PolicyBuilder& allow_exit();
   // exit: the end of one thread.
   PolicyBuilder& allow_thread_exit();
@@ -87,7 +94,8 @@ class PolicyBuilder {
   // What the address and thread sanitizers' runtimes need beyond all that. For their builds alone.
   PolicyBuilder& allow_sanitizer_runtime();
 
-  // --- Grants that need a token ---------------------------------------------------------------------------
+  // --- Grants that need a token
+  // ---------------------------------------------------------------------------
   // seccomp(SECCOMP_SET_MODE_FILTER, 0 or TSYNC), which can only take rights away.
   PolicyBuilder& allow(LoadFilterGrant token);
   // ioctl with exactly these request numbers, on any descriptor held.
@@ -98,7 +106,8 @@ class PolicyBuilder {
   [[nodiscard]] Result<CompiledFilter> compile() const;
   // libseccomp's pseudo filter code, for review (tests/sandbox/golden).
   [[nodiscard]] Result<std::string> text() const;
-  // The names of the calls that are allowed, at least with some arguments; sorted. For `bulkhead devices --permissions`.
+  // The names of the calls that are allowed, at least with some arguments; sorted. For `bulkhead devices
+  // --permissions`.
   [[nodiscard]] std::vector<std::string> syscalls() const;
 
  private:

@@ -19,9 +19,9 @@
 namespace bulkhead::sandbox {
 namespace {
 
-// Between clone3 and execveat the child runs on this process's memory, beside the thread that made it: it shares even
-// that thread's errno. So child_main() and what it calls make raw system calls, use plain types on their stack and in
-// the ChildPlan, and are never instrumented.
+// Between clone3 and execveat the child runs on this process's memory, beside the thread that made it: it
+// shares even that thread's errno. So child_main() and what it calls make raw system calls, use plain types
+// on their stack and in the ChildPlan, and are never instrumented.
 #define BULKHEAD_CHILD_CODE __attribute__((no_sanitize("address", "thread", "undefined")))
 
 enum class Step : int { kWait, kIdentity, kSession, kDescriptors, kExec };
@@ -68,9 +68,9 @@ BULKHEAD_CHILD_CODE long address(T* pointer) {
   for (;;) raw(SYS_exit_group, 127);
 }
 
-#define BULKHEAD_CHILD_TRY(call)                             \
-  do {                                                       \
-    if (const long r = (call); r < 0) child_fail(plan, r);   \
+#define BULKHEAD_CHILD_TRY(call)                           \
+  do {                                                     \
+    if (const long r = (call); r < 0) child_fail(plan, r); \
   } while (false)
 
 // Asks to die with the spawning thread, and makes sure that it was not too late to ask.
@@ -158,9 +158,9 @@ long clone_child(clone_args& args, ChildPlan& plan) {
   return result;
 }
 
-// While the child borrows this process's memory, it also shares whether that may be dumped, which decides who owns its
-// /proc files: an ordinary user can write its id maps only while it may be. The child's change of identity
-// clears it, too.
+// While the child borrows this process's memory, it also shares whether that may be dumped, which decides
+// who owns its /proc files: an ordinary user can write its id maps only while it may be. The child's change
+// of identity clears it, too.
 class DumpableForNow {
  public:
   DumpableForNow() : before_(::prctl(PR_GET_DUMPABLE)) {
@@ -192,14 +192,16 @@ class AllSignalsBlocked {
 Error clone_error(const std::string& name, int error) {
   switch (error) {
     case EPERM:
-      return Error{fmt::format("cannot start {}: this system does not let user {} create user namespaces (look at "
-                               "kernel.unprivileged_userns_clone, AppArmor, or the container's own filter)",
-                               name, ::geteuid()),
-                   error};
+      return Error{
+          fmt::format("cannot start {}: this system does not let user {} create user namespaces (look at "
+                      "kernel.unprivileged_userns_clone, AppArmor, or the container's own filter)",
+                      name, ::geteuid()),
+          error};
     case ENOSPC:
     case EUSERS:
-      return Error{fmt::format("cannot start {}: the limit of namespaces is reached (user.max_*_namespaces)", name),
-                   error};
+      return Error{
+          fmt::format("cannot start {}: the limit of namespaces is reached (user.max_*_namespaces)", name),
+          error};
     case EAGAIN:
       return Error{fmt::format("cannot start {}: the limit of processes is reached", name), error};
     default: return make_errno_error(fmt::format("cannot start {} in namespaces of its own", name), error);
@@ -207,8 +209,9 @@ Error clone_error(const std::string& name, int error) {
 }
 
 Error child_error(const std::string& name, Step step, int error) {
-  constexpr std::array<const char*, 5> kWhat = {"wait for its parent", "take on its identity", "start a session",
-                                                "put its descriptors in place", "execute"};
+  constexpr std::array<const char*, 5> kWhat = {"wait for its parent", "take on its identity",
+                                                "start a session", "put its descriptors in place",
+                                                "execute"};
   return make_errno_error(
       fmt::format("cannot start {}: it could not {}", name, kWhat[static_cast<std::size_t>(step)]), error);
 }
@@ -223,8 +226,9 @@ Status write_proc(pid_t pid, const char* file, const std::string& text) {
 
 // Inside it is 0 and 0; outside, an id without any privilege.
 Status write_id_maps(pid_t pid, const HostIdentity& identity, bool as_root) {
-  // The kernel lets an ordinary user map a group only once its namespace has given up setgroups(2). Root's child
-  // drops its supplementary groups instead, for which it needs setgroups; afterwards it has no capability for it.
+  // The kernel lets an ordinary user map a group only once its namespace has given up setgroups(2). Root's
+  // child drops its supplementary groups instead, for which it needs setgroups; afterwards it has no
+  // capability for it.
   if (!as_root) RETURN_IF_ERROR(write_proc(pid, "setgroups", "deny"));
   RETURN_IF_ERROR(write_proc(pid, "gid_map", fmt::format("0 {} 1", identity.gid)));
   return write_proc(pid, "uid_map", fmt::format("0 {} 1", identity.uid));
@@ -234,7 +238,8 @@ Status write_id_maps(pid_t pid, const HostIdentity& identity, bool as_root) {
 Status plan_descriptors(ChildPlan& plan, const Executable& executable, const std::vector<FdGrant>& grants) {
   std::vector<FdGrant> all = grants;
   for (int standard = 0; standard < 3; ++standard) {
-    if (std::none_of(grants.begin(), grants.end(), [&](const FdGrant& grant) { return grant.target == standard; }))
+    if (std::none_of(grants.begin(), grants.end(),
+                     [&](const FdGrant& grant) { return grant.target == standard; }))
       all.push_back({executable.null_device(), standard});
   }
   std::sort(all.begin(), all.end(), [](const FdGrant& a, const FdGrant& b) { return a.target < b.target; });
@@ -254,8 +259,9 @@ Status plan_descriptors(ChildPlan& plan, const Executable& executable, const std
 }
 
 std::uint64_t clone_flags(const SpawnOptions& options) {
-  std::uint64_t flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | CLONE_CLEAR_SIGHAND | CLONE_NEWUSER |
-                        CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+  std::uint64_t flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | CLONE_CLEAR_SIGHAND |
+                        CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                        CLONE_NEWCGROUP;
   if (options.namespaces.network) flags |= CLONE_NEWNET;
   if (options.cgroup.valid()) flags |= CLONE_INTO_CGROUP;
   return flags;
@@ -277,8 +283,10 @@ void wait_for_exec(ChildPlan& plan, pid_t pid) {
 HostIdentity host_identity(pid_t vmm_pid, unsigned index) {
   constexpr std::uint32_t kBase = 0x4000'0000;
   constexpr std::uint32_t kEach = 64;
-  // Linux has at most 2^22 pids, so the highest id is 0x4fffffff: clear of (uid_t)-1 and of what distributions use.
-  const std::uint32_t id = kBase + (static_cast<std::uint32_t>(vmm_pid) & 0x3f'ffff) * kEach + index % kEach;
+  // Linux has at most 2^22 pids, so the highest id is 0x4fffffff: clear of (uid_t)-1 and of what
+  // distributions use.
+  const std::uint32_t id =
+      kBase + (static_cast<std::uint32_t>(vmm_pid) & 0x3f'ffff) * kEach + index % kEach;
   return {id, id};
 }
 
@@ -295,8 +303,9 @@ Result<Executable> Executable::from_fd(UniqueFd fd, std::string name) {
 
 Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& options) {
   const bool as_root = ::geteuid() == 0;
-  const HostIdentity identity = !as_root ? HostIdentity{::geteuid(), ::getegid()}
-                                         : options.identity.value_or(host_identity(::getpid(), options.identity_index));
+  const HostIdentity identity =
+      !as_root ? HostIdentity{::geteuid(), ::getegid()}
+               : options.identity.value_or(host_identity(::getpid(), options.identity_index));
   const auto plan = std::make_unique<ChildPlan>();
   RETURN_IF_ERROR(plan_descriptors(*plan, executable, options.descriptors));
   std::vector<const char*> arguments;
@@ -324,7 +333,8 @@ Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& opt
   const AllSignalsBlocked blocked;
   const long pid = clone_child(args, *plan);
   if (pid < 0) return clone_error(executable.name(), static_cast<int>(-pid));
-  // Dropped on any early return: kills and reaps the child, which then uses neither stack nor plan any more.
+  // Dropped on any early return: kills and reaps the child, which then uses neither stack nor plan any
+  // more.
   ChildProcess child(static_cast<pid_t>(pid), UniqueFd(pidfd));
   if (const Status mapped = write_id_maps(child.pid(), identity, as_root); !mapped)
     return Error{fmt::format("cannot start {}: {}", executable.name(), mapped.error().message),
@@ -334,8 +344,7 @@ Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& opt
   ::syscall(SYS_futex, &plan->go, FUTEX_WAKE, 1);
   wait_for_exec(*plan, child.pid());
   const auto step = static_cast<Step>(load(plan->step));
-  if (const int error = load(plan->error); error != 0)
-    return child_error(executable.name(), step, error);
+  if (const int error = load(plan->error); error != 0) return child_error(executable.name(), step, error);
   if (step != Step::kExec) return child_error(executable.name(), step, ESRCH);
   return child;
 }

@@ -1,15 +1,15 @@
 // spawn(): starts a program in namespaces of its own, with exactly the descriptors it is given.
 //
-// The child gets: the listed descriptors at the listed numbers, /dev/null at any of 0, 1, 2 that is not listed, and
-// no other; the given arguments; an empty environment; default signal dispositions and an empty mask; a
-// session of its own; SIGKILL when the spawning thread ends (PR_SET_PDEATHSIG follows the THREAD: spawn from one
-// that lives as long as the VM). In its user namespace it is uid 0 and gid 0, with every capability over its own
-// namespaces and none outside: enter_jail() (sandbox/enter.h) uses and then drops them.
-// On the host it is an unprivileged id: as root, one of a range that belongs to this process (host_identity());
-// as an ordinary user, that user.
+// The child gets: the listed descriptors at the listed numbers, /dev/null at any of 0, 1, 2 that is not
+// listed, and no other; the given arguments; an empty environment; default signal dispositions and an empty
+// mask; a session of its own; SIGKILL when the spawning thread ends (PR_SET_PDEATHSIG follows the THREAD:
+// spawn from one that lives as long as the VM). In its user namespace it is uid 0 and gid 0, with every
+// capability over its own namespaces and none outside: enter_jail() (sandbox/enter.h) uses and then drops
+// them. On the host it is an unprivileged id: as root, one of a range that belongs to this process
+// (host_identity()); as an ordinary user, that user.
 //
-// How: clone3 with CLONE_VM, so the child borrows this process's memory until its exec and costs the same however
-// large that is. Meanwhile this side writes the id maps and seizes it, then lets it go on.
+// How: clone3 with CLONE_VM, so the child borrows this process's memory until its exec and costs the same
+// however large that is. Meanwhile this side writes the id maps and seizes it, then lets it go on.
 //
 // Trust: the program is ours, and becomes hostile only after it has met the guest.
 // Threading: any thread; with a tracer, that tracer's thread.
@@ -60,7 +60,8 @@ struct HostIdentity {
 };
 
 // The id on the host for a device process of VMM `vmm_pid` when that runs as root: 64 ids for each pid, in
-// 0x40000000-0x4fffffff, so that two VMs never share one. `index` counts the VM's device processes, modulo 64.
+// 0x40000000-0x4fffffff, so that two VMs never share one. `index` counts the VM's device processes,
+// modulo 64.
 [[nodiscard]] HostIdentity host_identity(pid_t vmm_pid, unsigned index);
 
 // Which namespaces are new. Mount, pid, ipc, uts and cgroup always are.
@@ -72,10 +73,11 @@ struct SpawnOptions {
   std::vector<std::string> arguments{};  // argv, including argv[0]
   std::vector<FdGrant> descriptors{};
   NamespaceChoice namespaces{};
-  unsigned identity_index = 0;             // see host_identity(); without effect for an ordinary user
-  std::optional<HostIdentity> identity{};  // as root: instead of host_identity(this process, identity_index)
-  BorrowedFd cgroup{};                     // a cgroup v2 directory to start in
-  Tracer* tracer = nullptr;                // seized before the exec
+  unsigned identity_index = 0;  // see host_identity(); without effect for an ordinary user
+  std::optional<HostIdentity>
+      identity{};            // as root: instead of host_identity(this process, identity_index)
+  BorrowedFd cgroup{};       // a cgroup v2 directory to start in
+  Tracer* tracer = nullptr;  // seized before the exec
 };
 
 Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& options);

@@ -13,7 +13,8 @@
 namespace bulkhead::sandbox {
 namespace {
 
-// ptrace's last two arguments are numbers or pointers, whichever the request says; its prototype knows pointers only.
+// ptrace's last two arguments are numbers or pointers, whichever the request says; its prototype knows
+// pointers only.
 void* number(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
 
 // A fault of the process's own making, as opposed to the same signal sent with kill(2).
@@ -30,7 +31,8 @@ bool is_fault(const siginfo_t& info) {
 
 std::uint32_t architecture_of(pid_t pid) {
   __ptrace_syscall_info info{};
-  // At an exit stop the kernel fills no more than the part in front of the union: enough for the architecture.
+  // At an exit stop the kernel fills no more than the part in front of the union: enough for the
+  // architecture.
   if (::ptrace(PTRACE_GET_SYSCALL_INFO, pid, number(sizeof info), &info) <= 0) return AUDIT_ARCH_X86_64;
   return info.arch;
 }
@@ -63,11 +65,12 @@ std::vector<ExitReport> Tracer::poll() {
     while (auto status = next_stop(pid)) {
       if (auto report = handle(pid, *status)) reports.push_back(std::move(*report));
     }
-    // Dead without an exit stop (a second SIGKILL can skip it), or reaped by its owner meanwhile. WNOWAIT: the owner
-    // reaps. The kernel reports a traced process's stops even when it is asked for its end alone.
+    // Dead without an exit stop (a second SIGKILL can skip it), or reaped by its owner meanwhile. WNOWAIT:
+    // the owner reaps. The kernel reports a traced process's stops even when it is asked for its end alone.
     siginfo_t info{};
     const int result = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT | __WALL);
-    const bool ended = info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
+    const bool ended =
+        info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
     if (result == 0 && (info.si_pid == 0 || !ended)) continue;
     const auto entry = traced_.find(pid);
     if (entry == traced_.end()) continue;
@@ -108,9 +111,9 @@ void Tracer::at_signal_stop(pid_t pid, Traced& traced, int signal) {
   siginfo_t info{};
   int pass_on = signal;
   if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && is_fault(info)) {
-    // The first process of a pid namespace is immune to signals that it does not handle; for a traced one that goes
-    // for faults, too: it would fault at the same instruction for ever. It has no handlers (DESIGN.md, section 4), so
-    // the fault is its end.
+    // The first process of a pid namespace is immune to signals that it does not handle; for a traced one
+    // that goes for faults, too: it would fault at the same instruction for ever. It has no handlers
+    // (DESIGN.md, section 4), so the fault is its end.
     traced.fault = signal;
     if (signal != SIGTRAP) traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
     pass_on = SIGKILL;

@@ -1,12 +1,12 @@
-// Tracer: learns of the death of device processes at their exit stop, with registers, before the kernel takes
-// their memory apart.
+// Tracer: learns of the death of device processes at their exit stop, with registers, before the kernel
+// takes their memory apart.
 //
-// Threading: ONE thread (the supervisor) makes it, spawns with it, polls it and outlives it: ptrace belongs to a
-// thread, and when that thread ends the kernel kills everything it traces (PTRACE_O_EXITKILL).
-// Trust: traced processes are hostile. They can stop, and die at any time; no call here waits for one.
-// Errors: a process that is already gone is no error; its report comes from poll().
-// Costs: nothing while a process runs (no stop at system calls); one stop for a fatal signal, one at exit.
-// Sources: ptrace(2); DESIGN.md, section 4.
+// Threading: ONE thread (the supervisor) makes it, spawns with it, polls it and outlives it: ptrace belongs
+// to a thread, and when that thread ends the kernel kills everything it traces (PTRACE_O_EXITKILL). Trust:
+// traced processes are hostile. They can stop, and die at any time; no call here waits for one. Errors: a
+// process that is already gone is no error; its report comes from poll(). Costs: nothing while a process
+// runs (no stop at system calls); one stop for a fatal signal, one at exit. Sources: ptrace(2); DESIGN.md,
+// section 4.
 #pragma once
 
 #include <sys/types.h>
@@ -30,16 +30,17 @@ class Tracer {
   // Starts to trace a child that has not dropped dumpable yet. spawn() calls this before the child's exec.
   Status seize(pid_t pid);
 
-  // Handles everything that traced processes have done since the last call, never blocks, and returns a report
-  // for each that died or stands at its exit stop (`held`). Call it when child_signal_fd() is readable.
+  // Handles everything that traced processes have done since the last call, never blocks, and returns a
+  // report for each that died or stands at its exit stop (`held`). Call it when child_signal_fd() is
+  // readable.
   [[nodiscard]] std::vector<ExitReport> poll();
 
-  // The same for one wait status, for callers that wait on their own with __WALL. Signals on their way to a process are
-  // passed on to it, and a fault (SIGSEGV and the like) ends it.
+  // The same for one wait status, for callers that wait on their own with __WALL. Signals on their way to a
+  // process are passed on to it, and a fault (SIGSEGV and the like) ends it.
   [[nodiscard]] std::optional<ExitReport> handle(pid_t pid, int wait_status);
 
-  // Lets a process that is held at its exit stop finish dying, as SCHED_IDLE so that its teardown does not compete
-  // with its successor. Somebody still has to reap it (ChildProcess does).
+  // Lets a process that is held at its exit stop finish dying, as SCHED_IDLE so that its teardown does not
+  // compete with its successor. Somebody still has to reap it (ChildProcess does).
   void release(pid_t pid);
 
   [[nodiscard]] bool traces(pid_t pid) const { return traced_.contains(pid); }
@@ -56,8 +57,9 @@ class Tracer {
   std::map<pid_t, Traced> traced_;
 };
 
-// A non-blocking signalfd for SIGCHLD, which it blocks in the calling thread: make it before other threads start, so
-// that they inherit the mask. Read it empty (any read size of at least 128 bytes), then call Tracer::poll().
+// A non-blocking signalfd for SIGCHLD, which it blocks in the calling thread: make it before other threads
+// start, so that they inherit the mask. Read it empty (any read size of at least 128 bytes), then call
+// Tracer::poll().
 Result<UniqueFd> child_signal_fd();
 
 }  // namespace bulkhead::sandbox

@@ -41,7 +41,9 @@ void throw_once() {
   }
 }
 
-int compare_ints(const void* a, const void* b) { return *static_cast<const int*>(a) - *static_cast<const int*>(b); }
+int compare_ints(const void* a, const void* b) {
+  return *static_cast<const int*>(a) - *static_cast<const int*>(b);
+}
 
 // qsort of more than 1 KiB asks sysconf for the machine's memory, once.
 void sort_once() {
@@ -61,8 +63,8 @@ void warm_libc() {
 
   give_streams_buffers();
 
-  // The host's time zone. Without TZ in the environment, localtime() and mktime() look at /etc/localtime each time; with
-  // it they compare the name and are content.
+  // The host's time zone. Without TZ in the environment, localtime() and mktime() look at /etc/localtime
+  // each time; with it they compare the name and are content.
   ::setenv("TZ", "/etc/localtime", 0);
   ::tzset();
   const time_t now = ::time(nullptr);

@@ -136,7 +136,7 @@ Status VirtualMachine::connect_interrupts() {
 }
 
 Status VirtualMachine::publish_windows() {
-  std::vector<Claim> fixed;
+  std::vector<Claim> fixed = options_.extra_claims;
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     for (std::uint16_t i = 0; i < process->plan().instances.size(); ++i) {
       const InstancePlan& instance = process->plan().instances[i];

@@ -40,6 +40,7 @@ struct VmOptions {
   std::int64_t device_deadline_ns = 1'000'000'000;
   std::optional<BootSource> boot;  // instead of config.files.kernel
   bool filter_vcpus = true;        // seccomp on vCPU threads
+  std::vector<Claim> extra_claims{};  // fixed claims of the caller's own: the benchmark's in-process models
 };
 
 class VirtualMachine final : public VmControl {

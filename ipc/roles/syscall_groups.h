@@ -1,5 +1,6 @@
-// Which system calls a role needs, said as a few named groups. Plain data: roles (ipc/roles) declare groups,
-// sandbox/policies.cc knows what each group permits, and tests/sandbox/golden/ shows the result in full.
+// Which system calls a role needs, said as a few named groups. Plain data: roles (ipc/roles) declare
+// groups, sandbox/policies.cc knows what each group permits, and tests/sandbox/golden/ shows the result in
+// full.
 //
 // Trust: compile-time constants of this project; never parsed from a peer.
 // Threading: values.

@@ -1,5 +1,6 @@
-// Token for PolicyBuilder::allow(LoadFilterGrant): a standby process loads its role's filter over its own. A second filter can
-// only take away, but the BPF program comes from the process's memory, so the grant belongs to stage 1 alone.
+// Token for PolicyBuilder::allow(LoadFilterGrant): a standby process loads its role's filter over its own.
+// A second filter can only take away, but the BPF program comes from the process's memory, so the grant
+// belongs to stage 1 alone.
 #pragma once
 
 namespace bulkhead::sandbox {

@@ -62,7 +62,8 @@ TEST(Jail, keeps_the_hosts_network_when_that_is_asked_for) {
   ASSERT_EQ(::recv(fds.ours.get(), word, sizeof word, 0), 5);
   const JailStatus inside = value_of(read_jail_status(child.pid()));
   const JailStatus outside = value_of(read_jail_status(::getpid()));
-  for (const auto& [name, id] : inside.namespaces) EXPECT_EQ(id == outside.namespaces.at(name), name == "net") << name;
+  for (const auto& [name, id] : inside.namespaces)
+    EXPECT_EQ(id == outside.namespaces.at(name), name == "net") << name;
 }
 
 TEST(Jail, has_an_empty_read_only_root) {
@@ -122,9 +123,7 @@ TEST(Jail, summary_fits_a_table) {
   EXPECT_EQ(outside.summary(outside).substr(0, 24), "no-namespaces seccomp:0 ");
 }
 
-TEST(JailStatus, of_a_process_that_is_gone_is_an_error) {
-  EXPECT_FALSE(read_jail_status(0x3fffff));
-}
+TEST(JailStatus, of_a_process_that_is_gone_is_an_error) { EXPECT_FALSE(read_jail_status(0x3fffff)); }
 
 // --- Without a filter ---
 
@@ -148,8 +147,8 @@ TEST_P(JailAlone, refuses_it) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Escapes, JailAlone,
-                         ::testing::Values("reach-files", "reach-network", "reach-processes", "regain-privileges",
-                                           "check-settings"),
+                         ::testing::Values("reach-files", "reach-network", "reach-processes",
+                                           "regain-privileges", "check-settings"),
                          [](const ::testing::TestParamInfo<const char*>& deed) {
                            std::string name = deed.param;
                            for (char& c : name) c = c == '-' ? '_' : c;

@@ -1,6 +1,6 @@
-// The whole text of each policy, for review: a change of what a process may do shows as a change of these files.
-// To accept a change: BULKHEAD_UPDATE_GOLDEN=1 build/tests/sandbox_tests --gtest_filter='Golden*', and look at
-// `git diff tests/sandbox/golden`.
+// The whole text of each policy, for review: a change of what a process may do shows as a change of these
+// files. To accept a change: BULKHEAD_UPDATE_GOLDEN=1 build/tests/sandbox_tests --gtest_filter='Golden*',
+// and look at `git diff tests/sandbox/golden`.
 #include <gtest/gtest.h>
 #include <linux/kvm.h>
 

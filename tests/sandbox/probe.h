@@ -1,5 +1,5 @@
-// Test harness: starts jail_probe (tests/sandbox/bad_programs) under a chosen stage of confinement and says how it
-// ended. Header only, since the build takes *_test.cc files alone.
+// Test harness: starts jail_probe (tests/sandbox/bad_programs) under a chosen stage of confinement and says
+// how it ended. Header only, since the build takes *_test.cc files alone.
 #pragma once
 
 #include <fcntl.h>
@@ -59,7 +59,7 @@ inline BorrowedFd role_filter() {
 
 // What a probe is given (the numbers are in deeds.h).
 struct ProbeFds {
-  UniqueFd ours;     // our end of its control socket
+  UniqueFd ours;  // our end of its control socket
   UniqueFd control;
   UniqueFd region;
   UniqueFd timer;
@@ -90,10 +90,14 @@ inline ProbeFds make_probe_fds() {
 inline SpawnOptions probe_options(const ProbeFds& fds, const std::string& deed, const std::string& stage) {
   SpawnOptions options;
   options.arguments = {"jail_probe", deed, stage};
-  options.descriptors = {{fds.output[1].borrow(), 1},          {fds.output[1].borrow(), 2},
-                         {fds.control.borrow(), probe::kControl}, {standby_filter(), probe::kStandbyFilter},
-                         {role_filter(), probe::kRoleFilter},  {fds.region.borrow(), probe::kRegion},
-                         {fds.timer.borrow(), probe::kTimer},  {fds.epoll.borrow(), probe::kEpoll}};
+  options.descriptors = {{fds.output[1].borrow(), 1},
+                         {fds.output[1].borrow(), 2},
+                         {fds.control.borrow(), probe::kControl},
+                         {standby_filter(), probe::kStandbyFilter},
+                         {role_filter(), probe::kRoleFilter},
+                         {fds.region.borrow(), probe::kRegion},
+                         {fds.timer.borrow(), probe::kTimer},
+                         {fds.epoll.borrow(), probe::kEpoll}};
   return options;
 }
 
@@ -127,8 +131,7 @@ class Probe {
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
     while (std::chrono::steady_clock::now() < deadline) {
       pollfd entry{fds_.ours.get(), POLLIN, 0};
-      if (::poll(&entry, 1, 1) > 0)
-        return ::recv(fds_.ours.get(), word.data(), word.size(), 0) == 5;
+      if (::poll(&entry, 1, 1) > 0) return ::recv(fds_.ours.get(), word.data(), word.size(), 0) == 5;
       collect();
     }
     return false;

@@ -85,7 +85,8 @@ TEST(Spawn, refuses_a_descriptor_number_listed_twice) {
   const ProbeFds fds = make_probe_fds();
   SpawnOptions options = probe_options(fds, "exit-0", "jail");
   options.descriptors.push_back({fds.timer.borrow(), probe::kControl});
-  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptor number 3 is listed twice"), std::string::npos);
+  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptor number 3 is listed twice"),
+            std::string::npos);
 }
 
 TEST(Spawn, refuses_descriptor_numbers_out_of_range) {
@@ -102,7 +103,8 @@ TEST(Spawn, refuses_to_hand_over_what_is_not_open) {
   options.descriptors = {{BorrowedFd(), 3}};
   EXPECT_NE(error_of_spawn(probe_program(), options).find("nothing is open"), std::string::npos);
   options.descriptors = {{BorrowedFd(987), 3}};
-  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptors in place: Bad file descriptor"), std::string::npos);
+  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptors in place: Bad file descriptor"),
+            std::string::npos);
 }
 
 TEST(Spawn, says_that_there_are_too_few_descriptors) {

@@ -47,7 +47,8 @@ TEST(Tracer, reports_a_trap) {
   EXPECT_EQ(probe.end().signal, SIGILL);
 }
 
-// A fault's signal, sent by somebody, is no fault: it goes to the process, which as the first of its pid namespace is immune.
+// A fault's signal, sent by somebody, is no fault: it goes to the process, which as the first of its pid
+// namespace is immune.
 TEST(Tracer, passes_on_signals_that_others_send) {
   Probe probe("wait", "role");
   ASSERT_TRUE(probe.ready());
@@ -88,7 +89,8 @@ TEST(Tracer, reports_a_kill_in_a_system_call) {
   EXPECT_EQ(report.registers->orig_rax, static_cast<unsigned long long>(SYS_recvmsg));
 }
 
-// From clone3's return to a running role: a kill at any point gives exactly one report, and that one says SIGKILL.
+// From clone3's return to a running role: a kill at any point gives exactly one report, and that one says
+// SIGKILL.
 TEST(Tracer, reports_a_kill_at_any_moment_of_a_start) {
   std::mt19937 random(1);  // NOLINT: the same moments each time, as far as a clock can
   int held = 0;

@@ -29,11 +29,13 @@ ok() {
   echo "ok $1"
 }
 
-# not_ok NAME DETAIL [VM]: a failed check; with a VM, the end of what it said.
+# not_ok NAME DETAIL [VM]: a failed check; with a VM, the end of what it said, once.
+declare -A told
 not_ok() {
   checks=$((checks + 1)) failures=$((failures + 1))
   echo "FAIL $1: $2"
-  [ -z "${3:-}" ] || {
+  [ -z "${3:-}" ] || [ -n "${told[$3]:-}" ] || {
+    told[$3]=1
     echo "# the last lines of $3's console and stderr:"
     { vm_console "$3" | tail -n 30; tail -n 30 "$vm_dir/$3.stderr"; } | sed 's/^/#   /'
   }
@@ -47,6 +49,14 @@ expect() {
 # expect_text VM CHECK TEXT [COUNT [SECONDS]]: a check that the VM's console says TEXT.
 expect_text() {
   if vm_await "$1" "$3" "${4:-1}" "${5:-90}"; then ok "$2"; else not_ok "$2" "no '$3' on the console" "$1"; fi
+}
+
+# Every running program of ours, one a line: pid and name.
+bulkhead_processes() {
+  local process
+  for process in /proc/[0-9]*; do
+    case $(cat "$process/comm" 2>/dev/null) in bulkhead*) echo "${process#/proc/} $(cat "$process/comm" 2>/dev/null)" ;; esac
+  done
 }
 
 finish() {

@@ -34,6 +34,17 @@ vm_await() {
   done
 }
 
+# vm_answer NAME PREFIX: waits for a whole line that starts with PREFIX and prints the rest of it.
+vm_answer() {
+  local line
+  vm_await "$1" "$2" || return
+  while line=$(vm_console "$1" | sed '$d' | grep -m 1 "^$2") || vm_running "$1"; do
+    [ -z "$line" ] || break
+    sleep 0.1
+  done
+  printf '%s\n' "${line#"$2"}"
+}
+
 # vm_type NAME TEXT: types a line.
 vm_type() { printf '%s\n' "$2" >&"${vm_input[$1]}"; }
 

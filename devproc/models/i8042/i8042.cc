@@ -181,10 +181,11 @@ void I8042::write_parameter(std::uint8_t command, std::uint8_t value) {
       set_command_bits(kAuxDisable, false);
       s.mouse.receive(value);
       break;
-    default:
-      if (command == kWriteRam) value &= kCommandByteMask;
-      s.ram[command & kRamAddress] = value;
+    default: {
+      const std::uint8_t address = command & kRamAddress;
+      s.ram[address] = address == 0 ? value & kCommandByteMask : value;
       break;
+    }
   }
 }
 

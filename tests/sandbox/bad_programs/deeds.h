@@ -1,5 +1,5 @@
-// The deeds that jail_probe can be asked to do. Each returns only if the jail let it: then the number is the exit
-// status (0 for everyday deeds, which must be let; kSurvived for forbidden ones, which must not).
+// The deeds that jail_probe can be asked to do. Each returns only if the jail let it: then the number is
+// the exit status (0 for everyday deeds, which must be let; kSurvived for forbidden ones, which must not).
 #pragma once
 
 #include <span>
@@ -12,9 +12,9 @@ inline constexpr int kSurvived = 42;
 inline constexpr int kControl = 3;
 inline constexpr int kStandbyFilter = 4;
 inline constexpr int kRoleFilter = 5;
-inline constexpr int kRegion = 6;   // a sealed memfd of one page
-inline constexpr int kTimer = 7;    // a timerfd
-inline constexpr int kEpoll = 8;    // an epoll descriptor
+inline constexpr int kRegion = 6;  // a sealed memfd of one page
+inline constexpr int kTimer = 7;   // a timerfd
+inline constexpr int kEpoll = 8;   // an epoll descriptor
 
 struct Deed {
   const char* name;

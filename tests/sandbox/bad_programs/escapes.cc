@@ -1,8 +1,9 @@
-// For the jail without any filter: namespaces, empty root, limits and lost privileges have to hold on their own. Each
-// deed returns 0 when everything was refused, else which attempt got through.
+// For the jail without any filter: namespaces, empty root, limits and lost privileges have to hold on their
+// own. Each deed returns 0 when everything was refused, else which attempt got through.
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,7 +17,6 @@
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
-#include <grp.h>
 #include <unistd.h>
 
 #include <array>
@@ -54,7 +54,8 @@ int reach_network() {
   loopback.sin_family = AF_INET;
   loopback.sin_port = htons(22);
   loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (tcp >= 0 && !refused(::connect(tcp, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback))) return 1;
+  if (tcp >= 0 && !refused(::connect(tcp, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback)))
+    return 1;
   if (!refused(::socket(AF_PACKET, SOCK_RAW, 0))) return 2;
   // An abstract socket of the host, which the test listens on.
   const int local = ::socket(AF_UNIX, SOCK_STREAM, 0);
@@ -108,7 +109,8 @@ int check_settings() {
     if (::sigaction(signal, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) return 10;
   }
   // Nothing but what the warm-up put there itself.
-  if (environ != nullptr && environ[0] != nullptr && (std::strcmp(environ[0], "TZ=/etc/localtime") != 0 || environ[1] != nullptr))
+  if (environ != nullptr && environ[0] != nullptr &&
+      (std::strcmp(environ[0], "TZ=/etc/localtime") != 0 || environ[1] != nullptr))
     return 11;
   if (::getuid() != 0 || ::getgid() != 0) return 12;
   char name[17] = {};
@@ -117,10 +119,8 @@ int check_settings() {
 }
 
 constexpr std::array kDeeds = {
-    Deed{"reach-files", reach_files},
-    Deed{"reach-network", reach_network},
-    Deed{"reach-processes", reach_processes},
-    Deed{"regain-privileges", regain_privileges},
+    Deed{"reach-files", reach_files},         Deed{"reach-network", reach_network},
+    Deed{"reach-processes", reach_processes}, Deed{"regain-privileges", regain_privileges},
     Deed{"check-settings", check_settings},
 };
 

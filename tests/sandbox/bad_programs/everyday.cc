@@ -1,15 +1,16 @@
-// Allowed: what ordinary C++ does without thinking of system calls. Each deed returns 0 when it also worked.
+// Allowed: what ordinary C++ does without thinking of system calls. Each deed returns 0 when it also
+// worked.
 #include <execinfo.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <linux/futex.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,7 +63,9 @@ int tell_time() {
   return when(told && std::strftime(text.data(), text.size(), "%Y-%m-%d %Z", &again) > 0);
 }
 
-int name_errors() { return when(std::strlen(std::strerror(EPERM)) > 0 && std::strlen(std::strerror(4242)) > 0); }
+int name_errors() {
+  return when(std::strlen(std::strerror(EPERM)) > 0 && std::strlen(std::strerror(4242)) > 0);
+}
 
 // Deep enough that the unwinder passes frames that it has not seen during the warm-up.
 int throw_deep(int depth) {
@@ -96,7 +99,8 @@ int trace_back() {
   return when(::backtrace(frames.data(), static_cast<int>(frames.size())) > 1);
 }
 
-// Small blocks, blocks far above malloc's mmap threshold, and growth of those (mremap, were it not for the warm-up).
+// Small blocks, blocks far above malloc's mmap threshold, and growth of those (mremap, were it not for the
+// warm-up).
 int allocate() {
   std::vector<std::vector<char>> blocks;
   for (std::size_t size = 16; size <= (8U << 20); size *= 2) blocks.emplace_back(size, 'x');
@@ -178,11 +182,11 @@ int wait_a_while() {
 }
 
 constexpr std::array kDeeds = {
-    Deed{"isatty", ask_terminal},      Deed{"print", print},
-    Deed{"log", write_log_line},       Deed{"read-stdin", read_stdin},
-    Deed{"localtime", tell_time},      Deed{"strerror", name_errors},
-    Deed{"throw", throw_exceptions},   Deed{"backtrace", trace_back},
-    Deed{"allocate", allocate},        Deed{"sort", sort_and_format},
+    Deed{"isatty", ask_terminal},       Deed{"print", print},
+    Deed{"log", write_log_line},        Deed{"read-stdin", read_stdin},
+    Deed{"localtime", tell_time},       Deed{"strerror", name_errors},
+    Deed{"throw", throw_exceptions},    Deed{"backtrace", trace_back},
+    Deed{"allocate", allocate},         Deed{"sort", sort_and_format},
     Deed{"loop-calls", run_loop_calls}, Deed{"take-role", take_role},
     Deed{"wait-a-while", wait_a_while},
 };

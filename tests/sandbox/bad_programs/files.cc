@@ -39,7 +39,8 @@ int send_elsewhere() {
   return kSurvived;
 }
 
-// The upper half of an int argument's register does not count for the kernel, so it must not for the filter.
+// The upper half of an int argument's register does not count for the kernel, so it must not for the
+// filter.
 int send_elsewhere_in_disguise() {
   msghdr message{};
   ::syscall(SYS_sendmsg, (1L << 32) | kRegion, &message, 0);

@@ -48,8 +48,7 @@ constexpr std::array kDeeds = {
     Deed{"io_uring_register", call<SYS_io_uring_register>},
     Deed{"seccomp", call<SYS_seccomp, SECCOMP_SET_MODE_FILTER>},  // allowed before the role runs
     Deed{"seccomp-strict", call<SYS_seccomp, SECCOMP_SET_MODE_STRICT>},
-    Deed{"seccomp-listener",
-         call<SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER>},
+    Deed{"seccomp-listener", call<SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER>},
     Deed{"capset", call<SYS_capset>},
     Deed{"reboot", call<SYS_reboot>},
     Deed{"init_module", call<SYS_init_module>},
@@ -60,8 +59,8 @@ constexpr std::array kDeeds = {
     Deed{"futex-requeue", call<SYS_futex, 0, FUTEX_CMP_REQUEUE>},
     Deed{"futex-lock-pi", call<SYS_futex, 0, FUTEX_LOCK_PI>},
     Deed{"set_robust_list", call<SYS_set_robust_list>},
-    Deed{"epoll_ctl", call<SYS_epoll_ctl, kEpoll>},  // allowed before the role runs
-    Deed{"close", call<SYS_close, kRegion>},         // allowed before the role runs
+    Deed{"epoll_ctl", call<SYS_epoll_ctl, kEpoll>},       // allowed before the role runs
+    Deed{"close", call<SYS_close, kRegion>},              // allowed before the role runs
     Deed{"timerfd_create", call<SYS_timerfd_create, 1>},  // allowed before the role runs
     Deed{"x32", x32_write},
     Deed{"int80", int80},

@@ -1,5 +1,5 @@
-// jail_probe DEED STAGE: enters the jail, loads what STAGE says (jail: nothing, standby: stage 1, role: both
-// stages), says "ready" on the control socket, and does the deed. No gtest here: exit statuses only.
+// jail_probe DEED STAGE: enters the jail, loads what STAGE says (jail: nothing, standby: stage 1, role:
+// both stages), says "ready" on the control socket, and does the deed. No gtest here: exit statuses only.
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,7 +17,8 @@ namespace {
 constexpr int kCannotJail = 100;
 
 const Deed* find(const char* name) {
-  for (const auto list : {file_deeds(), process_deeds(), memory_deeds(), kernel_deeds(), everyday_deeds(), escape_deeds()}) {
+  for (const auto list :
+       {file_deeds(), process_deeds(), memory_deeds(), kernel_deeds(), everyday_deeds(), escape_deeds()}) {
     for (const Deed& deed : list) {
       if (std::strcmp(deed.name, name) == 0) return &deed;
     }
@@ -31,8 +32,10 @@ Status load(int fd) {
 }
 
 Status prepare(const char* stage) {
-  ASSIGN_OR_RETURN(const JailReport report, enter_jail({.hostname = "probe", .limits = {}, .name = "jail-probe"}));
-  for (const std::string& missing : report.missing) log(LogLevel::kWarning, "this kernel has no {}", missing);
+  ASSIGN_OR_RETURN(const JailReport report,
+                   enter_jail({.hostname = "probe", .limits = {}, .name = "jail-probe"}));
+  for (const std::string& missing : report.missing)
+    log(LogLevel::kWarning, "this kernel has no {}", missing);
   if (std::strcmp(stage, "jail") == 0) return ok();
   RETURN_IF_ERROR(load(kStandbyFilter));
   if (std::strcmp(stage, "role") == 0) RETURN_IF_ERROR(load(kRoleFilter));

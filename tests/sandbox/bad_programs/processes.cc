@@ -88,7 +88,11 @@ constexpr std::array kDeeds = {
     Deed{"rt_sigaction", call<SYS_rt_sigaction, SIGSEGV>},
     Deed{"rt_sigreturn", call<SYS_rt_sigreturn>},
     Deed{"clock_nanosleep", call<SYS_clock_nanosleep>},
-    Deed{"abort", [] { std::abort(); return kSurvived; }},
+    Deed{"abort",
+         [] {
+           std::abort();
+           return kSurvived;
+         }},
     Deed{"segv", read_address_16},
     Deed{"trap", trap},
     Deed{"exit-0", [] { return 0; }},

@@ -2,7 +2,7 @@
 //   exit=N           ends with status N
 //   report=N         the same with a sentence
 //   fail             does not start
-//   crash, vanish    dies by SIGSEGV after, or before, it has started
+//   crash, vanish    is killed after, or before, it has started
 //   garbage          sends a message that is none
 //   echo             copies console input to output until it reads a line "quit"
 //   flood=N          writes N bytes of a known pattern, then ends
@@ -165,7 +165,7 @@ std::size_t number_after(const std::string& text, std::string_view key) {
 void act(const VmConfig& config) {
   const std::string& what = config.command_line;
   const auto is = [&](std::string_view key) { return what.starts_with(key); };
-  if (is("vanish")) ::raise(SIGSEGV);
+  if (is("vanish")) ::raise(SIGKILL);
   if (is("fail")) {
     report(VmFailed{.sentence = "there is no /dev/kvm on this host", .status = kExitHostError});
     std::_Exit(1);
@@ -174,7 +174,7 @@ void act(const VmConfig& config) {
   report(Started{.name = config.name, .device_processes = 2});
   if (is("exit=")) finish(static_cast<std::uint8_t>(number_after(what, "exit=")));
   if (is("report=")) finish(static_cast<std::uint8_t>(number_after(what, "report=")), "the guest crashed: triple fault");
-  if (is("crash")) ::raise(SIGSEGV);
+  if (is("crash")) ::raise(SIGKILL);
   if (is("echo")) echo(config);
   if (is("flood=")) flood(config, number_after(what, "flood="));
   if (is("wait")) wait_for_order();

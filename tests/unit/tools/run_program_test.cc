@@ -57,7 +57,7 @@ TEST(RunProgram, death_of_the_vmm_is_an_error_of_the_host) {
   for (const char* how : {"crash", "vanish"}) {
     const Finished finished = run_program(scratch.run(how));
     EXPECT_EQ(finished.status, 1);
-    EXPECT_EQ(finished.err, "bulkhead: the VMM was killed by signal 11 (Segmentation fault) before its VM had ended\n");
+    EXPECT_EQ(finished.err, "bulkhead: the VMM was killed by signal 9 (Killed) before its VM had ended\n");
   }
 }
 

@@ -162,6 +162,7 @@ TEST_F(I8042ControllerTest, the_line_is_low_after_each_read) {
   key(kKeyA, true);
   key(kKeyA, false);
   ASSERT_TRUE(irq1.level);
+  EXPECT_FALSE(irq12.level);
   data();
   EXPECT_FALSE(irq1.level) << "in the same input as the read";
   fakes.clock.advance(0ns);
