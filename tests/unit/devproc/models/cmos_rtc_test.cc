@@ -156,6 +156,12 @@ TEST_F(CmosRtcTest, seabios_sets_the_date_byte_by_byte_without_set) {
   EXPECT_EQ(time().substr(0, 19), "2024-02-29 12:00:06");
 }
 
+TEST_F(CmosRtcTest, a_time_byte_written_without_set_reads_back) {
+  fakes.clock.advance(5s);
+  set(kSeconds, 0x30);
+  EXPECT_EQ(get(kSeconds), 0x30);
+}
+
 TEST_F(CmosRtcTest, binary_mode_writes_and_reads_binary) {
   set(kRegB, kBinary | k24Hours | kSet);
   set(kSeconds, 59);
