@@ -152,10 +152,13 @@ PolicyBuilder& PolicyBuilder::allow_signal_return() {
 }
 
 PolicyBuilder& PolicyBuilder::allow_sanitizer_runtime() {
-  return add(SYS_mmap, {{2, kNotReadWrite, 0}})
+  constexpr std::uint64_t kOptional = bits(MAP_FIXED | MAP_NORESERVE | MAP_STACK);
+  return add(SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong & ~kOptional, bits(MAP_PRIVATE | MAP_ANONYMOUS)}})
       .add(SYS_mprotect, {{2, kNotReadWrite, 0}})
       .add(SYS_madvise)
       .add(SYS_mremap)
+      .add(SYS_pipe2)  // how they find out whether memory may be read
+      .add(SYS_close)
       .add(SYS_getpid)
       .add(SYS_gettid)
       .add(SYS_sigaltstack)

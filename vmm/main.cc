@@ -6,6 +6,7 @@
 #include "ipc/base/log.h"
 #include "ipc/control/run_directory.h"
 #include "ipc/control/vm_config.h"
+#include "sandbox/filter.h"
 #include "sandbox/tracer.h"
 #include "vmm/api/management_server.h"
 #include "vmm/vm.h"
@@ -69,6 +70,9 @@ int main() {
   set_log_role("bulkhead-vmm");
   leave_signals_to_launcher();
   raise_open_file_limit();
+  // Here, before there are threads: each vCPU thread loads a filter, which an ordinary user may only do with it.
+  if (const Status status = sandbox::forbid_new_privileges(); !status)
+    write_log(LogLevel::kWarning, status.error().message);
   Result<UniqueFd> child_signals = sandbox::child_signal_fd();
   Result<control::ControlChannel> launcher = control::ControlChannel::adopt(UniqueFd(control::kVmmSocketFd));
   if (!child_signals || !launcher) {

@@ -10,6 +10,7 @@
 
 #include "ipc/base/log.h"
 #include "sandbox/policies.h"
+#include "vmm/hypervisor/kvm_abi.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/msrs.h"
 
@@ -19,11 +20,12 @@ namespace {
 constexpr std::int64_t kSecondNs = 1'000'000'000;
 
 // What a vCPU thread may ask of KVM once the guest runs: run it, and carry out the effects of its own accesses. The
-// rest is read for the report of a guest that crashed.
+// rest is read for the report of a guest that crashed. Requests that take a list are named by kvm_abi: C++ gives the
+// header's own macros another size, hence another number, than the kernel and KvmVm use.
 constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {
-    KVM_RUN,           KVM_IRQFD,     KVM_SET_GSI_ROUTING, KVM_GET_REGS,        KVM_GET_SREGS,
-    KVM_GET_FPU,       KVM_GET_XCRS,  KVM_GET_LAPIC,       KVM_GET_MP_STATE,    KVM_GET_VCPU_EVENTS,
-    KVM_GET_DEBUGREGS, KVM_TRANSLATE, KVM_GET_MSRS,        KVM_SET_USER_MEMORY_REGION};
+    KVM_RUN,           KVM_IRQFD,     kvm_abi::kSetGsiRouting, KVM_GET_REGS,     KVM_GET_SREGS,
+    KVM_GET_FPU,       KVM_GET_XCRS,  KVM_GET_LAPIC,           KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS,
+    KVM_GET_DEBUGREGS, KVM_TRANSLATE, kvm_abi::kGetMsrs,       KVM_SET_USER_MEMORY_REGION};
 
 }  // namespace
 

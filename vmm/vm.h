@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "ipc/base/log.h"
 #include "ipc/control/vm_config.h"
 #include "vmm/api/vm_control.h"
 #include "vmm/firmware/loader.h"
@@ -133,6 +134,7 @@ class VirtualMachine final : public VmControl {
   std::int64_t paused_at_ns_ = 0;
   VmClock paused_clock_;
   bool shut_down_ = false;
+  LogLimiter reset_limiter_;
 
   std::mutex lock_;  // guards what follows
   std::vector<Task> tasks_;

@@ -230,7 +230,8 @@ Status VirtualMachine::do_reset() {
   RETURN_IF_ERROR(vm_->reset_interrupts());
   RETURN_IF_ERROR(start_guest_state());
   RETURN_IF_ERROR(ask_for_desired_state());
-  log(LogLevel::kInfo, "the machine was reset (generation {})", generation_);
+  // A guest may reset its machine in a loop.
+  if (reset_limiter_.allow()) log(LogLevel::kInfo, "the machine was reset (generation {})", generation_);
   if (!paused_) threads_->open();
   return ok();
 }

@@ -73,6 +73,8 @@ bool dispatch_access(Device& device, const ipc::Request& request, ipc::Reply& re
     std::uint64_t value = 0;
     if (is_read) {
       if (!dispatch_read(device, access, value)) all_known = false;
+      // The payload is the redirect's now; what the model returned beside it means nothing.
+      if (reply.status == ipc::ReplyStatus::kPendingBits) return all_known;
       std::memcpy(reply.payload + i * size, &value, size);
     } else {
       std::memcpy(&value, request.payload + i * size, size);

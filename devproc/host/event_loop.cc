@@ -53,7 +53,7 @@ Status EventLoop::watch(BorrowedFd fd, std::uint64_t key, bool edge_triggered) {
 Status EventLoop::run() {
   for (;;) {
     if (!quiesced_ && host_.handle_request()) {
-      // Requests come first, but a guest that never stops asking must not starve timers and EOIs.
+      // Requests come first, but a guest that never stops asking must not starve timers, EOIs and streams.
       if (++busy_turns_ < kTurnsBetweenLooks) continue;
       busy_turns_ = 0;
       ASSIGN_OR_RETURN(const bool looking, wait_for_events(Wait::kLook));
@@ -76,8 +76,8 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
   ipc::ReplyArea& replies = host_.replies();
   int timeout = 0;
   if (wait == Wait::kSleep) {
-    set_timer();
     replies.asleep.exchange(1, std::memory_order_seq_cst);
+    set_timer();  // after the flag: a VMM that lets time go on again sees it and rings, or we see the new time here
     timeout = quiesced_ || quiet() ? -1 : 0;
     if (timeout != 0)
       replies.counters.sleeps.store(replies.counters.sleeps.load(std::memory_order_relaxed) + 1,
@@ -105,6 +105,7 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
   }
   if (timer_fired) timer_set_for_ = kTimerOff;
   if (!quiesced_ && (timer_fired || wait == Wait::kLook)) host_.handle_timers();
+  if (!quiesced_ && wait == Wait::kLook) host_.handle_streams();
   return true;
 }
 

@@ -34,7 +34,7 @@ class EventLoop {
   void set_timer();
   Result<bool> handle_control();
   Result<bool> answer(const control::FromDevice& message);
-  bool quiet() const { return !host_.request_waiting() && !host_.stream_input_waiting(); }
+  bool quiet() const { return !host_.request_waiting() && !host_.stream_work_waiting(); }
 
   RoleHost& host_;
   const ipc::RequestArea& requests_;

@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "ipc/ring/adaptive_wait.h"
@@ -12,9 +13,11 @@ VmTime HostClock::now() const {
   if (!sampled_) {
     sampled_ = true;
     const std::int64_t frozen = timeline_.frozen_at.load(std::memory_order_acquire);
-    now_.ns = frozen != ipc::kVmTimeRuns
-                  ? frozen
-                  : ipc::monotonic_ns() - timeline_.base_ns.load(std::memory_order_relaxed);
+    const std::int64_t time = frozen != ipc::kVmTimeRuns
+                                  ? frozen
+                                  : ipc::monotonic_ns() - timeline_.base_ns.load(std::memory_order_relaxed);
+    // The moment of a pause is chosen before we can see it, so it may lie before our last look.
+    now_.ns = std::max(now_.ns, time);
   }
   return now_;
 }

@@ -44,7 +44,7 @@ Result<std::unique_ptr<RoleHost>> RoleHost::create(const control::TakeRole& setu
   }
   ASSIGN_OR_RETURN(const bool resumed, host->checkpoint_.open());
   if (resumed) {
-    host->resume();
+    host->resume(setup.generation);
   } else {
     host->start_fresh(setup.generation);
   }
@@ -104,15 +104,49 @@ void RoleHost::start_fresh(std::uint32_t generation) {
   begin_input(0);
   TimerState& timers = host_.timers.mut();
   std::fill(std::begin(timers.deadline), std::end(timers.deadline), kTimerOff);
+  mend_input(checkpoint_.input(), generation);
   reset_all(generation);
   finish_input();
 }
 
-void RoleHost::resume() {
+ipc::Ticket RoleHost::published(ipc::Ticket ticket) const {
+  return world_.requests->slots[ipc::slot_of(ticket)].ticket.load(std::memory_order_acquire);
+}
+
+bool RoleHost::can_be_last(ipc::Ticket ticket) const {
+  // What was served is still in its slot, or gave way to the slot's next ticket; what comes next is there, or its
+  // slot still holds what came before.
+  const ipc::Ticket here = published(ticket);
+  if (ticket != 0 && here != ticket && here != ticket + ipc::kSlots) return false;
+  const ipc::Ticket next = ticket + 1;
+  const ipc::Ticket there = published(next);
+  return there == next || there + ipc::kSlots == next || (there == 0 && next <= ipc::kSlots);
+}
+
+void RoleHost::mend_input(ipc::InputRecord& input, std::uint32_t generation) const {
+  input.reply.effect_count = static_cast<std::uint8_t>(std::min<std::uint32_t>(input.reply.effect_count, kMaxEffects));
+  // A reset that was asked for and not yet done leaves the state one generation behind, never more.
+  if (input.generation != generation && input.generation + 1 != generation) input.generation = generation;
+  if (can_be_last(input.last_ticket)) return;
+  // The ring knows better. Which of its requests were served is lost with the state: all of them are served again.
+  ipc::Ticket newest = 0;
+  for (ipc::Ticket slot = 0; slot < ipc::kSlots; ++slot) newest = std::max(newest, published(slot));
+  input.last_ticket = newest > ipc::kSlots ? newest - ipc::kSlots : 0;
+}
+
+void RoleHost::mend_timers() {
+  // Timers that no device has never fire: one of them in the past would keep us awake for ever.
+  const std::uint32_t used =
+      instances_.empty() ? 0U : std::uint32_t{instances_.back().first_timer} + instances_.back().timer_count;
+  TimerState& timers = host_.timers.mut();
+  std::fill(std::begin(timers.deadline) + used, std::end(timers.deadline), kTimerOff);
+}
+
+void RoleHost::resume(std::uint32_t generation) {
   // Both banks hold the last commit. Its bytes may be anything: the host's own part is brought into range
   // here, each model's part by the model.
-  ipc::InputRecord& input = checkpoint_.input();
-  input.reply.effect_count = static_cast<std::uint8_t>(std::min<std::uint32_t>(input.reply.effect_count, kMaxEffects));
+  mend_input(checkpoint_.input(), generation);
+  mend_timers();
   StreamState& streams = host_.streams.mut();
   for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
     const std::uint64_t taken = world_.requests->output_consumed[i].load(std::memory_order_acquire);
@@ -123,12 +157,10 @@ void RoleHost::resume() {
   OutboundState& outbound = host_.outbound.mut();
   const std::uint64_t consumed = world_.requests->outbound_consumed.load(std::memory_order_acquire);
   if (outbound.produced - consumed > ipc::kOutboundEffects) outbound.produced = consumed;
-  const ipc::InputRecord last = checkpoint_.committed_input();
   clock_.new_input();
   for (Instance& instance : instances_) instance.device->restore();
-  // What restore() mended is committed as one input that changes nothing else; the last input's interrupts
-  // are repeated with it.
-  std::copy(std::begin(last.messages), std::end(last.messages), std::begin(input.messages));
+  // What restore() mended is committed as one input that changes nothing else; the last input's interrupts, which
+  // both banks hold, are repeated with it.
   checkpoint_.commit();
   drive_world();
   publish_streams();
@@ -319,7 +351,7 @@ void RoleHost::publish_reply(ipc::Ticket ticket) {
                 input.reply.effect_count * sizeof(Effect));
   }
   slot.reply = input.reply;
-  slot.incarnation.store(incarnation_, std::memory_order_relaxed);
+  slot.incarnation.store(incarnation_, std::memory_order_release);
   slot.ticket.exchange(ticket, std::memory_order_seq_cst);
   if (world_.requests->waiter_asleep[index].load(std::memory_order_seq_cst) == 0) return;
   ipc::leave_wake_note(world_.replies->waiter_woken);
@@ -327,9 +359,15 @@ void RoleHost::publish_reply(ipc::Ticket ticket) {
   futex_wake_all(&slot.wake);
 }
 
-bool RoleHost::stream_input_waiting() const {
-  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
-    if (world_.requests->input_produced[i].load(std::memory_order_seq_cst) != seen_input_[i]) return true;
+bool RoleHost::stream_work_waiting() const {
+  for (const Instance& instance : instances_) {
+    for (std::size_t i = 0; i < instance.streams.size(); ++i) {
+      const std::size_t stream = instance.first_stream + i;
+      if (world_.requests->input_produced[stream].load(std::memory_order_seq_cst) != seen_input_[stream]) return true;
+      if (instance.streams[i]->starved() &&
+          world_.requests->output_consumed[stream].load(std::memory_order_seq_cst) != seen_output_[stream])
+        return true;
+    }
   }
   return false;
 }

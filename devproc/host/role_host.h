@@ -46,7 +46,7 @@ class RoleHost {
 
   // Stream bytes or room that a device has not been told of. True when something was done.
   bool handle_streams();
-  [[nodiscard]] bool stream_input_waiting() const;
+  [[nodiscard]] bool stream_work_waiting() const;
 
   // Fires every timer that is due. True when something was done.
   bool handle_timers();
@@ -82,7 +82,12 @@ class RoleHost {
   RoleHost(RoleWorld world, std::uint32_t incarnation);
   Status add_instance(const control::DeviceInstance& setup);
   void start_fresh(std::uint32_t generation);
-  void resume();
+  void resume(std::uint32_t generation);
+  // A successor's first work on what it found, which may be hostile: nothing in it may make us wait for ever.
+  void mend_input(ipc::InputRecord& input, std::uint32_t generation) const;
+  void mend_timers();
+  [[nodiscard]] ipc::Ticket published(ipc::Ticket ticket) const;
+  [[nodiscard]] bool can_be_last(ipc::Ticket ticket) const;
 
   void begin_input(std::uint64_t attempt);
   void run_request(const ipc::Request& request, ipc::Reply& reply);

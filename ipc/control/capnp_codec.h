@@ -1,9 +1,10 @@
-// Between Cap'n Proto messages and plain structs: limits, error translation, and the small checks that every
-// decoder shares. For ipc/control/*.cc and vmm/api/*.cc only: it is what keeps KJ and capnp types in there.
+// Between Cap'n Proto messages and plain structs: limits, error translation, and the small checks that
+// every decoder shares. For ipc/control/*.cc and vmm/api/*.cc only: it is what keeps KJ and capnp types in
+// there.
 //
-// Trust: readers are backed by bytes of a possibly hostile peer. Traversal is limited to a small multiple of the
-// message, nesting to kMaxNesting; both make capnp throw, and read_message() turns that into an Error.
-// Decoders report what they refuse by throwing Refused, which read_message() catches as well.
+// Trust: readers are backed by bytes of a possibly hostile peer. Traversal is limited to a small multiple
+// of the message, nesting to kMaxNesting; both make capnp throw, and read_message() turns that into an
+// Error. Decoders report what they refuse by throwing Refused, which read_message() catches as well.
 #pragma once
 
 #include <capnp/message.h>

@@ -1,6 +1,7 @@
 #include "ipc/control/channel.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -9,8 +10,6 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
-
-#include <fmt/format.h>
 
 namespace bulkhead::control {
 namespace {
@@ -42,7 +41,8 @@ Result<std::size_t> repeat(BorrowedFd fd, short events, Deadline deadline, Call 
     if (done >= 0) return static_cast<std::size_t>(done);
     switch (errno) {
       case EINTR: continue;
-      // The peer ended with something of ours unread. The kernel says so once, ahead of the peer's last words.
+      // The peer ended with something of ours unread. The kernel says so once, ahead of the peer's last
+      // words.
       case ECONNRESET: continue;
       case EAGAIN:
         if (deadline == no_wait()) return Error{"nothing to do on the control channel yet", kTimedOut};
@@ -103,7 +103,8 @@ Status ControlChannel::send(std::span<const std::byte> bytes, std::span<const Bo
   if (bytes.empty() || bytes.size() > kMaxMessageBytes)
     return bad_message(fmt::format("{} bytes to send, 1 to {} allowed", bytes.size(), kMaxMessageBytes));
   if (fds.size() > kMaxMessageFds)
-    return bad_message(fmt::format("{} descriptors to send, at most {} allowed", fds.size(), kMaxMessageFds));
+    return bad_message(
+        fmt::format("{} descriptors to send, at most {} allowed", fds.size(), kMaxMessageFds));
 
   alignas(cmsghdr) std::array<std::byte, kControlBytes> control{};
   iovec part{.iov_base = const_cast<std::byte*>(bytes.data()), .iov_len = bytes.size()};

@@ -3,8 +3,8 @@
 // It carries the messages of device_messages.h (VMM and device process) and vm_config.h (CLI and VMM); it
 // knows nothing of their content. No RPC, no threads, no buffering: one send is one message.
 // Trust: the peer may be hostile. Every limit is checked before memory is taken; descriptors that a message
-// should not carry are closed at once. After an error the channel is of no further use, except for kTimedOut.
-// Threading: one thread at a time sends, one receives.
+// should not carry are closed at once. After an error the channel is of no further use, except for
+// kTimedOut. Threading: one thread at a time sends, one receives.
 #pragma once
 
 #include <chrono>
@@ -31,9 +31,9 @@ using Deadline = std::chrono::steady_clock::time_point;
 [[nodiscard]] constexpr Deadline no_wait() { return Deadline::min(); }
 
 // Error::error_number of what a channel reports.
-inline constexpr int kTimedOut = ETIMEDOUT;   // nothing came, or there was no room, before the deadline
-inline constexpr int kPeerClosed = EPIPE;     // the peer closed its end, or its process is gone
-inline constexpr int kBadMessage = EBADMSG;   // what came breaks a rule that the message names
+inline constexpr int kTimedOut = ETIMEDOUT;  // nothing came, or there was no room, before the deadline
+inline constexpr int kPeerClosed = EPIPE;    // the peer closed its end, or its process is gone
+inline constexpr int kBadMessage = EBADMSG;  // what came breaks a rule that the message names
 
 // bytes.data() is aligned for any fundamental type.
 struct Message {

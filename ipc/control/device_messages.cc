@@ -23,7 +23,8 @@ void write_range(schema::IndexRange::Builder out, const IndexRange& range) {
 
 IndexRange read_range(schema::IndexRange::Reader in, const char* field) {
   const IndexRange range{.first = in.getFirst(), .count = in.getCount()};
-  if (!fits(range.first, range.count, kMaxIndex)) refuse("{} {}+{} are out of range", field, range.first, range.count);
+  if (!fits(range.first, range.count, kMaxIndex))
+    refuse("{} {}+{} are out of range", field, range.first, range.count);
   return range;
 }
 
@@ -159,12 +160,18 @@ Ready read_ready(schema::Ready::Reader in) {
   return ready;
 }
 
-void write_body(schema::ToDevice::Builder out, const TakeRole& role) { write_take_role(out.initTakeRole(), role); }
+void write_body(schema::ToDevice::Builder out, const TakeRole& role) {
+  write_take_role(out.initTakeRole(), role);
+}
 void write_body(schema::ToDevice::Builder out, const Quiesce&) { out.setQuiesce(); }
 void write_body(schema::ToDevice::Builder out, const GetStatistics&) { out.setGetStatistics(); }
-void write_body(schema::ToDevice::Builder out, const Inspect& inspect) { out.setInspect(text(inspect.instance)); }
+void write_body(schema::ToDevice::Builder out, const Inspect& inspect) {
+  out.setInspect(text(inspect.instance));
+}
 
-void write_body(schema::FromDevice::Builder out, const Ready& ready) { write_ready(out.initReady(), ready); }
+void write_body(schema::FromDevice::Builder out, const Ready& ready) {
+  write_ready(out.initReady(), ready);
+}
 void write_body(schema::FromDevice::Builder out, const Failed& failed) {
   // A sentence that is too long is still better cut than lost.
   out.setFailed(text(failed.sentence.substr(0, kMaxSentenceLength)));
@@ -182,7 +189,8 @@ void write_body(schema::FromDevice::Builder out, const InspectReply& reply) {
 }
 
 Result<ToDevice> read_to_device(schema::ToDevice::Reader in, std::size_t fd_count) {
-  if (!in.isTakeRole() && fd_count != 0) refuse("{} descriptors came with a message that takes none", fd_count);
+  if (!in.isTakeRole() && fd_count != 0)
+    refuse("{} descriptors came with a message that takes none", fd_count);
   switch (in.which()) {
     case schema::ToDevice::TAKE_ROLE: return ToDevice(read_take_role(in.getTakeRole(), fd_count));
     case schema::ToDevice::QUIESCE: return ToDevice(Quiesce{});
@@ -197,7 +205,8 @@ Result<FromDevice> read_from_device(schema::FromDevice::Reader in) {
   switch (in.which()) {
     case schema::FromDevice::READY: return FromDevice(read_ready(in.getReady()));
     case schema::FromDevice::FAILED:
-      return FromDevice(Failed{.sentence = read_sentence(in.getFailed(), "the reason", kMaxSentenceLength)});
+      return FromDevice(
+          Failed{.sentence = read_sentence(in.getFailed(), "the reason", kMaxSentenceLength)});
     case schema::FromDevice::QUIESCED:
       return FromDevice(Quiesced{.last_ticket = in.getQuiesced().getLastTicket(),
                                  .commit_number = in.getQuiesced().getCommitNumber()});
@@ -210,14 +219,15 @@ Result<FromDevice> read_from_device(schema::FromDevice::Reader in) {
 
 }  // namespace
 
-// Encoding checks itself by decoding: a message that the peer would refuse is never sent, and both sides have
-// one set of rules.
+// Encoding checks itself by decoding: a message that the peer would refuse is never sent, and both sides
+// have one set of rules.
 Result<std::vector<std::byte>> encode(const ToDevice& message) {
   ASSIGN_OR_RETURN(std::vector<std::byte> bytes, write_message<schema::ToDevice>([&](auto root) {
                      std::visit([&](const auto& body) { write_body(root, body); }, message);
                    }));
   const auto* role = std::get_if<TakeRole>(&message);
-  if (auto check = decode_to_device(bytes, role == nullptr ? 0 : role->fds.size()); !check) return check.error();
+  if (auto check = decode_to_device(bytes, role == nullptr ? 0 : role->fds.size()); !check)
+    return check.error();
   return bytes;
 }
 

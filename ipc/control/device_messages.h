@@ -3,10 +3,10 @@
 //   VMM -> device: TakeRole, Quiesce, GetStatistics, Inspect
 //   device -> VMM: Ready or Failed (once, after TakeRole), Quiesced, Statistics, InspectReply
 //
-// Trust: decode_from_device() reads what a hostile process wrote. Every length, count, enum and character is
-// checked; text is plain printable ASCII afterwards. decode_to_device() applies the same checks, so that a
-// mistake of the VMM is found at the first message. A returned Error names the field. No exception leaves.
-// Wire format: device.capnp. Threading: pure functions.
+// Trust: decode_from_device() reads what a hostile process wrote. Every length, count, enum and character
+// is checked; text is plain printable ASCII afterwards. decode_to_device() applies the same checks, so that
+// a mistake of the VMM is found at the first message. A returned Error names the field. No exception
+// leaves. Wire format: device.capnp. Threading: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,15 @@ inline constexpr std::size_t kMaxNameLength = 63;        // roles, instances, ty
 inline constexpr std::size_t kMaxSentenceLength = 1024;  // Failed
 inline constexpr std::size_t kMaxInstances = 64;         // in one role
 inline constexpr std::size_t kMaxGuestRanges = 32;
-inline constexpr std::size_t kMaxPciFunctions = 256;     // on one bus
-inline constexpr std::size_t kMaxFields = 512;           // of one instance, in InspectReply
-inline constexpr std::uint32_t kMaxIndex = 4096;         // lines, streams, regions, vectors of one role
+inline constexpr std::size_t kMaxPciFunctions = 256;  // on one bus
+inline constexpr std::size_t kMaxFields = 512;        // of one instance, in InspectReply
+inline constexpr std::uint32_t kMaxIndex = 4096;      // lines, streams, regions, vectors of one role
 
 // What a descriptor of TakeRole is for. `index` of FdGrant says which one, where there are several.
 enum class FdPurpose : std::uint16_t {
-  kRequestRegion = 0,   // request ring, read-only for the device
+  kRequestRegion = 0,  // request ring, read-only for the device
   kReplyRegion = 1,
-  kStateRegion = 2,     // checkpoint banks
+  kStateRegion = 2,  // checkpoint banks
   kRequestDoorbell = 3,
   kOutputDoorbell = 4,  // streams, outbound effects
   kLineAssert = 5,      // index: interrupt line of the role
@@ -64,21 +64,21 @@ struct IndexRange {
 };
 
 struct DeviceInstance {
-  std::string name;     // unique in the VM, e.g. "com1"
-  std::string type;     // e.g. "uart16550"
+  std::string name;  // unique in the VM, e.g. "com1"
+  std::string type;  // e.g. "uart16550"
   DeviceConfig config;
-  IndexRange regions;   // request ring's region indexes
+  IndexRange regions;  // request ring's region indexes
   IndexRange lines;
   IndexRange streams;
-  IndexRange vectors;   // MSI and MSI-X
+  IndexRange vectors;  // MSI and MSI-X
   IndexRange backings;
 };
 
 struct GuestRange {
   std::uint64_t guest_base = 0;
   std::uint64_t length = 0;
-  std::uint32_t fd_index = 0;   // index into TakeRole::fds, whose purpose is kGuestRam
-  std::uint64_t offset = 0;     // in that fd
+  std::uint32_t fd_index = 0;  // index into TakeRole::fds, whose purpose is kGuestRam
+  std::uint64_t offset = 0;    // in that fd
   bool operator==(const GuestRange&) const = default;
 };
 
@@ -86,20 +86,20 @@ enum class StartKind : std::uint8_t { kFresh = 0, kResume = 1 };
 
 struct TakeRole {
   std::string role;
-  std::string vm;                       // for log lines
+  std::string vm;  // for log lines
   std::uint32_t incarnation = 0;
   std::uint32_t generation = 0;
   StartKind start = StartKind::kFresh;
   std::uint64_t vm_time_offset_ns = 0;  // CLOCK_MONOTONIC minus VM time
   std::vector<DeviceInstance> instances;
-  std::vector<FdGrant> fds;             // in the order of the message's descriptors
-  std::vector<GuestRange> guest_ram;    // in order of guest_base, not overlapping
+  std::vector<FdGrant> fds;           // in the order of the message's descriptors
+  std::vector<GuestRange> guest_ram;  // in order of guest_base, not overlapping
 };
 
-struct Quiesce {};         // finish the input at hand, commit, then take no more; answered by Quiesced
+struct Quiesce {};  // finish the input at hand, commit, then take no more; answered by Quiesced
 struct GetStatistics {};
 struct Inspect {
-  std::string instance;    // empty: every instance of the role
+  std::string instance;  // empty: every instance of the role
 };
 
 struct StateVersion {
@@ -110,7 +110,7 @@ struct StateVersion {
 };
 
 struct Ready {
-  std::uint64_t layout_hash = 0;        // of the role's whole checkpoint bank
+  std::uint64_t layout_hash = 0;  // of the role's whole checkpoint bank
   std::vector<StateVersion> states;
 };
 
@@ -131,9 +131,9 @@ struct Statistics {
   std::uint64_t timers_fired = 0;
   std::uint64_t stream_events = 0;
   std::uint64_t lines_raised = 0;
-  std::uint64_t messages_sent = 0;      // MSI and MSI-X
+  std::uint64_t messages_sent = 0;  // MSI and MSI-X
   std::uint64_t effects = 0;
-  std::uint64_t refused_accesses = 0;   // no such register
+  std::uint64_t refused_accesses = 0;  // no such register
   std::uint64_t spurious_wakeups = 0;
   std::uint64_t spins_won = 0;
   std::uint64_t spins_lost = 0;

@@ -11,7 +11,13 @@
 namespace bulkhead::control {
 
 enum class VmState : std::uint8_t { kStarting = 0, kRunning = 1, kPaused = 2, kEnding = 3 };
-enum class DeviceState : std::uint8_t { kStarting = 0, kRunning = 1, kReplacing = 2, kIsolated = 3, kDead = 4 };
+enum class DeviceState : std::uint8_t {
+  kStarting = 0,
+  kRunning = 1,
+  kReplacing = 2,
+  kIsolated = 3,
+  kDead = 4
+};
 
 struct VmStatus {
   std::string name;
@@ -20,8 +26,8 @@ struct VmStatus {
   std::uint32_t cpus = 0;
   std::uint64_t memory_bytes = 0;
   std::uint64_t uptime_ns = 0;
-  std::uint32_t generation = 0;         // grows at every reset
-  std::uint64_t exits = 0;              // register exits of all vCPUs
+  std::uint32_t generation = 0;  // grows at every reset
+  std::uint64_t exits = 0;       // register exits of all vCPUs
   std::uint64_t unclaimed_accesses = 0;
   std::string kernel;
   std::string console;
@@ -30,7 +36,7 @@ struct VmStatus {
 
 // As the kernel reports it (/proc/PID), not as it was asked for.
 struct JailSummary {
-  std::uint8_t seccomp_mode = 0;        // 2: filter
+  std::uint8_t seccomp_mode = 0;  // 2: filter
   bool no_new_privs = false;
   std::uint64_t cap_eff = 0;
   std::vector<std::string> own_namespaces;  // those that differ from the VMM's: "user", "mnt", "pid" ...
@@ -40,17 +46,17 @@ struct JailSummary {
 
 struct DeviceInfo {
   std::string role;
-  std::vector<std::string> instances;   // "com1 (uart16550)"
+  std::vector<std::string> instances;  // "com1 (uart16550)"
   std::uint32_t pid = 0;
   DeviceState state = DeviceState::kStarting;
   std::uint32_t incarnation = 0;
   std::uint32_t restarts = 0;
   JailSummary jail;
-  std::uint64_t requests = 0;           // counted by the VMM
+  std::uint64_t requests = 0;  // counted by the VMM
   std::uint64_t posted = 0;
-  std::uint64_t commits = 0;            // read from the checkpoint, once
-  Statistics statistics;                // as the process itself reports; hostile
-  std::string permissions;              // what the jail allows, several lines
+  std::uint64_t commits = 0;  // read from the checkpoint, once
+  Statistics statistics;      // as the process itself reports; hostile
+  std::string permissions;    // what the jail allows, several lines
   bool operator==(const DeviceInfo&) const = default;
 };
 

@@ -39,7 +39,8 @@ struct Connection {
 class Client final : public ManagementClient {
  public:
   Client(UniqueFd socket, std::chrono::milliseconds timeout)
-      : timeout_(timeout.count() * kj::MILLISECONDS), connection_(kj::heap<Connection>(std::move(socket))) {}
+      : timeout_(timeout.count() * kj::MILLISECONDS),
+        connection_(kj::heap<Connection>(std::move(socket))) {}
   // KJ's destructors may throw; ours does not.
   ~Client() noexcept override {
     try {
@@ -92,7 +93,8 @@ class Client final : public ManagementClient {
   Result<T> call(Request request, Read read) {
     try {
       auto promise = request.send();
-      auto response = connection_->port.timer().timeoutAfter(timeout_, kj::mv(promise)).wait(connection_->scope);
+      auto response =
+          connection_->port.timer().timeoutAfter(timeout_, kj::mv(promise)).wait(connection_->scope);
       return read(std::move(response));
     } catch (const codec::Refused& refused) {
       return codec::bad_message(refused.why);
@@ -100,7 +102,9 @@ class Client final : public ManagementClient {
       switch (exception.getType()) {
         case kj::Exception::Type::DISCONNECTED: return Error{"the VM closed the connection", kPeerClosed};
         case kj::Exception::Type::OVERLOADED: return Error{"the VM does not answer", kTimedOut};
-        default: return make_error(fmt::format("the VM's answer cannot be used: {}", exception.getDescription().cStr()));
+        default:
+          return make_error(
+              fmt::format("the VM's answer cannot be used: {}", exception.getDescription().cStr()));
       }
     }
   }
@@ -120,10 +124,12 @@ class Client final : public ManagementClient {
 
 }  // namespace
 
-Result<std::unique_ptr<ManagementClient>> ManagementClient::create(UniqueFd socket, std::chrono::milliseconds timeout) {
-  return codec::guarded<std::unique_ptr<ManagementClient>>([&]() -> Result<std::unique_ptr<ManagementClient>> {
-    return std::unique_ptr<ManagementClient>(std::make_unique<Client>(std::move(socket), timeout));
-  });
+Result<std::unique_ptr<ManagementClient>> ManagementClient::create(UniqueFd socket,
+                                                                   std::chrono::milliseconds timeout) {
+  return codec::guarded<std::unique_ptr<ManagementClient>>(
+      [&]() -> Result<std::unique_ptr<ManagementClient>> {
+        return std::unique_ptr<ManagementClient>(std::make_unique<Client>(std::move(socket), timeout));
+      });
 }
 
 }  // namespace bulkhead::control

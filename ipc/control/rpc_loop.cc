@@ -41,7 +41,9 @@ struct PollPort::Waiter {
 class PollPort::Adapter {
  public:
   Adapter(kj::PromiseFulfiller<void>& fulfiller, PollPort& port, BorrowedFd fd, short events)
-      : port_(port), waiter_{fd, events, fulfiller}, position_(port.waiters_.insert(port.waiters_.end(), &waiter_)) {}
+      : port_(port),
+        waiter_{fd, events, fulfiller},
+        position_(port.waiters_.insert(port.waiters_.end(), &waiter_)) {}
   Adapter(const Adapter&) = delete;
   Adapter& operator=(const Adapter&) = delete;
   ~Adapter() { port_.waiters_.erase(position_); }
@@ -59,7 +61,8 @@ kj::Promise<void> PollPort::when_ready(BorrowedFd fd, short events) {
 }
 
 bool PollPort::run(bool may_sleep) {
-  // What resolves now may add and remove waiters, but only once the loop runs again: not during this function.
+  // What resolves now may add and remove waiters, but only once the loop runs again: not during this
+  // function.
   std::vector<pollfd> entries;
   std::vector<Waiter*> asked;
   for (Waiter* waiter : waiters_) {
@@ -69,7 +72,7 @@ bool PollPort::run(bool may_sleep) {
   }
   int timeout = may_sleep ? -1 : 0;
   if (may_sleep) {
-    KJ_IF_MAYBE(left, timer_.timeoutToNextEvent(monotonic_now(), kj::MILLISECONDS, 1'000'000))
+    KJ_IF_MAYBE (left, timer_.timeoutToNextEvent(monotonic_now(), kj::MILLISECONDS, 1'000'000))
       timeout = static_cast<int>(*left);
   }
   const int ready = ::poll(entries.data(), entries.size(), timeout);
@@ -91,22 +94,24 @@ RpcStream::RpcStream(PollPort& port, UniqueFd socket, const StreamLimits& limits
 
 void RpcStream::fail(const std::string& why) {
   if (on_error_) std::exchange(on_error_, nullptr)(why);
-  kj::throwFatalException(kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why)));
+  kj::throwFatalException(
+      kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why)));
 }
 
-kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> RpcStream::tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fd_space,
-                                                                             capnp::ReaderOptions options,
-                                                                             kj::ArrayPtr<capnp::word> scratch_space) {
-  KJ_IF_MAYBE(reader, take_message()) {
+kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> RpcStream::tryReadMessage(
+    kj::ArrayPtr<kj::AutoCloseFd> fd_space, capnp::ReaderOptions options,
+    kj::ArrayPtr<capnp::word> scratch_space) {
+  KJ_IF_MAYBE (reader, take_message()) {
     return kj::Maybe<capnp::MessageReaderAndFds>(
         capnp::MessageReaderAndFds{.reader = kj::mv(*reader), .fds = nullptr});
   }
   return port_.when_ready(socket_.borrow(), POLLIN)
-      .then([this, fd_space, options, scratch_space]() -> kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> {
-        if (read_more()) return tryReadMessage(fd_space, options, scratch_space);
-        if (!input_.empty()) fail("the connection ended in the middle of a message");
-        return kj::Maybe<capnp::MessageReaderAndFds>(nullptr);
-      });
+      .then(
+          [this, fd_space, options, scratch_space]() -> kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> {
+            if (read_more()) return tryReadMessage(fd_space, options, scratch_space);
+            if (!input_.empty()) fail("the connection ended in the middle of a message");
+            return kj::Maybe<capnp::MessageReaderAndFds>(nullptr);
+          });
 }
 
 bool RpcStream::read_more() {
@@ -119,16 +124,18 @@ bool RpcStream::read_more() {
   return false;  // the end, or a reset connection, which is as good
 }
 
-// The framing of capnp's "serialization over a stream": segment count - 1, each segment's size in words, padding to
-// a word, the segments.
+// The framing of capnp's "serialization over a stream": segment count - 1, each segment's size in words,
+// padding to a word, the segments.
 kj::Maybe<kj::Own<capnp::MessageReader>> RpcStream::take_message() {
   if (input_.size() < sizeof(std::uint32_t)) return nullptr;
   const std::uint32_t segments = load_u32(input_.data()) + 1;
-  if (segments == 0 || segments > kMaxSegments) fail(fmt::format("a message of {} segments", std::uint64_t{segments}));
+  if (segments == 0 || segments > kMaxSegments)
+    fail(fmt::format("a message of {} segments", std::uint64_t{segments}));
   const std::size_t header = (1 + segments + 1) / 2 * sizeof(capnp::word);
   if (input_.size() < header) return nullptr;
   std::uint64_t size = header;
-  for (std::uint32_t i = 0; i < segments; ++i) size += std::uint64_t{load_u32(input_.data() + 4 + i * 4)} * sizeof(capnp::word);
+  for (std::uint32_t i = 0; i < segments; ++i)
+    size += std::uint64_t{load_u32(input_.data() + 4 + i * 4)} * sizeof(capnp::word);
   if (size > limits_.message_bytes)
     fail(fmt::format("a message of {} bytes, at most {} allowed", size, limits_.message_bytes));
   if (input_.size() < size) return nullptr;
@@ -137,7 +144,8 @@ kj::Maybe<kj::Own<capnp::MessageReader>> RpcStream::take_message() {
   std::memcpy(static_cast<void*>(words.begin()), input_.data(), size);
   input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(size));
   const auto options = codec::reader_options(words.size());
-  kj::Own<capnp::MessageReader> reader = kj::heap<capnp::FlatArrayMessageReader>(words.asPtr(), options).attach(kj::mv(words));
+  kj::Own<capnp::MessageReader> reader =
+      kj::heap<capnp::FlatArrayMessageReader>(words.asPtr(), options).attach(kj::mv(words));
   count_questions(*reader);
   return reader;
 }

@@ -1,11 +1,11 @@
-// What Cap'n Proto RPC needs underneath, with bounds of our own: an event port over poll(2), and a stream of
-// messages on a Unix socket. Internal to the management client and server.
+// What Cap'n Proto RPC needs underneath, with bounds of our own: an event port over poll(2), and a stream
+// of messages on a Unix socket. Internal to the management client and server.
 //
 // KJ's own event port and network would take over a signal and pull in name resolution, and its message
 // stream believes the peer's sizes up to gigabytes; these use poll, read, send and nothing else.
-// Trust: the peer may be broken or hostile. Exceptions (kj::Exception) are the failure path here, as KJ expects
-// of a stream; whoever owns the loop catches them.
-// Threading: everything belongs to the thread of its PollPort.
+// Trust: the peer may be broken or hostile. Exceptions (kj::Exception) are the failure path here, as KJ
+// expects of a stream; whoever owns the loop catches them. Threading: everything belongs to the thread of
+// its PollPort.
 #pragma once
 
 #include <capnp/rpc-twoparty.h>
@@ -45,9 +45,9 @@ class PollPort final : public kj::EventPort {
 };
 
 struct StreamLimits {
-  std::size_t message_bytes = 64 * 1024;     // that the peer may send at once
-  std::size_t unread_bytes = 4 * 1024 * 1024;  // that may wait for the peer to read them
-  unsigned open_questions = 64;              // calls and bootstraps that the peer has not finished
+  std::size_t message_bytes = 64 * 1024;        // that the peer may send at once
+  std::size_t unread_bytes = 4 * 1024 * 1024;   // that may wait for the peer to read them
+  unsigned open_questions = 64;                 // calls and bootstraps that the peer has not finished
   kj::Duration unread_time = 10 * kj::SECONDS;  // for which the peer may read nothing
 };
 

@@ -2,10 +2,10 @@
 //
 // NAME.lock is locked (open file description lock) for as long as the VMM of that name lives, and holds its
 // pid; NAME.sock is its management socket. A dead VMM's lock is free, so what it left behind is known to be
-// stale. Claiming, releasing and sweeping happen under a lock on the directory itself; probing (`bulkhead ls`)
-// takes no lock at all. So two starts with one name have one winner, and a sweep never takes a live socket.
-// Trust: the directory must belong to this user and be closed to all others; symbolic links are refused.
-// Threading: one thread per object.
+// stale. Claiming, releasing and sweeping happen under a lock on the directory itself; probing (`bulkhead
+// ls`) takes no lock at all. So two starts with one name have one winner, and a sweep never takes a live
+// socket. Trust: the directory must belong to this user and be closed to all others; symbolic links are
+// refused. Threading: one thread per object.
 #pragma once
 
 #include <sys/types.h>

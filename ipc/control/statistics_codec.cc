@@ -56,7 +56,9 @@ std::vector<InspectedInstance> read_inspected(capnp::List<schema::InspectedInsta
     const auto fields = item.getFields();
     check_size(fields, "fields", kMaxFields);
     for (const auto field : fields)
-      instance.fields.push_back({.name = read_sentence(field.getName(), "the name of a field", kMaxNameLength), .value = field.getValue()});
+      instance.fields.push_back(
+          {.name = read_sentence(field.getName(), "the name of a field", kMaxNameLength),
+           .value = field.getValue()});
     instances.push_back(std::move(instance));
   }
   return instances;

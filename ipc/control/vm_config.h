@@ -3,11 +3,10 @@
 //   CLI -> VMM: VmConfig (once, first), PowerButton, KillVm
 //   VMM -> CLI: Started or VmFailed (once), then Exited (once)
 //
-// The CLI opens every file with the rights of its user and hands the descriptors over; paths are for messages
-// only. End of file on the socket tells the VMM that the CLI is gone: it ends the VM. End of file without
-// Exited tells the CLI that the VMM died.
-// Trust: both run as the same user; decoding checks all the same. No exception leaves.
-// Wire format: vm_config.capnp. Threading: pure functions.
+// The CLI opens every file with the rights of its user and hands the descriptors over; paths are for
+// messages only. End of file on the socket tells the VMM that the CLI is gone: it ends the VM. End of file
+// without Exited tells the CLI that the VMM died. Trust: both run as the same user; decoding checks all the
+// same. No exception leaves. Wire format: vm_config.capnp. Threading: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -26,10 +25,10 @@ namespace bulkhead::control {
 
 inline constexpr int kVmmSocketFd = 3;
 
-inline constexpr std::size_t kMaxCommandLine = 2047;   // what a Linux x86 kernel takes, without the NUL
+inline constexpr std::size_t kMaxCommandLine = 2047;  // what a Linux x86 kernel takes, without the NUL
 inline constexpr std::size_t kMaxPathLength = 4095;
 inline constexpr std::size_t kMaxDevices = 64;
-inline constexpr std::size_t kMaxProperties = 32;      // of one device
+inline constexpr std::size_t kMaxProperties = 32;  // of one device
 inline constexpr std::uint32_t kMaxCpus = 64;
 inline constexpr std::uint64_t kMinMemory = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 44;
@@ -39,9 +38,9 @@ enum ExitStatus : std::uint8_t {
   kExitPowerOff = 0,
   kExitHostError = 1,
   kExitUsage = 2,
-  kExitGuestReset = 10,   // with --on-reset exit
-  kExitGuestCrash = 11,   // triple fault, KVM internal error
-  kExitKilled = 12,       // `bulkhead kill`, Ctrl-A x, a second SIGTERM
+  kExitGuestReset = 10,  // with --on-reset exit
+  kExitGuestCrash = 11,  // triple fault, KVM internal error
+  kExitKilled = 12,      // `bulkhead kill`, Ctrl-A x, a second SIGTERM
   kExitDebugBase = 64,
 };
 [[nodiscard]] constexpr std::uint8_t debug_exit_status(std::uint64_t value) {
@@ -81,17 +80,17 @@ struct VmFiles {
 };
 
 struct VmConfig {
-  std::string name;             // is_name()
+  std::string name;              // is_name()
   bool name_is_derived = false;  // not chosen by the user: the VMM may append a suffix if it is taken
-  std::string run_directory;    // where NAME.lock and NAME.sock live (run_directory.h)
-  std::string kernel_path;      // for messages
-  std::string initrd_path;      // for messages; empty when there is none
+  std::string run_directory;     // where NAME.lock and NAME.sock live (run_directory.h)
+  std::string kernel_path;       // for messages
+  std::string initrd_path;       // for messages; empty when there is none
   std::string command_line;
   std::uint64_t memory_bytes = 0;  // a multiple of 4096
   std::uint32_t cpus = 1;
   Topology topology;
   ConsoleKind console = ConsoleKind::kNone;
-  std::string console_path;     // kFile: the file, kPty: the terminal; for messages
+  std::string console_path;  // kFile: the file, kPty: the terminal; for messages
   std::string log_path;
   OnReset on_reset = OnReset::kReboot;
   std::vector<DeviceRequest> devices;
@@ -102,17 +101,17 @@ struct PowerButton {};
 struct KillVm {};
 
 struct Started {
-  std::string name;             // as claimed
+  std::string name;  // as claimed
   std::uint32_t device_processes = 0;
 };
 
-struct VmFailed {               // the VM did not start
+struct VmFailed {  // the VM did not start
   std::string sentence;
   std::uint8_t status = kExitHostError;
 };
 
 struct Exited {
-  std::string sentence;         // may be several lines (a crash report); empty after a power-off
+  std::string sentence;  // may be several lines (a crash report); empty after a power-off
   std::uint8_t status = kExitPowerOff;
 };
 

@@ -53,7 +53,9 @@ class AdaptiveWait {
 
   // After a sleep that followed a spin(): whether a spin would have won, by the waker's own note.
   void learn(const WakeNote& note) {
-    const std::int64_t gap = note.time_ns.load(std::memory_order_relaxed) - began_;
+    // The note may be a hostile device's: any number, so the difference is taken modulo 2^64.
+    const auto gap = static_cast<std::int64_t>(static_cast<std::uint64_t>(note.time_ns.load(std::memory_order_relaxed)) -
+                                               static_cast<std::uint64_t>(began_));
     const bool same_cpu = static_cast<int>(note.cpu.load(std::memory_order_relaxed)) == ::sched_getcpu();
     spinning_ = gap >= 0 && gap < kWindowNs && !same_cpu;
   }

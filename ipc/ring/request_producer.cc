@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ipc/base/futex.h"
+#include "ipc/ring/read_once.h"
 
 namespace bulkhead::ipc {
 
@@ -31,7 +32,7 @@ void RequestProducer::violation(const char* what) {
 bool RequestProducer::done(Ticket ticket) const {
   const ReplySlot& slot = replies_.slots[slot_of(ticket)];
   return slot.ticket.load(std::memory_order_acquire) == ticket &&
-         slot.incarnation.load(std::memory_order_relaxed) == incarnation_.load(std::memory_order_relaxed);
+         slot.incarnation.load(std::memory_order_acquire) == incarnation_.load(std::memory_order_relaxed);
 }
 
 bool RequestProducer::reclaim_posted(Slot& slot, Ticket ticket) {
@@ -44,6 +45,7 @@ bool RequestProducer::reclaim_posted(Slot& slot, Ticket ticket) {
 }
 
 std::optional<Ticket> RequestProducer::take_slot() {
+  Ticket behind = 0;  // the ticket whose slot we found in use, and since when
   std::int64_t full_since = 0;
   bool reported = false;
   for (;;) {
@@ -57,7 +59,11 @@ std::optional<Ticket> RequestProducer::take_slot() {
     if (ticket > kSlots && reclaim_posted(slot, ticket)) continue;
     // All slots are in use: the device is behind with posted writes, or its doorbell has yet to wake it.
     const std::int64_t now = monotonic_ns();
-    if (full_since == 0) full_since = now;
+    if (behind != ticket) {
+      behind = ticket;  // others overtake us as long as the device makes progress: it is not late then
+      full_since = now;
+      reported = false;
+    }
     if (!reported && now - full_since > options_.deadline_ns) {
       reported = true;
       if (options_.on_overdue) options_.on_overdue(ticket - kSlots);
@@ -86,8 +92,9 @@ bool RequestProducer::post(Request request) {
   request.generation = generation();
   const std::optional<Ticket> ticket = take_slot();
   if (!ticket) return false;
-  slots_[slot_of(*ticket)].posted.store(*ticket, std::memory_order_release);
   publish(*ticket, request);
+  // Only now: a device that answers in advance must not get the slot reused while the request is written.
+  slots_[slot_of(*ticket)].posted.store(*ticket, std::memory_order_release);
   return true;
 }
 
@@ -97,7 +104,8 @@ std::optional<Reply> RequestProducer::call(Request request, AdaptiveWait& wait) 
   if (!ticket) return std::nullopt;
   publish(*ticket, request);
   std::optional<Reply> reply = await(*ticket, wait);
-  if (reply && reply->effects_total > effects_applied_.load(std::memory_order_acquire)) {
+  // Unequal rather than greater: whatever total a hostile process left behind, its successor's effects count again.
+  if (reply && reply->effects_total != effects_applied_.load(std::memory_order_acquire)) {
     if (!apply_effects_through(*ticket, reply->effects_total)) reply.reset();
   }
   // The slot is given back only now: other vCPUs may have to find this ticket's effects in it.
@@ -114,10 +122,12 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
     bool reported = false;
     std::atomic<std::uint32_t>& asleep = requests_.waiter_asleep[slot_of(ticket)];
     bool slept = false;
+    bool answered = false;
     for (;;) {
       const std::uint32_t wake = slot.wake.load(std::memory_order_acquire);
       asleep.exchange(1, std::memory_order_seq_cst);
-      if (done(ticket) || closed()) break;
+      answered = done(ticket);
+      if (answered || closed()) break;
       // Woken by the device, by close() or set_incarnation(), or at the deadline.
       const std::int64_t now = monotonic_ns();
       std::int64_t until = began + options_.deadline_ns;
@@ -132,10 +142,10 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
       }
     }
     asleep.store(0, std::memory_order_relaxed);
-    if (!done(ticket)) return std::nullopt;
+    if (!answered) return std::nullopt;
     if (slept) wait.learn(replies_.waiter_woken);
   }
-  const Reply reply = slot.reply;
+  const Reply reply = read_once(slot.reply);
   // A device that answers after reset for an older life of the machine is answered for by the bus.
   if (reply.generation != generation() || reply.effect_count > kMaxEffects) {
     if (reply.effect_count > kMaxEffects) violation("a reply with more effects than there can be");
@@ -144,20 +154,30 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
   return reply;
 }
 
+bool RequestProducer::held(Ticket ticket) {
+  // A compare-and-swap that changes nothing: unlike a load, it cannot be passed by the loads before it.
+  Ticket occupant = ticket;
+  return slots_[slot_of(ticket)].free_for.compare_exchange_strong(occupant, ticket, std::memory_order_acq_rel);
+}
+
 bool RequestProducer::apply_effects_through(Ticket ticket, std::uint64_t total) {
   const std::lock_guard lock(effects_lock_);
-  // Slots hold their effects until their own vCPU has passed here, so at most kSlots tickets are behind.
+  // A slot whose effects are yet to be applied is held by its own vCPU, which waits for this lock or will; so at most
+  // kSlots tickets are behind. A slot that was given back has nothing for us, and may serve a later ticket already.
   Ticket from = effects_scanned_ + 1;
   if (ticket >= kSlots) from = std::max(from, ticket - kSlots + 1);
   for (Ticket t = from; t <= ticket; ++t) {
     const ReplySlot& slot = replies_.slots[slot_of(t)];
-    if (slot.ticket.load(std::memory_order_acquire) != t) continue;
-    const Reply reply = slot.reply;
+    if (slot.ticket.load(std::memory_order_acquire) != t || !held(t)) continue;
+    const Reply reply = read_once_racing(slot.reply);
     if (reply.effect_count == 0) continue;
     if (reply.effect_count > kMaxEffects || reply.generation != generation()) continue;
+    Effect effects[kMaxEffects];
+    for (std::uint32_t i = 0; i < reply.effect_count; ++i)
+      effects[i] = read_once_racing(replies_.effects[slot_of(t)].effects[i]);
+    if (!held(t)) continue;
     for (std::uint32_t i = 0; i < reply.effect_count; ++i) {
-      const Effect effect = replies_.effects[slot_of(t)].effects[i];
-      if (!effects_.apply_effect(effect)) violation("an effect that it was not granted");
+      if (!effects_.apply_effect(effects[i])) violation("an effect that it was not granted");
     }
   }
   if (ticket > effects_scanned_) {

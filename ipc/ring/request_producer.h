@@ -83,6 +83,8 @@ class RequestProducer {
   void publish(Ticket ticket, const Request& request);
   std::optional<Reply> await(Ticket ticket, AdaptiveWait& wait);
   bool done(Ticket ticket) const;
+  // Whether the slot still belongs to `ticket`: what the device wrote into it cannot be a later ticket's.
+  bool held(Ticket ticket);
   bool apply_effects_through(Ticket ticket, std::uint64_t total);
   void violation(const char* what);
 

@@ -47,7 +47,8 @@ class StreamEnd {
     const std::size_t n = std::min<std::size_t>(waiting, out.size());
     copy_from_ring(replies_.output[stream_], taken_, out.first(n));
     taken_ += n;
-    requests_.output_consumed[stream_].store(taken_, std::memory_order_release);
+    // Seen before the caller looks whether the device sleeps: one of the two then notices the other.
+    requests_.output_consumed[stream_].store(taken_, std::memory_order_seq_cst);
     return n;
   }
 

@@ -6,6 +6,11 @@
 #include "ipc/base/checked.h"
 
 namespace bulkhead::ipc {
+namespace {
+
+constexpr std::uint64_t kMostCommits = std::uint64_t{1} << 62;
+
+}  // namespace
 
 Checkpoint::Checkpoint(std::span<std::byte> region)
     : header_(reinterpret_cast<StateHeader*>(region.data())),
@@ -41,23 +46,31 @@ Result<bool> Checkpoint::open() {
   if (overflow_) return make_error("the role's state does not fit its region");
   dirty_.reserve(segments_.size());
   number_ = header_->commit_word.load(std::memory_order_acquire);
+  working_bank_ = banks_ + spare() * bank_size_;
   if (number_ == 0) {
+    // A predecessor may have died before its first commit, half-way through the reset.
+    if (header_->magic != 0) std::memset(working_bank_, 0, used_);
     header_->magic = kStateMagic;
     header_->layout = layout_;
-    working_bank_ = banks_ + spare() * bank_size_;
     return false;
   }
   if (header_->magic != kStateMagic || header_->layout != layout_)
     return make_error("the state in the region was written by an incompatible version of this role");
   // A predecessor died at some point of its work: the spare bank may hold anything.
-  std::memcpy(banks_ + spare() * bank_size_, banks_ + (1 - spare()) * bank_size_, used_);
-  working_bank_ = banks_ + spare() * bank_size_;
+  std::memcpy(working_bank_, banks_ + (1 - spare()) * bank_size_, used_);
+  if (number_ > kMostCommits) {
+    // No honest process commits that often. Left alone the number would pass zero, which means a new region.
+    number_ = 2 + (number_ & 1);
+    header_->commit_word.store(number_, std::memory_order_release);
+  }
   return true;
 }
 
 void Checkpoint::commit() {
   ++number_;
   header_->commit_word.store(number_, std::memory_order_release);
+  // Nor may the compiler move what follows before the store: sync() writes over the bank that was committed until now.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 void Checkpoint::sync() {

@@ -80,6 +80,8 @@ enum class PowerAction : std::uint32_t {
 inline constexpr std::uint32_t kBarCount = 7;  // BAR 0-5; 6 is the expansion ROM
 inline constexpr std::uint32_t kRomBar = 6;
 inline constexpr std::uint32_t kPirqCount = 4;      // PIRQA-PIRQD
+// IRQs that PIRQRC can route to (82371SB, section 2.2): never the timer, the cascade, the RTC or the FPU.
+inline constexpr std::uint32_t kRoutableIrqs = 0xdef8;
 inline constexpr std::uint32_t kMaxVectors = 2048;  // PCI 3.0, section 6.8.2: MSI-X table size
 inline constexpr std::uint32_t kMaxMsiLog2 = 5;     // PCI 3.0, section 6.8.1: at most 32 MSI vectors
 
@@ -100,7 +102,8 @@ inline constexpr std::uint32_t kMaxEffects = 14;
       if ((effect.address & (effect.size - 1)) != 0) return std::nullopt;
       return effect;
     case EffectKind::kIntxRoute:
-      if (effect.index >= kPirqCount || effect.data > 15 || (effect.flags & ~kEffectEnabled) != 0)
+      if (effect.index >= kPirqCount || (effect.flags & ~kEffectEnabled) != 0) return std::nullopt;
+      if ((effect.flags & kEffectEnabled) != 0 && (effect.data > 15 || (kRoutableIrqs >> effect.data & 1) == 0))
         return std::nullopt;
       return effect;
     case EffectKind::kFunctionControl:

@@ -209,11 +209,11 @@ TEST_P(DeviceConformance, inspect_changes_nothing) {
 }
 
 TEST_P(DeviceConformance, any_bytes_as_state_are_survived) {
-  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+  for (std::uint64_t seed = 0; seed < 500; ++seed) {
     Subject subject(type());
     DeviceFuzzer fuzzer(*subject.device, subject.fakes);
     fuzzer.corrupt_state(seed);
-    fuzzer.run(random_script(seed, 600));
+    fuzzer.run(random_script(seed, 300));
     ASSERT_EQ(fuzzer.complaint(), "") << seed;
   }
 }

@@ -89,12 +89,20 @@ class DeviceFuzzer {
     commit();
   }
 
-  // Any bytes as state, as a hostile predecessor could leave them.
+  // Any bytes as state, as a hostile predecessor could leave them: all of them, one value everywhere, or a
+  // few wrong bytes in a good state.
   void corrupt_state(std::uint64_t seed) {
     corrupted_ = true;
     std::mt19937_64 random(seed);
+    const auto kind = random() % 4;
+    const auto same = static_cast<std::byte>(random());
     for (std::size_t i = 0; i < fakes_.state.count(); ++i) {
-      for (std::byte& b : fakes_.state.bytes(i)) b = static_cast<std::byte>(random());
+      const auto bytes = fakes_.state.bytes(i);
+      if (kind >= 2) {
+        for (int n = 0; n < 4; ++n) bytes[random() % bytes.size()] = static_cast<std::byte>(random());
+        continue;
+      }
+      for (std::byte& b : bytes) b = kind == 0 ? static_cast<std::byte>(random()) : same;
     }
     device_.restore();
     check_restore_is_stable();

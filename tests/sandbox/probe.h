@@ -24,6 +24,13 @@
 
 namespace bulkhead::sandbox::testing {
 
+// The sanitizers' runtimes need more system calls, time and signal handlers of their own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // The value of a Result, or a test failure with its message and an abort of this test program.
 template <class T>
 T value_of(Result<T> result) {

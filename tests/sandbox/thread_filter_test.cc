@@ -15,6 +15,7 @@
 #include "ipc/base/futex.h"
 #include "sandbox/enter.h"
 #include "sandbox/policies.h"
+#include "tests/sandbox/probe.h"
 
 namespace bulkhead::sandbox {
 namespace {
@@ -56,9 +57,7 @@ void open_a_file() { ::syscall(SYS_openat, -1, "/etc/passwd", O_RDONLY); }
 class ThreadFilterDeathTest : public ::testing::Test {
  protected:
   void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "the sanitizer's own threads need more";
-#endif
+    if (testing::kSanitized) GTEST_SKIP() << "the runtime needs more";
     GTEST_FLAG_SET(death_test_style, "threadsafe");
   }
 };

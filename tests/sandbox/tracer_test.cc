@@ -50,6 +50,7 @@ TEST(Tracer, reports_a_trap) {
 // A fault's signal, sent by somebody, is no fault: it goes to the process, which as the first of its pid
 // namespace is immune.
 TEST(Tracer, passes_on_signals_that_others_send) {
+  if (testing::kSanitized) GTEST_SKIP() << "the runtime handles signals";
   Probe probe("wait", "role");
   ASSERT_TRUE(probe.ready());
   for (const int signal : {SIGSEGV, SIGSYS, SIGTERM, SIGUSR1}) ::kill(probe.process().pid(), signal);
@@ -87,6 +88,16 @@ TEST(Tracer, reports_a_kill_in_a_system_call) {
   EXPECT_EQ(report.signal, SIGKILL);
   ASSERT_TRUE(report.registers);
   EXPECT_EQ(report.registers->orig_rax, static_cast<unsigned long long>(SYS_recvmsg));
+}
+
+TEST(Tracer, reports_the_kill_of_a_stopped_process) {
+  Probe probe("wait", "role");
+  ASSERT_TRUE(probe.ready());
+  ::kill(probe.process().pid(), SIGSTOP);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  while (std::chrono::steady_clock::now() < until) ASSERT_TRUE(probe.tracer().poll().empty());
+  ASSERT_TRUE(probe.process().kill());
+  EXPECT_EQ(probe.end().signal, SIGKILL);
 }
 
 // From clone3's return to a running role: a kill at any point gives exactly one report, and that one says
@@ -184,6 +195,18 @@ TEST(Tracer, kills_what_it_traces_when_its_thread_ends) {
     ASSERT_TRUE(tracer.seize(child.pid()));
   }).join();
   EXPECT_EQ(value_of(child.wait()).signal, SIGKILL);
+}
+
+// Its owner drops it on the tracer's thread, without a word to the tracer.
+TEST(Tracer, does_not_mind_that_a_traced_process_is_dropped) {
+  const ProbeFds fds = make_probe_fds();
+  Tracer tracer;
+  SpawnOptions options = probe_options(fds, "burn", "role");
+  options.tracer = &tracer;
+  const auto begin = std::chrono::steady_clock::now();
+  value_of(spawn(probe_program(), options)).end();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_TRUE(tracer.poll().empty());
 }
 
 TEST(Tracer, cannot_seize_what_is_gone) {

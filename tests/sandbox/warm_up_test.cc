@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <thread>
+#include <fstream>
 
 #include "tests/sandbox/probe.h"
 
@@ -44,6 +44,13 @@ TEST(Output, of_a_jailed_process_arrives) {
   EXPECT_EQ(probe.output(), "printf 42 0.500000\ncout 42\ncerr 0.5\nputs\n");
 }
 
+char state_of(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  std::getline(stat, text);
+  return text.at(text.rfind(')') + 2);
+}
+
 TEST(TimedWait, survives_stop_and_continue) {
   Probe probe("wait-a-while", "role");
   ASSERT_TRUE(probe.ready());
@@ -52,6 +59,7 @@ TEST(TimedWait, survives_stop_and_continue) {
   while (std::chrono::steady_clock::now() < until) {
     for (const ExitReport& report : probe.tracer().poll()) FAIL() << report.describe("probe");
   }
+  EXPECT_EQ(state_of(probe.process().pid()), 't');
   ::kill(probe.process().pid(), SIGCONT);
   const ExitReport report = probe.end();
   EXPECT_EQ(report.kind, ExitKind::kClean) << report.describe("probe");

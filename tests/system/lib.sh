@@ -48,14 +48,16 @@ expect() {
 
 # expect_text VM CHECK TEXT [COUNT [SECONDS]]: a check that the VM's console says TEXT.
 expect_text() {
-  if vm_await "$1" "$3" "${4:-1}" "${5:-90}"; then ok "$2"; else not_ok "$2" "no '$3' on the console" "$1"; fi
+  if vm_await "$1" "$3" "${4:-1}" "${5:-180}"; then ok "$2"; else not_ok "$2" "no '$3' on the console" "$1"; fi
 }
 
-# Every running program of ours, one a line: pid and name.
+# Every running program of ours, one a line: pid and name. (Without a process of its own for each: it is called often.)
 bulkhead_processes() {
-  local process
+  local process name
   for process in /proc/[0-9]*; do
-    case $(cat "$process/comm" 2>/dev/null) in bulkhead*) echo "${process#/proc/} $(cat "$process/comm" 2>/dev/null)" ;; esac
+    name=
+    { read -r name <"$process/comm"; } 2>/dev/null
+    case $name in bulkhead*) echo "${process#/proc/} $name" ;; esac
   done
 }
 

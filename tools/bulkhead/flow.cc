@@ -53,8 +53,10 @@ EscapeFilter::Outcome EscapeFilter::filter(std::string_view typed) {
   Outcome outcome;
   for (const char c : typed) {
     if (!after_escape_) {
-      if (c == kEscape) after_escape_ = true;
-      else outcome.bytes += c;
+      if (c == kEscape)
+        after_escape_ = true;
+      else
+        outcome.bytes += c;
       continue;
     }
     after_escape_ = false;
@@ -62,9 +64,7 @@ EscapeFilter::Outcome EscapeFilter::filter(std::string_view typed) {
       case 'x': outcome.command = Command::kEnd; return outcome;
       case 'h': outcome.command = Command::kHelp; break;
       case 'a': outcome.bytes += kEscape; break;
-      default:
-        outcome.bytes += kEscape;
-        outcome.bytes += c;
+      default: outcome.bytes += kEscape; outcome.bytes += c;
     }
   }
   return outcome;

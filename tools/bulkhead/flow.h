@@ -19,13 +19,16 @@ class Flow {
   Flow(BorrowedFd source, BorrowedFd sink) : source_(source), sink_(sink) {}
 
   // What to poll for: with a full buffer nothing is read, so a slow sink holds the source back.
-  [[nodiscard]] bool wants_read() const { return source_.valid() && !source_ended_ && pending() < kCapacity / 2; }
+  [[nodiscard]] bool wants_read() const {
+    return source_.valid() && !source_ended_ && pending() < kCapacity / 2;
+  }
   [[nodiscard]] bool wants_write() const { return pending() != 0 && sink_.valid(); }
   [[nodiscard]] std::size_t pending() const { return buffer_.size() - sent_; }
   // Nothing more will come out of this flow.
   [[nodiscard]] bool is_finished() const { return (source_ended_ || !source_.valid()) && pending() == 0; }
 
-  // Reads once from a readable source. Returns the bytes that came, before they are put(); empty at its end.
+  // Reads once from a readable source. Returns the bytes that came, before they are put(); empty at its
+  // end.
   [[nodiscard]] std::string_view read_once();
   void put(std::string_view bytes);
   // Writes once to a writable sink. False, once, when the sink has failed: from then on bytes are dropped.
@@ -43,7 +46,7 @@ class Flow {
   std::size_t sent_ = 0;  // of buffer_
   bool source_ended_ = false;
   bool sink_failed_ = false;
-  std::string input_;     // what read_once() returned
+  std::string input_;  // what read_once() returned
 };
 
 // Takes Ctrl-A x, Ctrl-A a and Ctrl-A h out of the bytes typed. Any other pair goes through unchanged.

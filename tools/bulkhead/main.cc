@@ -15,8 +15,8 @@
 
 namespace {
 
-// Descriptors 0 to 2 must be taken, or a file of ours would end up as somebody's standard output; and nothing
-// that our parent left open may reach the VMM.
+// Descriptors 0 to 2 must be taken, or a file of ours would end up as somebody's standard output; and
+// nothing that our parent left open may reach the VMM.
 void tidy_descriptors() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) < 0) static_cast<void>(::open("/dev/null", O_RDWR));

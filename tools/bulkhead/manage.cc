@@ -119,12 +119,18 @@ ordered_json to_json(const control::VmStatus& status) {
 }
 
 ordered_json to_json(const control::Statistics& s) {
-  return {{"requests_served", s.requests_served}, {"posted_served", s.posted_served},
-          {"commits", s.commits},                 {"timers_fired", s.timers_fired},
-          {"stream_events", s.stream_events},     {"lines_raised", s.lines_raised},
-          {"messages_sent", s.messages_sent},     {"effects", s.effects},
-          {"refused_accesses", s.refused_accesses}, {"spurious_wakeups", s.spurious_wakeups},
-          {"spins_won", s.spins_won},             {"spins_lost", s.spins_lost},
+  return {{"requests_served", s.requests_served},
+          {"posted_served", s.posted_served},
+          {"commits", s.commits},
+          {"timers_fired", s.timers_fired},
+          {"stream_events", s.stream_events},
+          {"lines_raised", s.lines_raised},
+          {"messages_sent", s.messages_sent},
+          {"effects", s.effects},
+          {"refused_accesses", s.refused_accesses},
+          {"spurious_wakeups", s.spurious_wakeups},
+          {"spins_won", s.spins_won},
+          {"spins_lost", s.spins_lost},
           {"sleeps", s.sleeps}};
 }
 
@@ -149,16 +155,18 @@ ordered_json to_json(const DeviceInfo& device) {
 }
 
 std::string device_table(const std::vector<DeviceInfo>& devices) {
-  std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS", "UID", "NAMESPACES",
-                                                 "REQUESTS", "POSTED", "COMMITS", "RESTARTS", "DEVICES"}};
+  std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS",
+                                                 "UID", "NAMESPACES", "REQUESTS", "POSTED", "COMMITS",
+                                                 "RESTARTS", "DEVICES"}};
   for (const DeviceInfo& device : devices) {
-    rows.push_back({device.role, fmt::to_string(device.pid), name_of(device.state), name_of_seccomp(device.jail.seccomp_mode),
-                    device.jail.no_new_privs ? "yes" : "no",
+    rows.push_back({device.role, fmt::to_string(device.pid), name_of(device.state),
+                    name_of_seccomp(device.jail.seccomp_mode), device.jail.no_new_privs ? "yes" : "no",
                     device.jail.cap_eff == 0 ? "none" : fmt::format("{:x}", device.jail.cap_eff),
                     fmt::to_string(device.jail.uid),
                     device.jail.own_namespaces.empty() ? "none" : join(device.jail.own_namespaces, ","),
-                    fmt::to_string(device.requests), fmt::to_string(device.posted), fmt::to_string(device.commits),
-                    fmt::to_string(device.restarts), join(device.instances, ", ")});
+                    fmt::to_string(device.requests), fmt::to_string(device.posted),
+                    fmt::to_string(device.commits), fmt::to_string(device.restarts),
+                    join(device.instances, ", ")});
   }
   return table(rows);
 }
@@ -215,10 +223,12 @@ int manage(const ListOptions& options) {
     if (!status && !directory->is_live(vm.name)) continue;  // it ended meanwhile
     if (status) {
       json.push_back(to_json(*status));
-      rows.push_back({vm.name, fmt::to_string(status->pid), name_of(status->state), fmt::to_string(status->cpus),
-                      human_size(status->memory_bytes), fmt::format("{:.1f} s", static_cast<double>(status->uptime_ns) / 1e9)});
+      rows.push_back({vm.name, fmt::to_string(status->pid), name_of(status->state),
+                      fmt::to_string(status->cpus), human_size(status->memory_bytes),
+                      fmt::format("{:.1f} s", static_cast<double>(status->uptime_ns) / 1e9)});
     } else {
-      json.push_back({{"name", vm.name}, {"pid", vm.pid}, {"state", "no answer"}, {"error", status.error().message}});
+      json.push_back(
+          {{"name", vm.name}, {"pid", vm.pid}, {"state", "no answer"}, {"error", status.error().message}});
       rows.push_back({vm.name, fmt::to_string(vm.pid), "no answer", "-", "-", "-"});
     }
   }

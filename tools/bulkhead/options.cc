@@ -1,8 +1,8 @@
 #include "tools/bulkhead/options.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
 
@@ -16,8 +16,10 @@ namespace {
 using control::ConsoleKind;
 
 constexpr const char* kRunFooter =
-    "With --console stdio on a terminal: Ctrl-A x ends the VM, Ctrl-A a sends Ctrl-A, Ctrl-A h shows this.\n"
-    "SIGINT, SIGTERM or SIGHUP press the power button; a second one ends the VM at once. When this program\n"
+    "With --console stdio on a terminal: Ctrl-A x ends the VM, Ctrl-A a sends Ctrl-A, Ctrl-A h shows "
+    "this.\n"
+    "SIGINT, SIGTERM or SIGHUP press the power button; a second one ends the VM at once. When this "
+    "program\n"
     "is gone, for whatever reason, so is its VM.\n"
     "\n"
     "Exit status: 0 the guest powered off; 1 error of the host; 2 bad usage; 10 the guest reset\n"
@@ -50,10 +52,14 @@ std::optional<T> parse_number(std::string_view text) {
 void add_run(CLI::App& app, Raw& raw) {
   CLI::App* run = app.add_subcommand("run", "Boot a VM and stay with it until it ends.");
   run->footer(kRunFooter);
-  run->add_option("--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry")->required()->type_name("FILE");
+  run->add_option("--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry")
+      ->required()
+      ->type_name("FILE");
   run->add_option("--initrd", raw.run.initrd, "initial RAM disk")->type_name("FILE");
   run->add_option("--cmdline", raw.run.command_line, "the kernel's command line")->type_name("TEXT");
-  run->add_option("--memory", raw.memory, "guest RAM, with K, M, G or T")->capture_default_str()->type_name("SIZE");
+  run->add_option("--memory", raw.memory, "guest RAM, with K, M, G or T")
+      ->capture_default_str()
+      ->type_name("SIZE");
   run->add_option("--cpus", raw.cpus, "virtual CPUs, 1 to 64")->capture_default_str()->type_name("N");
   run->add_option("--topology", raw.topology, "default: every CPU a core of one socket")
       ->type_name("SOCKETS:CORES:THREADS");
@@ -62,7 +68,8 @@ void add_run(CLI::App& app, Raw& raw) {
       ->type_name("WHERE");
   run->add_option("--name", raw.run.name, "for `bulkhead ls` and the others; default: derived, unique")
       ->type_name("NAME");
-  run->add_option("--log", raw.run.log, "append messages to FILE; default: standard error")->type_name("FILE");
+  run->add_option("--log", raw.run.log, "append messages to FILE; default: standard error")
+      ->type_name("FILE");
   run->add_option("--on-reset", raw.on_reset, "what a reset by the guest does: reboot or exit")
       ->capture_default_str()
       ->type_name("ACTION");
@@ -74,7 +81,8 @@ void add_run(CLI::App& app, Raw& raw) {
   run->add_option("--vmm", raw.run.vmm, "the VMM to start; default: bulkhead-vmm beside this program")
       ->type_name("FILE")
       ->group("Development");
-  run->add_option("--device-program", raw.run.device_program, "default: bulkhead-device beside this program")
+  run->add_option("--device-program", raw.run.device_program,
+                  "default: bulkhead-device beside this program")
       ->type_name("FILE")
       ->group("Development");
 }
@@ -85,7 +93,8 @@ void add_managers(CLI::App& app, Raw& raw) {
     sub->add_option("NAME", raw.name, "the VM")->required();
     return sub;
   };
-  app.add_subcommand("ls", "List this user's running VMs.")->add_flag("--json", raw.json, "machine-readable");
+  app.add_subcommand("ls", "List this user's running VMs.")
+      ->add_flag("--json", raw.json, "machine-readable");
   CLI::App* devices = named("devices", "Show a VM's device processes: pid, jail, requests.");
   devices->add_flag("--permissions", raw.permissions, "what each jail allows");
   devices->add_flag("--json", raw.json, "machine-readable");
@@ -101,9 +110,12 @@ void add_managers(CLI::App& app, Raw& raw) {
 
 Status read_console(const std::string& text, RunOptions& run) {
   constexpr std::string_view kFilePrefix = "file:";
-  if (text == "stdio") run.console = ConsoleKind::kStdio;
-  else if (text == "pty") run.console = ConsoleKind::kPty;
-  else if (text == "none") run.console = ConsoleKind::kNone;
+  if (text == "stdio")
+    run.console = ConsoleKind::kStdio;
+  else if (text == "pty")
+    run.console = ConsoleKind::kPty;
+  else if (text == "none")
+    run.console = ConsoleKind::kNone;
   else if (text.starts_with(kFilePrefix) && text.size() > kFilePrefix.size()) {
     run.console = ConsoleKind::kFile;
     run.console_path = text.substr(kFilePrefix.size());
@@ -116,7 +128,8 @@ Status read_console(const std::string& text, RunOptions& run) {
 Status read_cpus(const Raw& raw, RunOptions& run) {
   const auto cpus = parse_number<std::uint32_t>(raw.cpus);
   if (!cpus || *cpus == 0 || *cpus > control::kMaxCpus)
-    return make_error(fmt::format("--cpus {}: must be a whole number from 1 to {}", raw.cpus, control::kMaxCpus));
+    return make_error(
+        fmt::format("--cpus {}: must be a whole number from 1 to {}", raw.cpus, control::kMaxCpus));
   run.cpus = *cpus;
   run.topology = {.sockets = 1, .cores = *cpus, .threads = 1};
   if (raw.topology.empty()) return ok();
@@ -141,19 +154,23 @@ Status read_memory(const std::string& text, RunOptions& run) {
 Result<RunOptions> check_run(Raw& raw) {
   RunOptions run = std::move(raw.run);
   if (!run.name.empty() && !control::is_name(run.name))
-    return make_error(fmt::format("--name {}: must be 1 to {} letters, digits, '_', '.' or '-', the first a letter "
-                                  "or digit",
-                                  run.name, control::kMaxNameLength));
+    return make_error(
+        fmt::format("--name {}: must be 1 to {} letters, digits, '_', '.' or '-', the first a letter "
+                    "or digit",
+                    run.name, control::kMaxNameLength));
   if (run.command_line.size() > control::kMaxCommandLine)
-    return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}", run.command_line.size(),
-                                  control::kMaxCommandLine));
+    return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}",
+                                  run.command_line.size(), control::kMaxCommandLine));
   RETURN_IF_ERROR(read_memory(raw.memory, run));
   RETURN_IF_ERROR(read_cpus(raw, run));
   RETURN_IF_ERROR(read_console(raw.console, run));
-  if (raw.on_reset == "exit") run.on_reset = control::OnReset::kExit;
-  else if (raw.on_reset != "reboot") return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
+  if (raw.on_reset == "exit")
+    run.on_reset = control::OnReset::kExit;
+  else if (raw.on_reset != "reboot")
+    return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   if (raw.devices.size() > control::kMaxDevices)
-    return make_error(fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(), control::kMaxDevices));
+    return make_error(fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(),
+                                  control::kMaxDevices));
   for (const std::string& text : raw.devices) {
     ASSIGN_OR_RETURN(control::DeviceRequest device, parse_device(text));
     run.devices.push_back(std::move(device));
@@ -173,10 +190,14 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   std::string_view digits = text;
   if (!digits.empty()) {
     switch (digits.back()) {
-      case 'K': case 'k': shift = 10; break;
-      case 'M': case 'm': shift = 20; break;
-      case 'G': case 'g': shift = 30; break;
-      case 'T': case 't': shift = 40; break;
+      case 'K':
+      case 'k': shift = 10; break;
+      case 'M':
+      case 'm': shift = 20; break;
+      case 'G':
+      case 'g': shift = 30; break;
+      case 'T':
+      case 't': shift = 40; break;
       default: break;
     }
     if (shift != 0) digits.remove_suffix(1);
@@ -189,7 +210,9 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 }
 
 Result<control::DeviceRequest> parse_device(std::string_view text) {
-  const auto fail = [&](std::string_view why) { return make_error(fmt::format("--device {}: {}", text, why)); };
+  const auto fail = [&](std::string_view why) {
+    return make_error(fmt::format("--device {}: {}", text, why));
+  };
   std::string_view rest = text;
   const auto take = [&rest] {
     const std::size_t comma = rest.find(',');
@@ -205,7 +228,8 @@ Result<control::DeviceRequest> parse_device(std::string_view text) {
     const std::size_t equals = part.find('=');
     if (equals == std::string_view::npos || !control::is_name(part.substr(0, equals)))
       return fail(fmt::format("'{}' is not KEY=VALUE", part));
-    device.properties.push_back({.key = std::string(part.substr(0, equals)), .value = std::string(part.substr(equals + 1))});
+    device.properties.push_back(
+        {.key = std::string(part.substr(0, equals)), .value = std::string(part.substr(equals + 1))});
   }
   if (device.properties.size() > control::kMaxProperties) return fail("has too many properties");
   return device;
@@ -213,7 +237,8 @@ Result<control::DeviceRequest> parse_device(std::string_view text) {
 
 Result<control::Topology> parse_topology(std::string_view text) {
   const auto fail = [&] {
-    return make_error(fmt::format("--topology {}: must be three whole numbers, SOCKETS:CORES:THREADS", text));
+    return make_error(
+        fmt::format("--topology {}: must be three whole numbers, SOCKETS:CORES:THREADS", text));
   };
   std::array<std::uint32_t, 3> numbers{};
   std::string_view rest = text;
@@ -240,7 +265,8 @@ Command parse_command_line(int argc, const char* const* argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     return Leave{app.exit(success)};
   } catch (const CLI::Error& error) {
-    return bad_usage(fmt::format("{}; `bulkhead --help` and `bulkhead COMMAND --help` say more", error.what()));
+    return bad_usage(
+        fmt::format("{}; `bulkhead --help` and `bulkhead COMMAND --help` say more", error.what()));
   }
 
   const std::string command = app.get_subcommands().front()->get_name();
@@ -253,7 +279,8 @@ Command parse_command_line(int argc, const char* const* argv) {
   if (!control::is_name(raw.name)) return bad_usage(fmt::format("'{}' is not the name of a VM", raw.name));
   if (command == "devices")
     return DevicesOptions{.name = raw.name, .permissions = raw.permissions, .json = raw.json};
-  if (command == "inspect") return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
+  if (command == "inspect")
+    return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
   return ActionOptions{.name = raw.name, .action = command};
 }
 

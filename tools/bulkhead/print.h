@@ -1,4 +1,5 @@
-// Plain output that cannot throw: a closed or full standard stream must not keep `bulkhead` from cleaning up.
+// Plain output that cannot throw: a closed or full standard stream must not keep `bulkhead` from cleaning
+// up.
 #pragma once
 
 #include <fmt/format.h>

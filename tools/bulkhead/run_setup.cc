@@ -22,7 +22,9 @@ using control::ConsoleKind;
 
 // A readable regular file that is not empty.
 Result<UniqueFd> open_input(const char* what, const std::string& path) {
-  const auto fail = [&](std::string_view why) { return make_error(fmt::format("{} {}: {}", what, path, why)); };
+  const auto fail = [&](std::string_view why) {
+    return make_error(fmt::format("{} {}: {}", what, path, why));
+  };
   // O_NONBLOCK: a FIFO must not hold us up before it is refused.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return make_errno_error(fmt::format("{} {}", what, path));
@@ -40,8 +42,8 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
   if (fd < 0) return make_errno_error(fmt::format("--log {}", path));
   UniqueFd file(fd);
-  const std::string line =
-      fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n", fmt::gmtime(std::time(nullptr)), name);
+  const std::string line = fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n",
+                                       fmt::gmtime(std::time(nullptr)), name);
   const ssize_t written = ::write(fd, line.data(), line.size());
   if (written < 0) return make_errno_error(fmt::format("--log {}: cannot write", path));
   if (written != static_cast<ssize_t>(line.size()))
@@ -82,7 +84,8 @@ Status open_console(const RunOptions& options, RunSetup& setup) {
     case ConsoleKind::kPty: return open_pty(setup);
     case ConsoleKind::kFile: {
       setup.config.console_path = options.console_path;
-      const int fd = ::open(options.console_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+      const int fd =
+          ::open(options.console_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
       if (fd < 0) return make_errno_error(fmt::format("--console file:{}", options.console_path));
       files.console_output.reset(fd);
       return ok();
@@ -104,7 +107,8 @@ Status open_console(const RunOptions& options, RunSetup& setup) {
 Result<std::string> beside_us(const char* name) {
   std::array<char, PATH_MAX> path{};
   const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
-  if (length <= 0 || length == static_cast<ssize_t>(path.size())) return make_errno_error("cannot tell where this program is");
+  if (length <= 0 || length == static_cast<ssize_t>(path.size()))
+    return make_errno_error("cannot tell where this program is");
   std::string own(path.data(), static_cast<std::size_t>(length));
   return Result<std::string>(boost::system::in_place_value, own.substr(0, own.rfind('/') + 1) + name);
 }

@@ -32,11 +32,12 @@ Result<UniqueFd> watch_signals() {
   return UniqueFd(fd);
 }
 
-// A terminal opened anew has file flags of its own, so non-blocking output does not disturb the shell. Other
-// kinds of output keep the descriptor we have: poll(2) says when they take what Flow writes at once.
+// A terminal opened anew has file flags of its own, so non-blocking output does not disturb the shell.
+// Other kinds of output keep the descriptor we have: poll(2) says when they take what Flow writes at once.
 UniqueFd reopen_terminal(int fd) {
   if (::isatty(fd) == 0) return UniqueFd();
-  return UniqueFd(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  return UniqueFd(
+      ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
 std::string with_carriage_returns(std::string_view text) {
@@ -52,7 +53,8 @@ std::string with_carriage_returns(std::string_view text) {
 
 Result<Session> Session::start(RunSetup setup) {
   ASSIGN_OR_RETURN(UniqueFd signals, watch_signals());
-  const bool raw_terminal = setup.config.console == control::ConsoleKind::kStdio && ::isatty(STDIN_FILENO) != 0;
+  const bool raw_terminal =
+      setup.config.console == control::ConsoleKind::kStdio && ::isatty(STDIN_FILENO) != 0;
 
   // A raw terminal needs a carriage return on every line, also on the VMM's. Its end of the pipe does not
   // block: lines are dropped rather than a VM held up by a stopped terminal.
@@ -64,12 +66,7 @@ Result<Session> Session::start(RunSetup setup) {
     error_read.reset(ends[0]);
     error_write.reset(ends[1]);
   }
-  ASSIGN_OR_RETURN(VmProcess vm, VmProcess::start(setup.vmm_program, error_write.borrow()));
-  ASSIGN_OR_RETURN(const control::Encoded encoded, control::encode(setup.config));
-  // Should the VMM be gone already, its wait status says more than this error would.
-  if (const Status sent = vm.channel().send(encoded.bytes, encoded.fds, control::no_wait());
-      !sent && sent.error().error_number != control::kPeerClosed)
-    return sent.error();
+  ASSIGN_OR_RETURN(VmProcess vm, VmProcess::start(setup.vmm_program, setup.config, error_write.borrow()));
   setup.config.files = control::VmFiles();  // the VMM alone holds its ends now: end of file will be seen
 
   Session session(std::move(vm), std::move(signals), std::move(setup));
@@ -99,7 +96,8 @@ void Session::connect_console() {
 }
 
 int Session::run() {
-  if (config_.console == control::ConsoleKind::kPty) print_out(fmt::format("console: {}\n", config_.console_path));
+  if (config_.console == control::ConsoleKind::kPty)
+    print_out(fmt::format("console: {}\n", config_.console_path));
   static_cast<void>(std::fflush(stdout));
   while (!is_over()) poll_once();
   return finish();
@@ -155,8 +153,8 @@ void Session::poll_once() {
   }
 }
 
-// The VMM has ended. A process that it left behind could still hold a pipe open: what is in the pipes now is
-// taken, and nothing is waited for.
+// The VMM has ended. A process that it left behind could still hold a pipe open: what is in the pipes now
+// is taken, and nothing is waited for.
 void Session::drain_after_end() {
   for (Flow* flow : {&from_guest_, &errors_}) {
     if (!flow->wants_read()) continue;

@@ -1,6 +1,6 @@
-// Session: one running VM as `bulkhead run` sees it. A single loop carries the console, listens to the VMM and
-// to signals, and ends once the VMM is gone and its last byte of output is written.
-// Threading: one thread; the termination and stop signals stay blocked from start() on.
+// Session: one running VM as `bulkhead run` sees it. A single loop carries the console, listens to the VMM
+// and to signals, and ends once the VMM is gone and its last byte of output is written. Threading: one
+// thread; the termination and stop signals stay blocked from start() on.
 #pragma once
 
 #include <chrono>
@@ -48,8 +48,8 @@ class Session {
   UniqueFd signals_;
   control::VmConfig config_;  // without its files
   ConsoleEnds console_;
-  UniqueFd error_pipe_;       // the VMM's standard error, while the terminal is raw
-  UniqueFd own_output_;       // the terminal behind standard output, opened anew to be non-blocking
+  UniqueFd error_pipe_;  // the VMM's standard error, while the terminal is raw
+  UniqueFd own_output_;  // the terminal behind standard output, opened anew to be non-blocking
   std::optional<RawTerminal> terminal_;
   Flow to_guest_;
   Flow from_guest_;

@@ -1,15 +1,16 @@
 #include "tools/bulkhead/terminal.h"
 
-#include <csignal>
 #include <unistd.h>
 
+#include <csignal>
 #include <utility>
 
 namespace bulkhead::cli {
 
 Result<RawTerminal> RawTerminal::create(BorrowedFd terminal) {
   termios settings{};
-  if (::tcgetattr(terminal.get(), &settings) != 0) return make_errno_error("cannot read the terminal's settings");
+  if (::tcgetattr(terminal.get(), &settings) != 0)
+    return make_errno_error("cannot read the terminal's settings");
   return RawTerminal(terminal, settings);
 }
 

@@ -20,9 +20,9 @@ vm_start() {
 vm_running() { kill -0 "${vm_pid[$1]}" 2>/dev/null; }
 
 # vm_await NAME TEXT [COUNT [SECONDS]]: waits until TEXT has come out of the console COUNT times (once); fails when the
-# VM ends before, or after SECONDS (90).
+# VM ends before, or after SECONDS (180).
 vm_await() {
-  local name=$1 text=$2 count=${3:-1} end=$((SECONDS + ${4:-90}))
+  local name=$1 text=$2 count=${3:-1} end=$((SECONDS + ${4:-180}))
   while [ "$(grep -cF -- "$text" "$vm_dir/$name.console")" -lt "$count" ]; do
     vm_running "$name" || {
       # It may have said so just before it ended.
@@ -48,10 +48,10 @@ vm_answer() {
 # vm_type NAME TEXT: types a line.
 vm_type() { printf '%s\n' "$2" >&"${vm_input[$1]}"; }
 
-# vm_wait NAME [SECONDS]: waits for the VM to end (60) and sets vm_status to the exit status of `bulkhead run`,
+# vm_wait NAME [SECONDS]: waits for the VM to end (120) and sets vm_status to the exit status of `bulkhead run`,
 # or to `none` if it had to be killed.
 vm_wait() {
-  local name=$1 input=${vm_input[$1]} end=$((SECONDS + ${2:-60}))
+  local name=$1 input=${vm_input[$1]} end=$((SECONDS + ${2:-120}))
   vm_status=0
   while vm_running "$name" && [ "$SECONDS" -lt "$end" ]; do
     sleep 0.1

@@ -28,8 +28,10 @@ constexpr auto kLastAnswers = 200 * kj::MILLISECONDS;
 constexpr std::uint64_t kFlowWords = 32 * 1024;  // of calls in flight, per connection
 
 void write_outcome(schema::Outcome::Builder out, const Status& status) {
-  if (status) out.setDone();
-  else out.setFailed(codec::text(status.error().message));
+  if (status)
+    out.setDone();
+  else
+    out.setFailed(codec::text(status.error().message));
 }
 
 // KJ's interfaces have no virtual destructors; nothing here is destroyed through one.
@@ -44,16 +46,20 @@ class ManagementImpl final : public schema::Management::Server {
   kj::Promise<void> status(StatusContext context) override {
     const auto status = vm_.status();
     auto answer = context.getResults().initAnswer();
-    if (status) codec::write_status(answer.initStatus(), *status);
-    else answer.setFailed(codec::text(status.error().message));
+    if (status)
+      codec::write_status(answer.initStatus(), *status);
+    else
+      answer.setFailed(codec::text(status.error().message));
     return kj::READY_NOW;
   }
 
   kj::Promise<void> devices(DevicesContext context) override {
     const auto devices = vm_.devices();
     auto answer = context.getResults().initAnswer();
-    if (devices) codec::write_devices(answer.initDevices(static_cast<unsigned>(devices->size())), *devices);
-    else answer.setFailed(codec::text(devices.error().message));
+    if (devices)
+      codec::write_devices(answer.initDevices(static_cast<unsigned>(devices->size())), *devices);
+    else
+      answer.setFailed(codec::text(devices.error().message));
     return kj::READY_NOW;
   }
 
@@ -65,8 +71,10 @@ class ManagementImpl final : public schema::Management::Server {
       return kj::READY_NOW;
     }
     const auto found = vm_.inspect(instance);
-    if (found) codec::write_inspected(answer.initInstances(static_cast<unsigned>(found->size())), *found);
-    else answer.setFailed(codec::text(found.error().message));
+    if (found)
+      codec::write_inspected(answer.initInstances(static_cast<unsigned>(found->size())), *found);
+    else
+      answer.setFailed(codec::text(found.error().message));
     return kj::READY_NOW;
   }
 
@@ -106,7 +114,8 @@ struct Client {
     system.setFlowLimit(kFlowWords);
   }
 
-  // To the RPC system this is the largest message that it may send; what the stream reads has limits of its own.
+  // To the RPC system this is the largest message that it may send; what the stream reads has limits of its
+  // own.
   static capnp::ReaderOptions options() {
     return codec::reader_options(rpc::StreamLimits().unread_bytes / sizeof(capnp::word));
   }
@@ -164,7 +173,8 @@ class Service final : private kj::TaskSet::ErrorHandler {
         admit(UniqueFd(fd));
       } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         // Out of descriptors: the listener stays readable, so wait before asking again.
-        if (limiter_.allow()) log(LogLevel::kWarning, "management: {}", make_errno_error("cannot accept a client").message);
+        if (limiter_.allow())
+          log(LogLevel::kWarning, "management: {}", make_errno_error("cannot accept a client").message);
         return port_.timer().afterDelay(100 * kj::MILLISECONDS).then([this] { return accept_clients(); });
       }
       return accept_clients();
@@ -173,12 +183,16 @@ class Service final : private kj::TaskSet::ErrorHandler {
 
   void admit(UniqueFd socket) {
     uid_t uid = 0;
-    if (!may_manage(socket.borrow(), uid)) return refuse(fmt::format("user {} may not manage this VM", uid));
-    if (clients_.size() >= kMaxClients) return refuse(fmt::format("{} clients are connected already", clients_.size()));
+    if (!may_manage(socket.borrow(), uid))
+      return refuse(fmt::format("user {} may not manage this VM", uid));
+    if (clients_.size() >= kMaxClients)
+      return refuse(fmt::format("{} clients are connected already", clients_.size()));
     const unsigned number = ++last_number_;
-    auto client = kj::heap<Client>(port_, std::move(socket), management_, [this, number](const std::string& why) {
-      if (limiter_.allow()) log(LogLevel::kWarning, "management: client {} loses its connection: {}", number, why);
-    });
+    auto client =
+        kj::heap<Client>(port_, std::move(socket), management_, [this, number](const std::string& why) {
+          if (limiter_.allow())
+            log(LogLevel::kWarning, "management: client {} loses its connection: {}", number, why);
+        });
     auto gone = client->network.onDisconnect();
     clients_.emplace(number, kj::mv(client));
     // Run from the task set, not from inside the client's own promises.
@@ -232,17 +246,18 @@ Result<std::unique_ptr<ManagementServer>> ManagementServer::start(UniqueFd liste
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    impl->thread = std::thread([listener = std::move(listener), stop, &vm, on_thread = std::move(on_thread)]() mutable {
-      try {
-        if (on_thread) on_thread();
-        KjLog kj_log;
-        Service(std::move(listener), stop, vm).run();
-      } catch (const kj::Exception& exception) {
-        log(LogLevel::kError, "management stopped: {}", exception.getDescription().cStr());
-      } catch (const std::exception& exception) {
-        log(LogLevel::kError, "management stopped: {}", exception.what());
-      }
-    });
+    impl->thread = std::thread(
+        [listener = std::move(listener), stop, &vm, on_thread = std::move(on_thread)]() mutable {
+          try {
+            if (on_thread) on_thread();
+            KjLog kj_log;
+            Service(std::move(listener), stop, vm).run();
+          } catch (const kj::Exception& exception) {
+            log(LogLevel::kError, "management stopped: {}", exception.getDescription().cStr());
+          } catch (const std::exception& exception) {
+            log(LogLevel::kError, "management stopped: {}", exception.what());
+          }
+        });
   } catch (const std::system_error& error) {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return make_errno_error("cannot start the management thread", error.code().value());

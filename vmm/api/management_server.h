@@ -22,8 +22,8 @@ inline constexpr unsigned kMaxClients = 16;
 class ManagementServer {
  public:
   // `listener`: from ClaimedName::listen(). `vm` must outlive the server. `on_thread` runs first on the
-  // server's thread (its seccomp filter, its name). The thread has every signal blocked. It uses poll, accept4,
-  // getsockopt, recvfrom, sendto, shutdown, close, futex, and what malloc and the log need.
+  // server's thread (its seccomp filter, its name). The thread has every signal blocked. It uses poll,
+  // accept4, getsockopt, recvfrom, sendto, shutdown, close, futex, and what malloc and the log need.
   static Result<std::unique_ptr<ManagementServer>> start(UniqueFd listener, VmControl& vm,
                                                          std::function<void()> on_thread = {});
   ManagementServer(const ManagementServer&) = delete;

@@ -54,11 +54,10 @@ Status AddressSpace::publish(std::vector<Claim> claims) {
   for (std::vector<Entry>& entries : table->spaces) {
     std::sort(entries.begin(), entries.end(),
               [](const Entry& a, const Entry& b) { return a.first < b.first; });
-    for (std::size_t i = 1; i < entries.size(); ++i) {
-      if (entries[i].first > entries[i - 1].last) continue;
-      problems += fmt::format("{} ({:#x}-{:#x}) overlaps {} ({:#x}-{:#x}); ", entries[i].claim.owner,
-                              entries[i].first, entries[i].last, entries[i - 1].claim.owner,
-                              entries[i - 1].first, entries[i - 1].last);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      for (std::size_t j = i + 1; j < entries.size() && entries[j].first <= entries[i].last; ++j)
+        problems += fmt::format("{} ({:#x}-{:#x}) overlaps {} ({:#x}-{:#x}); ", entries[j].claim.owner, entries[j].first,
+                                entries[j].last, entries[i].claim.owner, entries[i].first, entries[i].last);
     }
   }
   if (!problems.empty()) return make_error(problems.substr(0, problems.size() - 2));
@@ -85,8 +84,15 @@ const AddressSpace::Entry* AddressSpace::find(const Table& table, Space space, s
   return address <= entry.last ? &entry : nullptr;
 }
 
-void AddressSpace::count_unclaimed(Space space, std::uint64_t address, bool is_write) {
-  unclaimed_.fetch_add(1, std::memory_order_relaxed);
+bool AddressSpace::unclaimed_run(const Table& table, Space space, std::uint64_t address, std::uint64_t size) {
+  const std::vector<Entry>& entries = table.spaces[static_cast<std::size_t>(space)];
+  const auto at_or_after = std::lower_bound(entries.begin(), entries.end(), address,
+                                            [](const Entry& entry, std::uint64_t a) { return entry.last < a; });
+  return at_or_after == entries.end() || (at_or_after->first > address && at_or_after->first - address >= size);
+}
+
+void AddressSpace::count_unclaimed(Space space, std::uint64_t address, std::uint32_t accesses, bool is_write) {
+  unclaimed_.fetch_add(accesses, std::memory_order_relaxed);
   if (log_enabled(LogLevel::kDebug) && unclaimed_limiter.allow())
     log(LogLevel::kDebug, "nobody answers a {} at {} {:#x}", is_write ? "write" : "read",
         space == Space::kPort ? "port" : "address", address);
@@ -101,6 +107,10 @@ void AddressSpace::read(std::uint32_t vcpu, Space space, std::uint64_t address, 
     claim.channel->read(vcpu, {claim.instance, claim.region, size, count, address - entry->first, false},
                         out);
     return;
+  }
+  if (entry == nullptr && unclaimed_run(*pin, space, address, size)) {
+    std::fill(out.begin(), out.end(), std::byte{0xff});
+    return count_unclaimed(space, address, count, false);
   }
   for (std::uint32_t i = 0; i < count; ++i)
     read_one(*pin, vcpu, space, address, out.subspan(std::size_t{i} * size, size));
@@ -117,14 +127,14 @@ void AddressSpace::read_one(const Table& table, std::uint32_t vcpu, Space space,
                         out);
     return;
   }
-  if (out.size() > 1) {
+  if (out.size() > 1 && out.size() - 1 <= UINT64_MAX - address) {
     const std::size_t half = std::bit_floor(out.size() - 1);
     read_one(table, vcpu, space, address, out.first(half));
     read_one(table, vcpu, space, address + half, out.subspan(half));
     return;
   }
-  out[0] = std::byte{0xff};
-  count_unclaimed(space, address, false);
+  std::fill(out.begin(), out.end(), std::byte{0xff});
+  count_unclaimed(space, address, 1, false);
 }
 
 void AddressSpace::write(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size,
@@ -137,6 +147,7 @@ void AddressSpace::write(std::uint32_t vcpu, Space space, std::uint64_t address,
         vcpu, {claim.instance, claim.region, size, count, address - entry->first, claim.posted}, in);
     return;
   }
+  if (entry == nullptr && unclaimed_run(*pin, space, address, size)) return count_unclaimed(space, address, count, true);
   for (std::uint32_t i = 0; i < count; ++i)
     write_one(*pin, vcpu, space, address, in.subspan(std::size_t{i} * size, size));
 }
@@ -152,13 +163,13 @@ void AddressSpace::write_one(const Table& table, std::uint32_t vcpu, Space space
                          in);
     return;
   }
-  if (in.size() > 1) {
+  if (in.size() > 1 && in.size() - 1 <= UINT64_MAX - address) {
     const std::size_t half = std::bit_floor(in.size() - 1);
     write_one(table, vcpu, space, address, in.first(half));
     write_one(table, vcpu, space, address + half, in.subspan(half));
     return;
   }
-  count_unclaimed(space, address, true);
+  count_unclaimed(space, address, 1, true);
 }
 
 std::vector<Claim> AddressSpace::claims() const {

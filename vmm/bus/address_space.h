@@ -47,7 +47,8 @@ class AddressSpace {
   Status publish(std::vector<Claim> claims);
 
   // An access of `count` elements of `size` bytes each at the same address. What nobody claims reads all
-  // ones and is counted; an access that crosses a claim's end is split as the bus does.
+  // ones and is counted, once an element; an access that crosses a claim's end is split as the bus does, and counted
+  // for each piece that nobody claims. One that passes the end of the address space reaches nobody.
   void read(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size, std::uint32_t count,
             std::span<std::byte> out);
   void write(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size, std::uint32_t count,
@@ -73,7 +74,9 @@ class AddressSpace {
                 std::span<std::byte> out);
   void write_one(const Table& table, std::uint32_t vcpu, Space space, std::uint64_t address,
                  std::span<const std::byte> in);
-  void count_unclaimed(Space space, std::uint64_t address, bool is_write);
+  // Whether nobody claims any byte of [address, address + size).
+  [[nodiscard]] static bool unclaimed_run(const Table& table, Space space, std::uint64_t address, std::uint64_t size);
+  void count_unclaimed(Space space, std::uint64_t address, std::uint32_t accesses, bool is_write);
   void free_retired();
 
   std::atomic<const Table*> current_;

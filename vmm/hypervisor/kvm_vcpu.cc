@@ -57,6 +57,11 @@ KvmVcpu::KvmVcpu(const KvmVm& vm, std::uint32_t apic_id, UniqueFd fd, kvm_run* r
 KvmVcpu::~KvmVcpu() { ::munmap(run_, run_size_); }
 
 Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(const KvmVm& vm, std::uint32_t apic_id) {
+  if (apic_id >= vm.system().optional().max_vcpu_id) {
+    return make_error(
+        fmt::format("this host's KVM has APIC IDs below {}, and a vCPU needs {}: choose another topology",
+                    vm.system().optional().max_vcpu_id, apic_id));
+  }
   const std::size_t size = vm.system().vcpu_mapping_size();
   UniqueFd fd(::ioctl(vm.fd().get(), KVM_CREATE_VCPU, static_cast<unsigned long>(apic_id)));
   if (!fd.valid())

@@ -45,28 +45,44 @@ RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memo
   return role;
 }
 
-// --device TYPE[,slot=N]: a PCI function in a process of its own.
-Result<std::uint8_t> choose_slot(const control::DeviceRequest& request, std::vector<bool>& used) {
+// --device TYPE[,slot=N]: a PCI function in a process of its own. nullopt: any slot will do.
+Result<std::optional<std::uint8_t>> wanted_slot(const control::DeviceRequest& request) {
+  std::optional<std::uint8_t> wanted;
   for (const control::Property& property : request.properties) {
     if (property.key != "slot")
       return make_error(
           fmt::format("device {} has no property \"{}\"; it takes slot=N", request.type, property.key));
+    if (wanted) return make_error(fmt::format("device {} is given two slots", request.type));
     unsigned slot = 0;
     const char* end = property.value.data() + property.value.size();
     const auto parsed = std::from_chars(property.value.data(), end, slot);
     if (parsed.ec != std::errc{} || parsed.ptr != end || slot < kFirstFreeSlot || slot >= kSlots)
       return make_error(fmt::format("slot={} is not a PCI slot; slots are {} to {}", property.value,
                                     kFirstFreeSlot, kSlots - 1));
-    if (used[slot]) return make_error(fmt::format("two devices want PCI slot {}", slot));
-    used[slot] = true;
-    return static_cast<std::uint8_t>(slot);
+    wanted = static_cast<std::uint8_t>(slot);
   }
-  for (std::uint8_t slot = kFirstFreeSlot; slot < kSlots; ++slot) {
-    if (used[slot]) continue;
-    used[slot] = true;
-    return slot;
+  return wanted;
+}
+
+// One slot for each request, in order: those that were asked for by number first, then the lowest free ones.
+Result<std::vector<std::uint8_t>> choose_slots(const std::vector<control::DeviceRequest>& requests) {
+  std::vector<bool> used(kSlots, false);
+  std::vector<std::uint8_t> slots(requests.size(), 0);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    ASSIGN_OR_RETURN(const std::optional<std::uint8_t> slot, wanted_slot(requests[i]));
+    if (!slot) continue;
+    if (used[*slot]) return make_error(fmt::format("two devices want PCI slot {}", *slot));
+    used[*slot] = true;
+    slots[i] = *slot;
   }
-  return make_error("there are more PCI devices than slots");
+  for (std::uint8_t& slot : slots) {
+    if (slot != 0) continue;
+    const auto free = std::find(used.begin() + kFirstFreeSlot, used.end(), false);
+    if (free == used.end()) return make_error("there are more PCI devices than slots");
+    *free = true;
+    slot = static_cast<std::uint8_t>(free - used.begin());
+  }
+  return slots;
 }
 
 std::string known_types() {
@@ -142,11 +158,10 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   ASSIGN_OR_RETURN(plan.memory, plan_memory(config.memory_bytes, physical_address_bits));
 
   bool debug_exit = false;
-  std::vector<bool> used(kSlots, false);
-  std::vector<RolePlan> extra;
-  PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
+  std::vector<control::DeviceRequest> functions;
   for (const control::DeviceRequest& request : config.devices) {
     if (request.type == "debug_exit") {
+      if (!request.properties.empty()) return make_error("device debug_exit has no properties");
       debug_exit = true;
       continue;
     }
@@ -154,12 +169,17 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
     if (type == nullptr || type->pci == nullptr)
       return make_error(
           fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
-    ASSIGN_OR_RETURN(const std::uint8_t slot, choose_slot(request, used));
-    const auto devfn = static_cast<std::uint8_t>(slot << 3);
-    std::string name = fmt::format("{}{}", request.type, extra.size());
-    bus.functions.push_back({devfn, request.type});
+    functions.push_back(request);
+  }
+  ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));
+  std::vector<RolePlan> extra;
+  PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
+  for (std::size_t i = 0; i < functions.size(); ++i) {
+    const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
+    std::string name = fmt::format("{}{}", functions[i].type, i);
+    bus.functions.push_back({devfn, functions[i].type});
     RolePlan role{.name = name, .syscalls = {}, .instances = {}};
-    role.instances.push_back(make_pci_device(std::move(name), *type, devfn));
+    role.instances.push_back(make_pci_device(std::move(name), *find_device_type(functions[i].type), devfn));
     extra.push_back(std::move(role));
   }
   std::sort(bus.functions.begin(), bus.functions.end(),

@@ -115,15 +115,22 @@ void InterruptRouter::update_function(Function& function) {
     }
     routes.push_back({*vector.gsi, message});
   }
-  if (!routes.empty()) {
-    const Status status = vm_.set_msi_routes(routes);
-    note(status);
-    if (!status) return;
+  std::vector<std::uint32_t> refused;  // GSIs
+  if (!routes.empty() && !vm_.set_msi_routes(routes)) {
+    // One address that KVM does not take must not hold up the other vectors.
+    for (const MsiRoute& route : routes) {
+      const Status status = vm_.set_msi_routes(std::span(&route, 1));
+      note(status);
+      if (!status) refused.push_back(route.gsi);
+    }
   }
   const bool any_enabled = (function.control & (kControlMsiEnable | kControlMsixEnable)) != 0;
   for (std::uint32_t i = 0; i < function.vectors.size(); ++i) {
     Vector& vector = function.vectors[i];
-    deliver(vector, wanted(function, i));
+    std::optional<MsiRoute::Message> message = wanted(function, i);
+    // A message that goes nowhere: the vector stays pending.
+    if (vector.gsi && std::find(refused.begin(), refused.end(), *vector.gsi) != refused.end()) message.reset();
+    deliver(vector, message);
     // With MSI and MSI-X off there are no pending bits that could be read or delivered later.
     if (!any_enabled) drain_eventfd(vector.event);
   }

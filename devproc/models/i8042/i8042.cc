@@ -46,8 +46,12 @@ bool I8042::write(const Access& access, std::uint64_t value) {
   return true;
 }
 
+// The place in the input stream is the host's affair: half an event stays half an event.
 void I8042::reset() {
-  state_.mut() = State{};
+  State fresh;
+  fresh.partial_count = state_->partial_count % sizeof(InputEvent);
+  std::copy(std::begin(state_->partial), std::end(state_->partial), fresh.partial);
+  state_.mut() = fresh;
   timers_.cancel(kTimerNextByte);
   update_irq();
 }

@@ -113,6 +113,11 @@ int check_settings() {
       (std::strcmp(environ[0], "TZ=/etc/localtime") != 0 || environ[1] != nullptr))
     return 11;
   if (::getuid() != 0 || ::getgid() != 0) return 12;
+  constexpr int kGetMdwe = 66;  // newer than Debian 12's headers; EINVAL where the kernel has none
+  const int mdwe = ::prctl(kGetMdwe, 0, 0, 0, 0);
+  if (mdwe >= 0 && mdwe != 1) return 14;
+  // All bits locked, all but KEEP_CAPS set (capabilities(7)).
+  if (::prctl(PR_GET_SECUREBITS) != 0xef) return 15;
   char name[17] = {};
   if (::prctl(PR_GET_NAME, name) != 0 || std::strcmp(name, "jail-probe") != 0) return 13;
   return 0;

@@ -1,5 +1,3 @@
-#include "ipc/control/channel.h"
-
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -9,6 +7,8 @@
 #include <cstring>
 #include <filesystem>
 #include <thread>
+
+#include "ipc/control/channel.h"
 
 namespace bulkhead::control {
 namespace {

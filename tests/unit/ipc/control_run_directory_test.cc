@@ -1,5 +1,3 @@
-#include "ipc/control/run_directory.h"
-
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -12,6 +10,8 @@
 #include <csignal>
 #include <filesystem>
 #include <thread>
+
+#include "ipc/control/run_directory.h"
 
 namespace bulkhead::control {
 namespace {
@@ -130,7 +130,8 @@ TEST_F(RunDirectoryTest, derived_name_steps_aside) {
 
 TEST_F(RunDirectoryTest, bad_names_are_refused) {
   RunDirectory directory = open();
-  for (const char* name : {"", "a/b", "..", ".hidden", "a b", "x\n"}) EXPECT_FALSE(directory.claim(name)) << name;
+  for (const char* name : {"", "a/b", "..", ".hidden", "a b", "x\n"})
+    EXPECT_FALSE(directory.claim(name)) << name;
   EXPECT_FALSE(directory.claim(std::string(64, 'a')));
   EXPECT_TRUE(directory.claim(std::string(63, 'a')).value().listen());
 }

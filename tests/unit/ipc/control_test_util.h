@@ -38,14 +38,18 @@ inline TakeRole sample_take_role() {
   role.instances.push_back(
       {.name = "bus",
        .type = "pci-bus",
-       .config = PciBusConfig{.pm_base = 0x600, .ram_below_4g = 7, .functions = {{.devfn = 8, .type = "piix3"}}},
+       .config =
+           PciBusConfig{.pm_base = 0x600, .ram_below_4g = 7, .functions = {{.devfn = 8, .type = "piix3"}}},
        .regions = {2, 3},
        .lines = {},
        .streams = {},
        .vectors = {0, 4},
        .backings = {}});
-  role.fds = {{FdPurpose::kRequestRegion, 0}, {FdPurpose::kReplyRegion, 0}, {FdPurpose::kLineAssert, 0},
-              {FdPurpose::kLineAssert, 1},    {FdPurpose::kGuestRam, 0}};
+  role.fds = {{FdPurpose::kRequestRegion, 0},
+              {FdPurpose::kReplyRegion, 0},
+              {FdPurpose::kLineAssert, 0},
+              {FdPurpose::kLineAssert, 1},
+              {FdPurpose::kGuestRam, 0}};
   role.guest_ram = {{.guest_base = 0, .length = 0xa0000, .fd_index = 4, .offset = 0},
                     {.guest_base = 0x100000, .length = 0x100000, .fd_index = 4, .offset = 0x100000}};
   return role;
@@ -56,7 +60,8 @@ inline std::vector<FromDevice> sample_replies() {
           Failed{.sentence = "the state region is too small"},
           Quiesced{.last_ticket = 10, .commit_number = 22},
           Statistics{.requests_served = 1, .commits = 2, .sleeps = 3},
-          InspectReply{.instances = {{.name = "com1", .fields = {{"lsr", 0x60}, {"ier", 1}}}, {.name = "rtc", .fields = {}}}}};
+          InspectReply{.instances = {{.name = "com1", .fields = {{"lsr", 0x60}, {"ier", 1}}},
+                                     {.name = "rtc", .fields = {}}}}};
 }
 
 // `bytes` with up to eight random changes: bits, bytes, words, or a cut at a word's end.
@@ -70,7 +75,8 @@ inline std::vector<std::byte> mutate(std::span<const std::byte> bytes, std::mt19
       case 1: out[at] = static_cast<std::byte>(random()); break;
       case 2: out[at] = std::byte{0xff}; break;
       case 3:
-        for (std::size_t i = at & ~std::size_t{7}; i < (at | 7) && i < out.size(); ++i) out[i] = static_cast<std::byte>(random());
+        for (std::size_t i = at & ~std::size_t{7}; i < (at | 7) && i < out.size(); ++i)
+          out[i] = static_cast<std::byte>(random());
         break;
       default:
         if (pick(8) == 0) out.resize(at & ~std::size_t{7});

@@ -25,7 +25,7 @@ class FakeControl : public VmControl {
   [[nodiscard]] std::vector<std::string> calls() const;
 
   std::string name = "fake";
-  std::string failure;            // not empty: every call fails with this sentence
+  std::string failure;  // not empty: every call fails with this sentence
   std::size_t device_count = 2;
   std::string permissions = "syscalls: read write\nno guest memory";
   std::function<void()> on_kill;

@@ -141,11 +141,14 @@ void facts(const VmConfig& config) {
   struct sigaction action {};
   ::sigaction(SIGPIPE, nullptr, &action);
   out += fmt::format("sigpipe ignored {}\n", action.sa_handler == SIG_IGN);
-  out += fmt::format("memory {} cpus {} on_reset {}\n", config.memory_bytes, config.cpus, static_cast<int>(config.on_reset));
-  out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores, config.topology.threads);
+  out += fmt::format("memory {} cpus {} on_reset {}\n", config.memory_bytes, config.cpus,
+                     static_cast<int>(config.on_reset));
+  out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores,
+                     config.topology.threads);
   for (const auto& device : config.devices) {
     out += fmt::format("device {}", device.type);
-    for (const auto& property : device.properties) out += fmt::format(" [{}]=[{}]", property.key, property.value);
+    for (const auto& property : device.properties)
+      out += fmt::format(" [{}]=[{}]", property.key, property.value);
     out += "\n";
   }
   out += fmt::format("name {} derived {}\n", config.name, config.name_is_derived);
@@ -173,7 +176,8 @@ void act(const VmConfig& config) {
   if (is("serve")) return serve(config);
   report(Started{.name = config.name, .device_processes = 2});
   if (is("exit=")) finish(static_cast<std::uint8_t>(number_after(what, "exit=")));
-  if (is("report=")) finish(static_cast<std::uint8_t>(number_after(what, "report=")), "the guest crashed: triple fault");
+  if (is("report="))
+    finish(static_cast<std::uint8_t>(number_after(what, "report=")), "the guest crashed: triple fault");
   if (is("crash")) ::raise(SIGKILL);
   if (is("echo")) echo(config);
   if (is("flood=")) flood(config, number_after(what, "flood="));

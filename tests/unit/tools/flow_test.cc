@@ -86,7 +86,13 @@ TEST(EscapeFilter, passes_ordinary_bytes) {
 
 TEST(EscapeFilter, knows_its_sequences) {
   EscapeFilter filter;
-  EXPECT_EQ(filter.filter("ab\x01" "a" "c").bytes, "ab\x01" "c");
+  EXPECT_EQ(filter
+                .filter("ab\x01"
+                        "a"
+                        "c")
+                .bytes,
+            "ab\x01"
+            "c");
   EXPECT_EQ(filter.filter("\x01h").command, EscapeFilter::Command::kHelp);
   const auto end = filter.filter("ab\x01xyz");
   EXPECT_EQ(end.command, EscapeFilter::Command::kEnd);

@@ -15,7 +15,8 @@ TEST(ParseSize, takes_whole_numbers_with_a_suffix) {
 }
 
 TEST(ParseSize, refuses_nonsense) {
-  for (const char* text : {"", "M", "12X", "-1", "+1", "1.5G", " 1", "1 ", "0x10", "1MM", "1MB", "18446744073709551616", "99999999999T"})
+  for (const char* text : {"", "M", "12X", "-1", "+1", "1.5G", " 1", "1 ", "0x10", "1MM", "1MB",
+                           "18446744073709551616", "99999999999T"})
     EXPECT_FALSE(parse_size(text)) << text;
 }
 
@@ -24,11 +25,13 @@ TEST(ParseDevice, takes_a_type_and_properties) {
   EXPECT_EQ(plain.type, "pci-test");
   EXPECT_TRUE(plain.properties.empty());
   const auto device = parse_device("pci-test,vectors=8,note=a=b,empty=").value();
-  EXPECT_EQ(device.properties, (std::vector<control::Property>{{"vectors", "8"}, {"note", "a=b"}, {"empty", ""}}));
+  EXPECT_EQ(device.properties,
+            (std::vector<control::Property>{{"vectors", "8"}, {"note", "a=b"}, {"empty", ""}}));
 }
 
 TEST(ParseDevice, refuses_what_is_no_device) {
-  for (const char* text : {"", ",a=b", "x,", "x,a", "x,=1", "x,,a=b", "x y", "x,a b=c"}) EXPECT_FALSE(parse_device(text)) << text;
+  for (const char* text : {"", ",a=b", "x,", "x,a", "x,=1", "x,,a=b", "x y", "x,a b=c"})
+    EXPECT_FALSE(parse_device(text)) << text;
 }
 
 TEST(ParseTopology, takes_three_numbers) {

@@ -1,6 +1,7 @@
 #include "tests/unit/tools/program.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <pty.h>
 #include <sys/ioctl.h>
@@ -14,8 +15,6 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
-
-#include <gtest/gtest.h>
 
 namespace bulkhead::cli::test {
 namespace {
@@ -45,7 +44,8 @@ std::array<UniqueFd, 2> make_pipe() {
 std::string read_all(int fd) {
   std::string out;
   char buffer[65536];
-  for (ssize_t got = 0; (got = ::read(fd, buffer, sizeof buffer)) > 0;) out.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got = 0; (got = ::read(fd, buffer, sizeof buffer)) > 0;)
+    out.append(buffer, static_cast<std::size_t>(got));
   return out;
 }
 
@@ -92,7 +92,8 @@ std::string Scratch::write(const std::string& name, const std::string& content) 
 }
 
 std::vector<std::string> Scratch::run(const std::string& what, const std::vector<std::string>& more) const {
-  std::vector<std::string> arguments = {"run",      "--kernel", path("kernel"), "--vmm",  FAKE_VMM, "--device-program",
+  std::vector<std::string> arguments = {"run",       "--kernel",  path("kernel"),
+                                        "--vmm",     FAKE_VMM,    "--device-program",
                                         "/dev/null", "--cmdline", what};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;

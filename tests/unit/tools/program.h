@@ -30,7 +30,8 @@ class Scratch {
   [[nodiscard]] std::string path(const std::string& name) const { return path_ + "/" + name; }
   std::string write(const std::string& name, const std::string& content) const;
   // `run` with the fake VMM, which does `what`.
-  [[nodiscard]] std::vector<std::string> run(const std::string& what, const std::vector<std::string>& more = {}) const;
+  [[nodiscard]] std::vector<std::string> run(const std::string& what,
+                                             const std::vector<std::string>& more = {}) const;
 
  private:
   std::string path_;
@@ -61,7 +62,10 @@ class Running {
   [[nodiscard]] std::string errors() const;
   void close_input() { input_.reset(); }
   [[nodiscard]] BorrowedFd output() const { return output_.borrow(); }
-  void hang_up() { input_.reset(); output_.reset(); }
+  void hang_up() {
+    input_.reset();
+    output_.reset();
+  }
 
  private:
   Running() = default;

@@ -23,7 +23,9 @@ using test::run_program;
 using test::Running;
 using test::Scratch;
 
-bool has_line(const std::string& text, const std::string& line) { return ("\n" + text).find("\n" + line + "\n") != std::string::npos; }
+bool has_line(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
+}
 
 void expect_refused(const Finished& finished, int status, const std::string& sentence) {
   EXPECT_EQ(finished.status, status) << finished.err;
@@ -93,7 +95,8 @@ TEST(RunProgram, slow_reader_holds_the_guest_back_and_loses_nothing) {
 TEST(RunProgram, console_input_reaches_the_guest_exactly) {
   const Scratch scratch;
   std::string input;
-  for (int i = 0; i < 200000; ++i) input += static_cast<char>(i * 7);  // every byte value, Ctrl-A among them
+  for (int i = 0; i < 200000; ++i)
+    input += static_cast<char>(i * 7);  // every byte value, Ctrl-A among them
   input += "quit\n";
   const Finished finished = run_program(scratch.run("echo"), input);
   EXPECT_EQ(finished.status, 0) << finished.err;
@@ -182,7 +185,9 @@ TEST(RunProgram, vm_ends_when_this_program_is_killed) {
   program.type("up");
   ASSERT_TRUE(program.expect("up"));
   std::string children;
-  std::ifstream("/proc/" + std::to_string(program.pid()) + "/task/" + std::to_string(program.pid()) + "/children") >> children;
+  std::ifstream("/proc/" + std::to_string(program.pid()) + "/task/" + std::to_string(program.pid()) +
+                "/children") >>
+      children;
   const pid_t vmm = std::stoi(children);
   ASSERT_EQ(::kill(vmm, 0), 0);
   program.signal(SIGKILL);
@@ -200,9 +205,10 @@ TEST(RunProgram, vm_ends_when_this_program_is_killed) {
 TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   const Scratch scratch;
   scratch.write("initrd", "initrd");
-  const Finished finished = run_program(scratch.run(
-      "facts", {"--initrd", scratch.path("initrd"), "--log", scratch.path("log"), "--memory", "1G", "--cpus", "4",
-                "--topology", "1:2:2", "--on-reset", "exit", "--device", "pci-test,vectors=8", "--device", "x", "--name", "alpha"}));
+  const Finished finished = run_program(
+      scratch.run("facts", {"--initrd", scratch.path("initrd"), "--log", scratch.path("log"), "--memory",
+                            "1G", "--cpus", "4", "--topology", "1:2:2", "--on-reset", "exit", "--device",
+                            "pci-test,vectors=8", "--device", "x", "--name", "alpha"}));
   ASSERT_EQ(finished.status, 0) << finished.err;
   EXPECT_TRUE(has_line(finished.out, "fd 0 /dev/null")) << finished.out;
   EXPECT_TRUE(has_line(finished.out, "fd 1 /dev/null")) << finished.out;
@@ -216,7 +222,11 @@ TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   EXPECT_TRUE(has_line(finished.out, "name alpha derived false"));
   EXPECT_TRUE(has_line(finished.out, "initrd true log true"));
   // 0, 1, 2, the socket, kernel, initrd, two console pipes, log, device program, and the listing's own.
-  EXPECT_EQ(std::count(finished.out.begin(), finished.out.begin() + static_cast<std::ptrdiff_t>(finished.out.find("leader")), '\n'), 11) << finished.out;
+  EXPECT_EQ(
+      std::count(finished.out.begin(),
+                 finished.out.begin() + static_cast<std::ptrdiff_t>(finished.out.find("leader")), '\n'),
+      11)
+      << finished.out;
 }
 
 TEST(RunProgram, parents_descriptors_do_not_leak_into_the_vmm) {
@@ -238,7 +248,8 @@ TEST(RunProgram, name_is_derived_when_none_is_given) {
 TEST(RunProgram, console_file_is_created_and_truncated) {
   const Scratch scratch;
   scratch.write("console", std::string(100, 'z'));
-  const Finished finished = run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("console")}));
+  const Finished finished =
+      run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("console")}));
   EXPECT_EQ(finished.status, 0) << finished.err;
   EXPECT_EQ(finished.out, "");
   std::ifstream file(scratch.path("console"));
@@ -280,7 +291,8 @@ TEST(RunProgram, pty_is_announced_once_and_works_both_ways) {
 TEST(RunProgram, log_gets_a_first_line) {
   const Scratch scratch;
   scratch.write("log", "before\n");
-  EXPECT_EQ(run_program(scratch.run("exit=0", {"--log", scratch.path("log"), "--name", "alpha"})).status, 0);
+  EXPECT_EQ(run_program(scratch.run("exit=0", {"--log", scratch.path("log"), "--name", "alpha"})).status,
+            0);
   std::ifstream file(scratch.path("log"));
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   EXPECT_TRUE(text.starts_with("before\nbulkhead: info: ")) << text;
@@ -290,39 +302,50 @@ TEST(RunProgram, log_gets_a_first_line) {
 TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
   const Scratch scratch;
   const auto kernel = [&](const std::string& path) { return run_program({"run", "--kernel", path}); };
-  expect_refused(kernel(scratch.path("none")), 1, "--kernel " + scratch.path("none") + ": No such file or directory");
+  expect_refused(kernel(scratch.path("none")), 1,
+                 "--kernel " + scratch.path("none") + ": No such file or directory");
   expect_refused(kernel("/tmp"), 1, "--kernel /tmp: is a directory");
   expect_refused(kernel(scratch.write("empty", "")), 1, "--kernel " + scratch.path("empty") + ": is empty");
   expect_refused(kernel("/dev/null"), 1, "--kernel /dev/null: is not a regular file");
   ASSERT_EQ(::mkfifo(scratch.path("fifo").c_str(), 0600), 0);
-  expect_refused(kernel(scratch.path("fifo")), 1, "--kernel " + scratch.path("fifo") + ": is not a regular file");
-  expect_refused(run_program(scratch.run("x", {"--initrd", "/nowhere/x"})), 1, "--initrd /nowhere/x: No such file or directory");
-  expect_refused(run_program(scratch.run("x", {"--log", "/dev/full"})), 1, "--log /dev/full: cannot write: No space left on device");
-  expect_refused(run_program(scratch.run("x", {"--log", "/nowhere/log"})), 1, "--log /nowhere/log: No such file or directory");
-  expect_refused(run_program(scratch.run("x", {"--console", "file:/nowhere/c"})), 1, "--console file:/nowhere/c: No such file or directory");
-  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/nowhere/d"}), 1,
-                 "cannot open /nowhere/d: No such file or directory");
-  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/dev/null", "--vmm", "/nowhere/v"}), 1,
-                 "cannot start /nowhere/v: No such file or directory");
+  expect_refused(kernel(scratch.path("fifo")), 1,
+                 "--kernel " + scratch.path("fifo") + ": is not a regular file");
+  expect_refused(run_program(scratch.run("x", {"--initrd", "/nowhere/x"})), 1,
+                 "--initrd /nowhere/x: No such file or directory");
+  expect_refused(run_program(scratch.run("x", {"--log", "/dev/full"})), 1,
+                 "--log /dev/full: cannot write: No space left on device");
+  expect_refused(run_program(scratch.run("x", {"--log", "/nowhere/log"})), 1,
+                 "--log /nowhere/log: No such file or directory");
+  expect_refused(run_program(scratch.run("x", {"--console", "file:/nowhere/c"})), 1,
+                 "--console file:/nowhere/c: No such file or directory");
+  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/nowhere/d"}),
+                 1, "cannot open /nowhere/d: No such file or directory");
+  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/dev/null",
+                              "--vmm", "/nowhere/v"}),
+                 1, "cannot start /nowhere/v: No such file or directory");
 }
 
 TEST(RunProgram, unreadable_kernel_is_refused) {
   if (::geteuid() == 0) GTEST_SKIP() << "root reads everything";
   const Scratch scratch;
   ASSERT_EQ(::chmod(scratch.path("kernel").c_str(), 0), 0);
-  expect_refused(run_program(scratch.run("x")), 1, "--kernel " + scratch.path("kernel") + ": Permission denied");
+  expect_refused(run_program(scratch.run("x")), 1,
+                 "--kernel " + scratch.path("kernel") + ": Permission denied");
 }
 
 TEST(RunProgram, refusal_leaves_no_log_and_no_console_file) {
   const Scratch scratch;
-  run_program(scratch.run("x", {"--initrd", "/nowhere", "--log", scratch.path("log"), "--console", "file:" + scratch.path("c")}));
+  run_program(scratch.run("x", {"--initrd", "/nowhere", "--log", scratch.path("log"), "--console",
+                                "file:" + scratch.path("c")}));
   EXPECT_FALSE(fs::exists(scratch.path("log")));
   EXPECT_FALSE(fs::exists(scratch.path("c")));
 }
 
 TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   const Scratch scratch;
-  const auto with = [&](const std::vector<std::string>& more) { return run_program(scratch.run("x", more)); };
+  const auto with = [&](const std::vector<std::string>& more) {
+    return run_program(scratch.run("x", more));
+  };
   constexpr const char* kSize = "must be a whole number with K, M, G or T, such as 512M";
   expect_refused(with({"--memory", "lots"}), 2, std::string("--memory lots: ") + kSize);
   expect_refused(with({"--memory", "0"}), 2, "--memory 0: must be from 1M to 16T");
@@ -330,20 +353,31 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   expect_refused(with({"--memory", "16777217T"}), 2, "--memory 16777217T: is larger than any machine");
   expect_refused(with({"--memory", "1048577"}), 2, "--memory 1048577: must be a multiple of 4K");
   for (const char* cpus : {"0", "65", "-1", "two", "1.5", "4294967297"})
-    expect_refused(with({"--cpus", cpus}), 2, std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
-  expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2, "--topology 1:2:1: makes 2 CPUs, but --cpus says 4");
-  expect_refused(with({"--topology", "1:2"}), 2, "--topology 1:2: must be three whole numbers, SOCKETS:CORES:THREADS");
+    expect_refused(with({"--cpus", cpus}), 2,
+                   std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
+  expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2,
+                 "--topology 1:2:1: makes 2 CPUs, but --cpus says 4");
+  expect_refused(with({"--topology", "1:2"}), 2,
+                 "--topology 1:2: must be three whole numbers, SOCKETS:CORES:THREADS");
   expect_refused(with({"--console", "tty"}), 2, "--console tty: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--console", "file:"}), 2, "--console file:: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--on-reset", "stop"}), 2, "--on-reset stop: must be reboot or exit");
-  expect_refused(with({"--name", "a/b"}), 2,
-                 "--name a/b: must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+  expect_refused(
+      with({"--name", "a/b"}), 2,
+      "--name a/b: must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");
   expect_refused(run_program({"stop", "a/b"}), 2, "'a/b' is not the name of a VM");
-  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--cmdline", std::string(2048, 'x')}), 2,
-                 "--cmdline: has 2048 bytes, a kernel takes at most 2047");
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{}, {"run"}, {"fly"}, {"run", "--kernel", "x", "--fast"}, {"run", "--kernel"}, {"stop"}, {"ls", "x"}, {"stop", "a", "b"}}) {
+  expect_refused(
+      run_program({"run", "--kernel", scratch.path("kernel"), "--cmdline", std::string(2048, 'x')}), 2,
+      "--cmdline: has 2048 bytes, a kernel takes at most 2047");
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{},
+                                                    {"run"},
+                                                    {"fly"},
+                                                    {"run", "--kernel", "x", "--fast"},
+                                                    {"run", "--kernel"},
+                                                    {"stop"},
+                                                    {"ls", "x"},
+                                                    {"stop", "a", "b"}}) {
     const Finished finished = run_program(arguments);
     EXPECT_EQ(finished.status, 2);
     EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
@@ -354,7 +388,8 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
 TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
   const Finished help = run_program({"run", "--help"});
   EXPECT_EQ(help.status, 0);
-  for (const char* text : {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel", "--device"})
+  for (const char* text :
+       {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel", "--device"})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
   EXPECT_EQ(run_program({"--help"}).status, 0);
   const Finished version = run_program({"--version"});
@@ -365,8 +400,10 @@ TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
 TEST(RunProgram, second_vm_of_one_name_is_refused) {
   const Scratch scratch;
   Running first = Running::on_pipes(scratch.run("serve", {"--name", "alpha"}));
-  for (int i = 0; i < 5000 && !fs::exists(scratch.path("run/alpha.sock")); ++i) std::this_thread::sleep_for(1ms);
-  expect_refused(run_program(scratch.run("serve", {"--name", "alpha"})), 1, "a VM named alpha is already running");
+  for (int i = 0; i < 5000 && !fs::exists(scratch.path("run/alpha.sock")); ++i)
+    std::this_thread::sleep_for(1ms);
+  expect_refused(run_program(scratch.run("serve", {"--name", "alpha"})), 1,
+                 "a VM named alpha is already running");
   first.signal(SIGTERM);
   EXPECT_EQ(first.wait(), 0);
   EXPECT_FALSE(fs::exists(scratch.path("run/alpha.sock")));

@@ -30,8 +30,12 @@ TEST(RunOnTerminal, interrupt_and_suspend_characters_reach_the_guest) {
   const Scratch scratch;
   Running program = Running::on_terminal(scratch.run("echo"));
   ASSERT_TRUE(program.expect_raw(true));
-  program.type("\x03\x1a\x1c" "end");
-  EXPECT_TRUE(program.expect("\x03\x1a\x1c" "end"));
+  program.type(
+      "\x03\x1a\x1c"
+      "end");
+  EXPECT_TRUE(
+      program.expect("\x03\x1a\x1c"
+                     "end"));
   program.type("quit");
   EXPECT_EQ(program.wait(), 0);
 }
@@ -42,7 +46,9 @@ TEST(RunOnTerminal, escape_ends_the_vm) {
   ASSERT_TRUE(program.expect_raw(true));
   program.type("\x01h");
   EXPECT_TRUE(program.expect("Ctrl-A x ends the VM"));
-  program.type("\x01" "a.");
+  program.type(
+      "\x01"
+      "a.");
   EXPECT_TRUE(program.expect("\x01."));
   program.type("\x01x");
   EXPECT_EQ(program.wait(), 12);

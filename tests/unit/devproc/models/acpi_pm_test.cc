@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/fakes/fake_wires.h"
 #include "tests/fakes/register_access.h"
 
@@ -236,6 +238,21 @@ TEST_F(AcpiPmTest, the_end_of_time_does_not_overflow) {
   out16(kPm1Sts, kTmrSts);
   EXPECT_EQ(fakes.clock.deadline(0)->ns, std::numeric_limits<std::int64_t>::max());
   EXPECT_LE(timer(), 0xffffffU);
+}
+
+TEST_F(AcpiPmTest, reset_forgets_overflows_so_far) {
+  fakes.clock.advance(10s);
+  pm.reset();
+  EXPECT_EQ(in16(kPm1Sts), 0);
+}
+
+TEST_F(AcpiPmTest, restore_brings_every_field_into_range) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xff});
+  pm.restore();
+  EXPECT_EQ(state->pm1_sts, kPm1StsMask);
+  EXPECT_EQ(state->pm1_en, kPm1EnMask);
+  EXPECT_EQ(state->pm1_cnt, kPm1CntKept);
+  EXPECT_TRUE(fakes.effects.emitted.empty());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -495,6 +496,32 @@ TEST_F(CmosRtcTest, take_over_raises_the_pending_interrupt_and_arms_again) {
   fakes.clock.cancel(CmosRtc::kTimerUpdate);
   successor.restore();
   EXPECT_TRUE(fakes.clock.armed(CmosRtc::kTimerUpdate));
+}
+
+TEST_F(CmosRtcTest, restore_brings_every_field_into_range) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0x7f});
+  state.mut().powered = 1;
+  rtc.restore();
+  EXPECT_LT(state->phase_ns, 1'000'000'000U);
+  EXPECT_LT(state->base_tick, 10'000'000'000);
+  EXPECT_LT(state->flags_tick, 10'000'000'000);
+  EXPECT_EQ(state->periodic_next, 0) << "its divider does not run";
+  EXPECT_EQ(state->flags, kFlags);
+  EXPECT_EQ(state->nmi_masked, 1);
+}
+
+TEST_F(CmosRtcTest, restore_corrects_an_impossible_tick) {
+  for (const std::int64_t next : {INT64_MIN, std::int64_t{-1}, std::int64_t{0}, INT64_MAX}) {
+    state.mut().periodic_next = next;
+    rtc.restore();
+    EXPECT_EQ(state->periodic_next, fakes.clock.now().ns + 976'562) << next;
+  }
+}
+
+TEST_F(CmosRtcTest, restore_of_a_state_that_was_never_powered_starts_anew) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xff});
+  rtc.restore();
+  EXPECT_EQ(time(), "2023-11-17 12:00:00 6");
 }
 
 // --- calendar ---

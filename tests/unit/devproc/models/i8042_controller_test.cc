@@ -263,5 +263,37 @@ TEST_F(I8042ControllerTest, take_over_goes_on_with_the_next_byte) {
   EXPECT_EQ(state->output, 0x4d);
 }
 
+TEST_F(I8042ControllerTest, restore_brings_every_field_into_range) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xff});
+  device.restore();
+  EXPECT_EQ(state->ram[0], kCommandByteMask);
+  EXPECT_EQ(state->output_port, kOutputPowerOn);
+  EXPECT_LT(state->partial_count, sizeof(InputEvent));
+  EXPECT_EQ(state->keyboard.keys.count, 16);
+  EXPECT_EQ(state->keyboard.scan_set, 2);
+  EXPECT_EQ(state->mouse.out.count, 32);
+  EXPECT_EQ(state->mouse.id, kIdPlain);
+  EXPECT_LE(state->mouse.last_report_count, 4);
+  EXPECT_EQ(state->last_read_ns, 0);
+}
+
+TEST_F(I8042ControllerTest, a_last_read_in_the_future_is_now) {
+  state.mut().last_read_ns = std::numeric_limits<std::int64_t>::max();
+  device.restore();
+  EXPECT_EQ(state->last_read_ns, fakes.clock.now().ns);
+}
+
+TEST_F(I8042ControllerTest, reset_keeps_the_place_in_the_stream) {
+  const auto bytes =
+      std::bit_cast<std::array<std::uint8_t, 8>>(InputEvent{.type = 1, .flags = 1, .code = kKeyA});
+  input.feed(std::span(bytes).first(3));
+  device.on_stream(0);
+  device.reset();
+  input.feed(std::span(bytes).subspan(3));
+  device.on_stream(0);
+  key(kKeyA, false);
+  EXPECT_EQ(drain(), (Bytes{0x1e, 0x9e}));
+}
+
 }  // namespace
 }  // namespace bulkhead::devproc

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/fakes/fake_wires.h"
 #include "tests/fakes/register_access.h"
 
@@ -78,6 +80,13 @@ TEST_F(SystemPortsTest, debug_output_without_room_is_dropped_and_counted) {
     out(SystemPorts::kDebugConsole, static_cast<std::uint8_t>(c));
   EXPECT_EQ(debug.output, "a");
   EXPECT_EQ(state->debug_dropped, 2U);
+}
+
+TEST_F(SystemPortsTest, restore_brings_every_field_into_range) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xff});
+  ports.restore();
+  EXPECT_EQ(state->port92, kPort92Mask);
+  EXPECT_TRUE(fakes.effects.emitted.empty());
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 #include "tests/fakes/fake_wires.h"
@@ -485,6 +486,26 @@ TEST_F(Uart16550Test, restore_keeps_a_deferred_thre_interrupt) {
   successor.restore();
   settle();
   EXPECT_TRUE(line.level);
+}
+
+TEST_F(Uart16550Test, restore_brings_every_field_into_range) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xff});
+  uart.restore();
+  EXPECT_EQ(state->ier, kIerMask);
+  EXPECT_EQ(state->fcr, kFcrKept);
+  EXPECT_EQ(state->mcr, kMcrMask);
+  EXPECT_EQ(state->msr_delta, kMsrDelta);
+  EXPECT_EQ(state->overrun, 1);
+  EXPECT_EQ(state->rx.count, kFifoDepth);
+  EXPECT_LT(state->rx.head, kFifoDepth);
+  EXPECT_EQ(state->tx.count, kFifoDepth);
+}
+
+TEST_F(Uart16550Test, restore_leaves_one_byte_in_16450_mode) {
+  std::ranges::fill(fakes.state.bytes(0), std::byte{0xfe});
+  uart.restore();
+  EXPECT_EQ(state->rx.count, 1);
+  EXPECT_EQ(state->tx.count, 1);
 }
 
 }  // namespace

@@ -1,0 +1,320 @@
+// RoleRig: a role's real models in a real RoleHost, on regions in the test's own memory, with the test as the VMM.
+//
+// Single-threaded: the rig submits a request, lets the host serve it and reads the reply slot. VM time stands still
+// unless the test lets it go. take_over() puts a successor on a copy of the regions, as they are or as a kill left them.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "devproc/host/role_host.h"
+#include "ipc/ring/adaptive_wait.h"
+#include "ipc/roles/device_types.h"
+#include "tests/fakes/vector_memory.h"
+
+namespace bulkhead::devproc {
+
+inline constexpr std::size_t kRigStateSize = 96 * 1024;
+inline constexpr std::size_t kRigMemory = 64 * 1024;
+inline constexpr std::int64_t kRigTime = 1'000'000'000;  // VM time at which the rig starts, frozen
+
+// The devices of a role as DeviceProcess describes them.
+class RoleSetup {
+ public:
+  RoleSetup& add(const std::string& name, const std::string& type, DeviceConfig config) {
+    const DeviceTypeDecl& decl = *find_device_type(type);
+    control::DeviceInstance instance;
+    instance.name = name;
+    instance.type = type;
+    instance.config = std::move(config);
+    instance.regions = {regions_, static_cast<std::uint32_t>(decl.regions.size())};
+    instance.lines = {lines, static_cast<std::uint32_t>(decl.lines.size())};
+    instance.streams = {streams, decl.streams};
+    instance.vectors = {vectors, decl.messages};
+    regions_ += instance.regions.count;
+    lines += instance.lines.count;
+    streams += instance.streams.count;
+    vectors += instance.vectors.count;
+    role.instances.push_back(std::move(instance));
+    return *this;
+  }
+
+  control::TakeRole role{.role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}};
+  std::uint32_t lines = 0;
+  std::uint32_t streams = 0;
+  std::uint32_t vectors = 0;
+
+ private:
+  std::uint32_t regions_ = 0;
+};
+
+// Instances of platform_setup(), in order.
+enum PlatformInstance : std::uint16_t { kCom1, kCom2, kRtc, kI8042, kPm, kPorts, kDebugExit };
+
+inline RoleSetup platform_setup() {
+  RoleSetup setup;
+  setup.add("com1", "uart16550", Uart16550Config{})
+      .add("com2", "uart16550", Uart16550Config{})
+      .add("rtc", "cmos_rtc", CmosRtcConfig{.ram_below_4g = 64U << 20})
+      .add("i8042", "i8042", I8042Config{})
+      .add("pm", "acpi_pm", AcpiPmConfig{})
+      .add("ports", "system_ports", SystemPortsConfig{})
+      .add("debug-exit", "debug_exit", DebugExitConfig{});
+  return setup;
+}
+
+inline constexpr std::uint8_t kRigFunction = 3 << 3;
+
+inline RoleSetup pci_setup(int functions = 1) {
+  PciBusConfig bus{.ram_below_4g = 64U << 20, .functions = {}};
+  for (int i = 0; i < functions; ++i)
+    bus.functions.push_back({static_cast<std::uint8_t>(kRigFunction + 8 * i), "pci_test"});
+  RoleSetup setup;
+  setup.add("pci", "pci_bus", bus);
+  return setup;
+}
+
+inline RoleSetup pci_test_setup() {
+  RoleSetup setup;
+  setup.add("test0", "pci_test", PciTestConfig{});
+  return setup;
+}
+
+inline ipc::Request access_request(ipc::RequestKind kind, std::uint16_t instance, std::uint16_t region, std::uint64_t offset,
+                                   std::uint8_t size, std::uint64_t value = 0, std::uint8_t count = 1) {
+  ipc::Request request;
+  request.kind = kind;
+  request.instance = instance;
+  request.region = region;
+  request.offset = offset;
+  request.size = size;
+  request.count = count;
+  std::memcpy(request.payload, &value, sizeof value);
+  return request;
+}
+inline ipc::Request reads(std::uint16_t instance, std::uint16_t region, std::uint64_t offset, std::uint8_t size,
+                          std::uint8_t count = 1) {
+  return access_request(ipc::RequestKind::kRead, instance, region, offset, size, 0, count);
+}
+inline ipc::Request writes(std::uint16_t instance, std::uint16_t region, std::uint64_t offset, std::uint8_t size,
+                           std::uint64_t value) {
+  return access_request(ipc::RequestKind::kWrite, instance, region, offset, size, value);
+}
+inline ipc::Request posted(ipc::Request request) {
+  request.flags |= ipc::kPosted;
+  return request;
+}
+
+// A request's answer as the VMM finds it.
+struct Answer {
+  ipc::Reply reply{};
+  std::vector<Effect> effects;
+  [[nodiscard]] std::uint64_t value() const {
+    std::uint64_t value = 0;
+    std::memcpy(&value, reply.payload, sizeof value);
+    return value;
+  }
+  bool operator==(const Answer& other) const {
+    return std::memcmp(&reply, &other.reply, sizeof reply) == 0 && effects == other.effects;
+  }
+};
+
+// What the world has seen of a role: everything but the replies.
+struct Outside {
+  std::vector<std::uint64_t> lines;     // rises signalled
+  std::vector<std::uint64_t> messages;  // MSIs signalled
+};
+
+class RoleRig {
+ public:
+  struct alignas(4096) Page {
+    std::byte bytes[4096]{};
+  };
+  // The shared memory of the role: what outlives its process.
+  struct Regions {
+    std::vector<Page> requests = std::vector<Page>(ipc::kRequestAreaSize / 4096);
+    std::vector<Page> replies = std::vector<Page>(ipc::kReplyAreaSize / 4096);
+    std::vector<Page> state = std::vector<Page>(kRigStateSize / 4096);
+    std::vector<std::byte> memory = std::vector<std::byte>(kRigMemory);
+  };
+
+  explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions{}) {
+    requests().magic = ipc::kAreaMagic;
+    requests().incarnation.store(1);
+    requests().time.frozen_at.store(kRigTime);
+    start();
+  }
+  RoleRig(const RoleRig&) = delete;
+  RoleRig& operator=(const RoleRig&) = delete;
+
+  // A successor on a copy of `regions`. nullptr when it refuses the state.
+  static std::unique_ptr<RoleRig> take_over(RoleSetup setup, std::uint32_t incarnation, Regions regions,
+                                            ipc::Ticket submitted) {
+    setup.role.incarnation = incarnation;
+    setup.role.start = control::StartKind::kResume;
+    std::unique_ptr<RoleRig> rig(new RoleRig(std::move(setup), std::move(regions)));
+    rig->submitted_ = submitted;
+    return rig->start() ? std::move(rig) : nullptr;
+  }
+  [[nodiscard]] std::unique_ptr<RoleRig> take_over() const {
+    return take_over(setup_, setup_.role.incarnation + 1, copy(), submitted_);
+  }
+
+  [[nodiscard]] Regions copy() const {
+    Regions all{requests_, replies_, state_, memory_.bytes};
+    return all;
+  }
+
+  ipc::Ticket submit(ipc::Request request) {
+    request.generation = generation;
+    const ipc::Ticket ticket = ++submitted_;
+    ipc::RequestSlot& slot = requests().slots[ipc::slot_of(ticket)];
+    slot.request = request;
+    slot.ticket.store(ticket);
+    return ticket;
+  }
+  // Submits, serves and answers.
+  Answer ask(const ipc::Request& request) {
+    const ipc::Ticket ticket = submit(request);
+    while (host->handle_request()) {
+    }
+    return answer_of(ticket);
+  }
+  [[nodiscard]] bool answered(ipc::Ticket ticket) const {
+    const ipc::ReplySlot& slot = replies().slots[ipc::slot_of(ticket)];
+    return slot.ticket.load() == ticket && slot.incarnation.load() == setup_.role.incarnation;
+  }
+  [[nodiscard]] Answer answer_of(ipc::Ticket ticket) const {
+    EXPECT_TRUE(answered(ticket)) << "ticket " << ticket;
+    Answer answer;
+    answer.reply = replies().slots[ipc::slot_of(ticket)].reply;
+    const Effect* effects = replies().effects[ipc::slot_of(ticket)].effects;
+    answer.effects.assign(effects, effects + std::min<std::uint32_t>(answer.reply.effect_count, kMaxEffects));
+    return answer;
+  }
+
+  // The rises and messages signalled since the last look.
+  Outside look_outside() {
+    Outside seen;
+    for (const UniqueFd& fd : line_fds_) seen.lines.push_back(drain_eventfd(fd.borrow()));
+    for (const UniqueFd& fd : message_fds_) seen.messages.push_back(drain_eventfd(fd.borrow()));
+    return seen;
+  }
+  bool output_signalled() { return drain_eventfd(output_doorbell_.borrow()) != 0; }
+
+  // --- streams, from the VMM's side ---
+
+  void feed(std::uint32_t stream, std::string_view bytes) {
+    std::uint64_t at = requests().input_produced[stream].load();
+    for (const char c : bytes) requests().input[stream][at++ % ipc::kInputBytes] = static_cast<std::uint8_t>(c);
+    requests().input_produced[stream].store(at);
+  }
+  [[nodiscard]] std::uint64_t input_room(std::uint32_t stream) const {
+    return ipc::kInputBytes - (requests().input_produced[stream].load() - replies().input_consumed[stream].load());
+  }
+  // At most `most` bytes of what was published.
+  std::string take(std::uint32_t stream, std::uint64_t most = UINT64_MAX) {
+    const std::uint64_t produced = replies().output_produced[stream].load();
+    std::uint64_t at = requests().output_consumed[stream].load();
+    std::string bytes;
+    for (; at != produced && bytes.size() < most; ++at)
+      bytes.push_back(static_cast<char>(replies().output[stream][at % ipc::kOutputBytes]));
+    requests().output_consumed[stream].store(at);
+    return bytes;
+  }
+  // Effects of the outbound queue.
+  std::vector<Effect> collect_outbound() {
+    const std::uint64_t produced = replies().outbound_produced.load();
+    std::uint64_t at = requests().outbound_consumed.load();
+    EXPECT_LE(produced - at, ipc::kOutboundEffects);
+    std::vector<Effect> effects;
+    for (; at != produced; ++at) effects.push_back(replies().outbound[at % ipc::kOutboundEffects]);
+    requests().outbound_consumed.store(at);
+    return effects;
+  }
+
+  // --- time ---
+
+  void let_time_go() {
+    requests().time.base_ns.store(ipc::monotonic_ns() - requests().time.frozen_at.load());
+    requests().time.frozen_at.store(ipc::kVmTimeRuns);
+  }
+  // VM time, which runs, jumps ahead.
+  void pass_time(std::int64_t ns) { requests().time.base_ns.fetch_sub(ns); }
+  void freeze_at(std::int64_t ns) { requests().time.frozen_at.store(ns); }
+
+  // --- everything at once ---
+
+  [[nodiscard]] std::string inspect() const {
+    std::string text;
+    for (const control::InspectedInstance& instance : host->inspect("")) {
+      for (const control::InspectedField& field : instance.fields)
+        text += instance.name + "." + field.name + "=" + std::to_string(field.value) + "\n";
+    }
+    return text;
+  }
+
+  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(requests_[0].bytes); }
+  [[nodiscard]] const ipc::RequestArea& requests() const {
+    return *reinterpret_cast<const ipc::RequestArea*>(requests_[0].bytes);
+  }
+  [[nodiscard]] ipc::ReplyArea& replies() { return *reinterpret_cast<ipc::ReplyArea*>(replies_[0].bytes); }
+  [[nodiscard]] const ipc::ReplyArea& replies() const {
+    return *reinterpret_cast<const ipc::ReplyArea*>(replies_[0].bytes);
+  }
+  [[nodiscard]] std::span<std::byte> state_bytes() { return {state_[0].bytes, kRigStateSize}; }
+  [[nodiscard]] std::span<std::byte> reply_bytes() { return {replies_[0].bytes, ipc::kReplyAreaSize}; }
+  [[nodiscard]] std::span<std::byte> memory_bytes() { return memory_.bytes; }
+  [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
+  [[nodiscard]] const RoleSetup& setup() const { return setup_; }
+  void forget_host() { host.reset(); }
+
+  // Builds the host anew on the regions as they are: true when it took them.
+  bool start() {
+    RoleWorld world;
+    world.requests = &requests();
+    world.replies = &replies();
+    world.state = state_bytes();
+    world.output_doorbell = output_doorbell_.borrow();
+    for (const UniqueFd& fd : line_fds_) world.line_assert.push_back(fd.borrow());
+    for (const UniqueFd& fd : message_fds_) world.messages.push_back(fd.borrow());
+    world.memory = &memory_;
+    auto made = RoleHost::create(setup_.role, std::move(world));
+    if (!made) return false;
+    host = std::move(*made);
+    return true;
+  }
+
+  std::unique_ptr<RoleHost> host;
+  std::uint32_t generation = 1;
+
+ private:
+  RoleRig(RoleSetup setup, Regions regions)
+      : setup_(std::move(setup)),
+        requests_(std::move(regions.requests)),
+        replies_(std::move(regions.replies)),
+        state_(std::move(regions.state)),
+        memory_(kRigMemory) {
+    memory_.bytes = std::move(regions.memory);
+    for (std::uint32_t i = 0; i < setup_.lines; ++i) line_fds_.push_back(UniqueFd::create_eventfd().value());
+    for (std::uint32_t i = 0; i < setup_.vectors; ++i) message_fds_.push_back(UniqueFd::create_eventfd().value());
+    generation = setup_.role.generation;
+  }
+
+  RoleSetup setup_;
+  std::vector<Page> requests_;
+  std::vector<Page> replies_;
+  std::vector<Page> state_;
+  VectorMemory memory_;
+  std::vector<UniqueFd> line_fds_;
+  std::vector<UniqueFd> message_fds_;
+  UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();
+  ipc::Ticket submitted_ = 0;
+};
+
+}  // namespace bulkhead::devproc
