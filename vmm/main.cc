@@ -1,4 +1,5 @@
 // bulkhead-vmm: started by `bulkhead run` with the launcher's socket at descriptor 3. Wiring only.
+#include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -70,6 +71,8 @@ int main() {
   set_log_role("bulkhead-vmm");
   leave_signals_to_launcher();
   raise_open_file_limit();
+  // One arena for all threads: shrinking a second one looks into /proc, which a vCPU thread's filter forbids.
+  ::mallopt(M_ARENA_MAX, 1);
   // Here, before there are threads: each vCPU thread loads a filter, which an ordinary user may only do with it.
   if (const Status status = sandbox::forbid_new_privileges(); !status)
     write_log(LogLevel::kWarning, status.error().message);

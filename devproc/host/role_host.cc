@@ -21,6 +21,11 @@ void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
 }
 
+void wake_waiter(ipc::ReplySlot& slot) {
+  slot.wake.fetch_add(1, std::memory_order_seq_cst);
+  futex_wake_all(&slot.wake);
+}
+
 template <class State>
 const State& committed(const ipc::Checkpoint& checkpoint, const Persistent<State>& state) {
   return *reinterpret_cast<const State*>(checkpoint.committed_bytes(state.segment()));
@@ -125,8 +130,8 @@ bool RoleHost::can_be_last(ipc::Ticket ticket) const {
 
 void RoleHost::mend_input(ipc::InputRecord& input, std::uint32_t generation) const {
   input.reply.effect_count = static_cast<std::uint8_t>(std::min<std::uint32_t>(input.reply.effect_count, kMaxEffects));
-  // A reset that was asked for and not yet done leaves the state one generation behind, never more.
-  if (input.generation != generation && input.generation + 1 != generation) input.generation = generation;
+  // The VMM's word counts. A state that is behind it waits for a reset, which is in the ring or will be at once.
+  input.generation = generation;
   if (can_be_last(input.last_ticket)) return;
   // The ring knows better. Which of its requests were served is lost with the state: all of them are served again.
   ipc::Ticket newest = 0;
@@ -175,16 +180,27 @@ void RoleHost::republish_after_takeover() {
   const ipc::Ticket first = last >= ipc::kSlots ? last - ipc::kSlots + 1 : 1;
   for (ipc::Ticket ticket = first; ticket < last; ++ticket) {
     ipc::ReplySlot& slot = world_.replies->slots[ipc::slot_of(ticket)];
-    if (slot.ticket.load(std::memory_order_relaxed) != ticket) continue;
-    slot.incarnation.store(incarnation_, std::memory_order_release);
-    slot.wake.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake_all(&slot.wake);
+    if (slot.ticket.load(std::memory_order_relaxed) == ticket) {
+      slot.incarnation.store(incarnation_, std::memory_order_release);
+    } else if (published(ticket) == ticket) {
+      // No honest predecessor took the next ticket before this one had its reply. Nobody shall wait for it for ever.
+      publish_reply(ticket, dropped_reply());
+    } else {
+      continue;  // its slot serves a later ticket
+    }
+    wake_waiter(slot);
   }
   if (last == 0) return;
-  publish_reply(last);
-  ipc::ReplySlot& slot = world_.replies->slots[ipc::slot_of(last)];
-  slot.wake.fetch_add(1, std::memory_order_seq_cst);
-  futex_wake_all(&slot.wake);
+  publish_reply(last, checkpoint_.committed_input().reply);
+  wake_waiter(world_.replies->slots[ipc::slot_of(last)]);
+}
+
+ipc::Reply RoleHost::dropped_reply() const {
+  const ipc::InputRecord& input = checkpoint_.committed_input();
+  ipc::Reply reply{.generation = input.generation, .status = ipc::ReplyStatus::kDropped};
+  reply.effects_total = input.reply.effects_total;
+  std::memset(reply.payload, 0xff, sizeof reply.payload);
+  return reply;
 }
 
 void RoleHost::begin_input(std::uint64_t attempt) {
@@ -296,7 +312,7 @@ void RoleHost::finish_input() {
   drive_world();
   if (host_.streams.segment().dirty || host_.outbound.segment().dirty) publish_streams();
   const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket;
-  if (ticket != before) publish_reply(ticket);
+  if (ticket != before) publish_reply(ticket, checkpoint_.committed_input().reply);
   checkpoint_.sync();
 }
 
@@ -342,21 +358,19 @@ void RoleHost::publish_streams() {
     signal_eventfd(world_.output_doorbell);
 }
 
-void RoleHost::publish_reply(ipc::Ticket ticket) {
+void RoleHost::publish_reply(ipc::Ticket ticket, const ipc::Reply& reply) {
   const std::uint32_t index = ipc::slot_of(ticket);
-  const ipc::InputRecord& input = checkpoint_.committed_input();
   ipc::ReplySlot& slot = world_.replies->slots[index];
-  if (input.reply.effect_count != 0) {
+  if (reply.effect_count != 0) {
     std::memcpy(world_.replies->effects[index].effects, checkpoint_.committed_effects(),
-                input.reply.effect_count * sizeof(Effect));
+                reply.effect_count * sizeof(Effect));
   }
-  slot.reply = input.reply;
+  slot.reply = reply;
   slot.incarnation.store(incarnation_, std::memory_order_release);
   slot.ticket.exchange(ticket, std::memory_order_seq_cst);
   if (world_.requests->waiter_asleep[index].load(std::memory_order_seq_cst) == 0) return;
   ipc::leave_wake_note(world_.replies->waiter_woken);
-  slot.wake.fetch_add(1, std::memory_order_seq_cst);
-  futex_wake_all(&slot.wake);
+  wake_waiter(slot);
 }
 
 bool RoleHost::stream_work_waiting() const {

@@ -98,7 +98,8 @@ class RoleHost {
   void finish_input();
   void drive_world();
   void publish_streams();
-  void publish_reply(ipc::Ticket ticket);
+  void publish_reply(ipc::Ticket ticket, const ipc::Reply& reply);
+  [[nodiscard]] ipc::Reply dropped_reply() const;
   void republish_after_takeover();
 
   RoleWorld world_;

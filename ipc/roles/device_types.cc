@@ -31,7 +31,7 @@ constexpr std::array kDebugExitRegions = {RegionDecl{"debug-exit", false, 4}};
 constexpr std::array kPciTestLines = {LineDecl{"intx", LineKind::kLevel}};
 constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096},
                                         RegionDecl{"doorbells", true, 4096, true},
-                                        RegionDecl{"io", false, 64}};
+                                        RegionDecl{"ports", false, 64}};
 
 constexpr std::array kPciBusRegions = {RegionDecl{"configuration mechanism", false, 8}};
 

@@ -110,8 +110,10 @@ TEST_P(DeviceConformance, is_what_its_declaration_says) {
   Subject subject(type());
   EXPECT_EQ(subject.device->name(), type().name);
   const auto regions = subject.device->regions();
-  ASSERT_EQ(regions.size(), decl->regions.size());
-  for (std::size_t i = 0; i < regions.size(); ++i) {
+  // The `pci` process also has a region for each configured function with MSI-X (msix_region_of).
+  const bool dynamic = decl->type == "pci_bus";
+  ASSERT_TRUE(dynamic ? regions.size() >= decl->regions.size() : regions.size() == decl->regions.size());
+  for (std::size_t i = 0; i < decl->regions.size(); ++i) {
     EXPECT_EQ(regions[i].name, decl->regions[i].name);
     EXPECT_EQ(regions[i].kind == AddressKind::kMemory, decl->regions[i].memory) << regions[i].name;
     EXPECT_EQ(regions[i].length, decl->regions[i].length) << regions[i].name;

@@ -30,6 +30,7 @@ guest_main:
     jmp 1b
 2:  shl $10, %ebp               // bytes left
     mov $1, %edi                // x
+    print "@ready\n"
     cmp $'e', %ebx
     je send_back
     cmp $'s', %ebx

@@ -73,6 +73,7 @@ function(bulkhead_program name)
   target_link_libraries(${name} PRIVATE bulkhead_options ${ARG_DEPENDS})
   target_precompile_headers(${name} REUSE_FROM bulkhead_pch)
   if(BULKHEAD_STATIC)
-    target_link_options(${name} PRIVATE -static)
+    # static-pie: address randomisation as anywhere else, and the unwinder finds its tables at once
+    target_link_options(${name} PRIVATE -static-pie)
   endif()
 endfunction()

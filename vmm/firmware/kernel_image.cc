@@ -13,7 +13,7 @@ Result<KernelImage> parse_kernel(const ByteSource& file) {
   if (looks_like_bzimage(file)) {
     auto image = parse_bzimage(file);
     if (!image) return std::move(image).error();
-    return KernelImage(std::move(*image));
+    return KernelImage(*image);
   }
   return make_error(fmt::format(
       "{} is not a kernel that can be booted: neither a bzImage nor an ELF file with a PVH entry note",

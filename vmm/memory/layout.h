@@ -22,7 +22,7 @@ inline constexpr std::uint64_t kPageSize = 4096;
 inline constexpr std::uint64_t kFourGiB = 4 * kGiB;
 
 inline constexpr std::uint64_t kMinRam = 16 * kMiB;
-inline constexpr std::uint64_t kMaxRam = 16 * 1024 * kGiB;
+inline constexpr std::uint64_t kMaxRam = 16 * kKiB * kGiB;
 inline constexpr std::uint64_t kVgaWindow = 0xA0000;     // to BFFFFh: never RAM for the guest
 inline constexpr std::uint64_t kShadowWindow = 0xC0000;  // to FFFFFh: RAM or not as the PAM registers say
 inline constexpr std::uint64_t kExtendedMemory = 0x100000;

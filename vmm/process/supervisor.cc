@@ -234,6 +234,10 @@ void Supervisor::read_log(Child& child) {
 }
 
 void Supervisor::handle_deaths() {
+  // Corpses of earlier notices: released, and by now dead enough to be reaped.
+  for (const std::unique_ptr<Child>& child : children_) {
+    if (child->state == State::kDead && child->process.valid()) (void)child->process.try_wait();
+  }
   for (const sandbox::ExitReport& report : tracer_.poll()) {
     for (const std::unique_ptr<Child>& child : children_) {
       if (child->state != State::kDead && child->process.pid() == report.pid) bury(*child, report);

@@ -222,24 +222,20 @@ TEST_F(RunDirectoryTest, racing_claims_have_one_winner_at_a_time) {
 
 // A claim must never be turned away by somebody who only looks.
 TEST_F(RunDirectoryTest, listing_and_sweeping_never_make_a_claim_fail) {
-  std::atomic<bool> done{false};
-  const auto bother = [&] {
+  const auto bother = [&](const std::stop_token& stop) {
     auto directory = RunDirectory::open(path_).value();
-    while (!done) {
+    while (!stop.stop_requested()) {
       EXPECT_TRUE(directory.live());
       EXPECT_TRUE(directory.sweep());
     }
   };
-  {
-    std::jthread one(bother);
-    std::jthread two(bother);
-    RunDirectory directory = open();
-    for (int i = 0; i < 500; ++i) {
-      const auto claimed = directory.claim("alpha");
-      ASSERT_TRUE(claimed) << claimed.error().message;
-      ASSERT_TRUE(directory.is_live("alpha"));
-    }
-    done = true;
+  std::jthread one(bother);
+  std::jthread two(bother);
+  RunDirectory directory = open();
+  for (int i = 0; i < 500; ++i) {
+    const auto claimed = directory.claim("alpha");
+    ASSERT_TRUE(claimed) << claimed.error().message;
+    ASSERT_TRUE(directory.is_live("alpha"));
   }
 }
 

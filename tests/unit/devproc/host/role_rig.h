@@ -114,9 +114,11 @@ inline ipc::Request posted(ipc::Request request) {
 struct Answer {
   ipc::Reply reply{};
   std::vector<Effect> effects;
+  std::uint8_t size = 8;  // of one element, as it was asked for
+  // The (first) element that was read.
   [[nodiscard]] std::uint64_t value() const {
     std::uint64_t value = 0;
-    std::memcpy(&value, reply.payload, sizeof value);
+    std::memcpy(&value, reply.payload, size);
     return value;
   }
   bool operator==(const Answer& other) const {
@@ -193,6 +195,7 @@ class RoleRig {
     EXPECT_TRUE(answered(ticket)) << "ticket " << ticket;
     Answer answer;
     answer.reply = replies().slots[ipc::slot_of(ticket)].reply;
+    answer.size = std::min<std::uint8_t>(requests().slots[ipc::slot_of(ticket)].request.size, 8);
     const Effect* effects = replies().effects[ipc::slot_of(ticket)].effects;
     answer.effects.assign(effects, effects + std::min<std::uint32_t>(answer.reply.effect_count, kMaxEffects));
     return answer;
