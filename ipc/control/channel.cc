@@ -40,7 +40,7 @@ Result<std::size_t> repeat(BorrowedFd fd, short events, Deadline deadline, Call 
     const ssize_t done = call();
     if (done >= 0) return static_cast<std::size_t>(done);
     switch (errno) {
-      case EINTR: continue;
+      case EINTR:
       // The peer ended with something of ours unread. The kernel says so once, ahead of the peer's last
       // words.
       case ECONNRESET: continue;

@@ -19,7 +19,7 @@
 
 namespace bulkhead::control {
 
-inline constexpr std::size_t kMaxMessageBytes = 64 * 1024;
+inline constexpr std::size_t kMaxMessageBytes = std::size_t{64} << 10;
 inline constexpr std::size_t kMaxMessageFds = 64;  // the kernel's own limit, SCM_MAX_FD, is 253
 
 using Deadline = std::chrono::steady_clock::time_point;

@@ -8,7 +8,7 @@
 namespace bulkhead::control {
 namespace {
 
-constexpr std::size_t kMaxAnswerBytes = 4 * 1024 * 1024;
+constexpr std::size_t kMaxAnswerBytes = std::size_t{4} << 20;
 
 // One connection with everything under it, in order of construction.
 struct Connection {

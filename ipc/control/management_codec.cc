@@ -6,7 +6,7 @@
 namespace bulkhead::control::codec {
 namespace {
 
-constexpr std::size_t kMaxPermissions = 64 * 1024;
+constexpr std::size_t kMaxPermissions = std::size_t{64} << 10;
 constexpr std::size_t kMaxRoles = 256;
 constexpr std::size_t kMaxNamespaces = 16;
 

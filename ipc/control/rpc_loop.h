@@ -45,10 +45,10 @@ class PollPort final : public kj::EventPort {
 };
 
 struct StreamLimits {
-  std::size_t message_bytes = 64 * 1024;        // that the peer may send at once
-  std::size_t unread_bytes = 4 * 1024 * 1024;   // that may wait for the peer to read them
-  unsigned open_questions = 64;                 // calls and bootstraps that the peer has not finished
-  kj::Duration unread_time = 10 * kj::SECONDS;  // for which the peer may read nothing
+  std::size_t message_bytes = std::size_t{64} << 10;  // that the peer may send at once
+  std::size_t unread_bytes = std::size_t{4} << 20;    // that may wait for the peer to read them
+  unsigned open_questions = 64;                       // calls and bootstraps that the peer has not finished
+  kj::Duration unread_time = 10 * kj::SECONDS;        // for which the peer may read nothing
 };
 
 class RpcStream final : public capnp::MessageStream {

@@ -10,7 +10,7 @@ namespace {
 
 using namespace codec;
 
-constexpr std::size_t kMaxReport = 32 * 1024;  // a crash report
+constexpr std::size_t kMaxReport = std::size_t{32} << 10;  // a crash report
 constexpr std::size_t kMaxPropertyLength = 1024;
 constexpr std::uint64_t kPageSize = 4096;
 

@@ -33,7 +33,7 @@ constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096},
                                         RegionDecl{"doorbells", true, 4096, true},
                                         RegionDecl{"ports", false, 64}};
 
-constexpr std::array kPciBusRegions = {RegionDecl{"configuration mechanism", false, 8}};
+constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
 constexpr std::array kTypes = {
     DeviceTypeDecl{.type = "pci_bus",

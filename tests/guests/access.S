@@ -481,7 +481,6 @@ nobody:
     movb $0, \address
     .endr
     write_port8 0x101, $0
-    hold "after"
     read_port16 0x100
     expect "two ports of nobody", %eax, $0xffff
     read_port32 0x0                     // no DMA controller
@@ -498,6 +497,7 @@ nobody:
     mov 0x03fffffe, %eax                // over the end of RAM
     shr $16, %eax
     expect "end of RAM", %eax, $0xffff
+    hold "after"
     config_read32 31, 0
     expect "function that is not there", %eax, $0xffffffff
     config_read32 3, 0, 1

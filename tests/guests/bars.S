@@ -242,8 +242,8 @@ sizing:
     config_write32 3, PCI_BAR0, $0xffffffff
     config_read32 3, PCI_BAR0
     expect "size of BAR 0", %eax, $0xfffff000
-    mov LAPIC + LAPIC_ID, %eax
-    expect "the local APIC below it", %eax, $0
+    mov 0xfffff000 + T_ID, %eax
+    expect "what belongs to the chipset", %eax, $0xffffffff
     mov A + T_ID, %eax
     expect "BAR 0 is not here", %eax, $0xffffffff
     config_write32 3, PCI_BAR0, $A

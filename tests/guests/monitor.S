@@ -80,6 +80,8 @@ check_start:
     expect "PM1 enable", %eax, $0
     read_port8 ELCR2
     expect "ELCR", %eax, $0x0e
+    read_port8 PIC1 + 1
+    expect "mask of the first PIC", %eax, $0
     movl $0x10 + 2 * 11, IOAPIC
     mov IOAPIC + 0x10, %eax
     and $IOAPIC_MASKED, %eax
@@ -95,6 +97,8 @@ leave_marks:
     movl $0x22, LAPIC + 0x80
     write_port8 COM2 + 7, $0x77
     write_port8 COM1 + 3, $0x03
+    push $0xffff
+    call pic_init
     write_port8 ELCR2, $0x0a
     mov $PM_BASE + 2, %edx
     mov $0x0100, %eax

@@ -175,6 +175,16 @@ msix:
     config_read32 3, MSIX+8
     expect "MSI-X pending bits", %eax, $0x804
     expect "vector 7 after reset", TABLE+16*7+12, $1
+    // Pending before it was ever unmasked.
+    table_entry 7, $LAPIC, $MSIX_VECTOR+7, $1
+    config_write16 3, MSIX_CONTROL, $0x8000
+    movl $7, REGS + T_MSI_SEND
+    expect_count "masked since reset", MSIX_VECTOR+7, 0
+    expect "pending since then", PENDING, $0x80
+    movl $0, TABLE + 16 * 7 + 12
+    expect_count "unmasked for the first time", MSIX_VECTOR+7, 1
+    movl $0, count_of(MSIX_VECTOR+7)
+    config_write16 3, MSIX_CONTROL, $0
     .irp vector, 0, 1, 2, 3, 4, 5, 6, 7
     table_entry \vector, $LAPIC, $MSIX_VECTOR+\vector, $0
     .endr

@@ -1,5 +1,5 @@
 // Start-up of application processors by INIT and SIPI, interrupts between CPUs, and one device that all of them use at
-// once. The command line is the number of CPUs, 1 to 9.
+// once. The command line is the number of CPUs, 1 to 32.
 #include "guest.inc"
 
 .set REGS, 0xd0000000
@@ -17,25 +17,30 @@ finished: .skip 4
 sum: .skip 4
 wrong: .skip 4
 broadcasts: .skip 4
-seen: .skip (READS * 9 + 7) / 8 + 4
+seen: .skip (READS * 32 + 7) / 8 + 4
 
     .text
     .globl guest_main
 guest_main:
     place_function 3, REGS, REGS+0x1000, 0xd000
     command_line
-    movzbl (%esi), %eax
-    sub $'0', %eax
-    mov %eax, cpus
+    xor %eax, %eax
+1:  movzbl (%esi), %ecx
+    sub $'0', %ecx
+    jb 2f
+    imul $10, %eax, %eax
+    add %ecx, %eax
+    inc %esi
+    jmp 1b
+2:  mov %eax, cpus
     call note_apic_id
     push $other_cpu
     pushl cpus
     call start_cpus
-    mov cpus, %ecx
-    mov $1, %eax
-    shl %cl, %eax
-    dec %eax
-    mov %eax, %ebx
+    mov $32, %ecx
+    sub cpus, %ecx
+    mov $-1, %ebx
+    shr %cl, %ebx
     wait_for "APIC ids", apic_ids, %ebx
     wait_ms 5
     mov cpus, %eax
@@ -112,7 +117,7 @@ everybody:
 work:
     mov $READS, %ecx
 1:  mov REGS + T_COUNTER, %eax
-    cmp $READS * 9, %eax
+    cmp $READS * 32, %eax
     jae 2f
     lock btsl %eax, seen
     jnc 3f

@@ -1,6 +1,7 @@
 // Device processes of a running VM, looked at and interfered with from outside: the jail as /proc shows it; stopped,
 // hung and killed processes; and what is left when the VMM or its launcher is killed.
 #include <gmock/gmock.h>
+#include <fcntl.h>
 #include <signal.h>
 
 #include <filesystem>
@@ -84,7 +85,7 @@ TEST_F(Jail, NoPrivilege) {
       EXPECT_EQ(status_field(pid, set), "0000000000000000") << set;
     EXPECT_EQ(status_field(pid, "Threads"), "1");
     EXPECT_EQ(status_field(pid, "Groups"), "");
-    EXPECT_EQ(status_field(pid, "TracerPid"), std::to_string(vmm())) << "the supervisor sees its end";
+    EXPECT_TRUE(fs::exists(proc(vmm(), "task/" + status_field(pid, "TracerPid")))) << "the supervisor sees its end";
     EXPECT_NE(status_field(pid, "Uid"), status_field(vmm(), "Uid"));
     uids.insert(status_field(pid, "Uid"));
     EXPECT_EQ(slurp(proc(pid, "environ")), "");
@@ -114,7 +115,7 @@ TEST_F(Jail, EmptyReadOnlyRoot) {
     EXPECT_EQ(fs::read_symlink(proc(pid, "cwd")), "/");
     // No address, no interface but a loopback that is down.
     EXPECT_EQ(lines_of(proc(pid, "net/dev")).size(), 3U);
-    EXPECT_EQ(lines_of(proc(pid, "net/route")).size(), 1U);
+    EXPECT_LE(lines_of(proc(pid, "net/route")).size(), 1U);
   }
 }
 
@@ -122,7 +123,7 @@ TEST_F(Jail, EmptyReadOnlyRoot) {
 TEST_F(Jail, OnlyDeclaredDescriptors) {
   const std::map<std::string, int> eventfds = {
       {"pci", 2},
-      {"platform", 2 + 6 + 2},    // IRQ 4, 3, 8, 1, 12; SCI
+      {"platform", 2 + 5 + 2},    // IRQ 4, 3, 8, 1, 12; SCI
       {"pci_test0", 2 + 2 + 8}};  // INTx; eight messages
   for (const auto& [role, pid] : pids()) {
     SCOPED_TRACE(role);
@@ -134,10 +135,9 @@ TEST_F(Jail, OnlyDeclaredDescriptors) {
       if (what == "anon_inode") what = fs::read_symlink(entry.path());
       ++held[what];
       if (what == "/memfd:bulkhead-requests") {
-        std::uint32_t flags = 0;
-        for (const std::string& line : lines_of(proc(pid, "fdinfo/" + entry.path().filename().string())))
-          std::sscanf(line.c_str(), "flags: %o", &flags);
-        EXPECT_EQ(flags & 3, 0U) << "the request area can be written";
+        // Neither a new mapping nor write(2) can change it.
+        const UniqueFd area(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC));
+        EXPECT_NE(::fcntl(area.get(), F_GET_SEALS) & F_SEAL_FUTURE_WRITE, 0) << "the request area can be written";
       }
     }
     std::map<std::string, int> declared = {{"/dev/null", 2},
@@ -214,7 +214,7 @@ TEST(Programs, VmmHoldsNoDeviceModel) {
   EXPECT_EQ(device.find("bulkhead::vmm::"), std::string::npos);
 }
 
-// With every device process stopped no register answers; with them going on, each answers as if nothing had been.
+// With every device process stopped no register answers: each CPU's longest wait spans the stop. With them going on, each answers as if nothing had been.
 TEST_F(KvmTest, NobodyAnswersForStoppedProcesses) {
   constexpr Milliseconds kStop{500};  // well below the deadline of a request
   constexpr unsigned kCpus = 4;
@@ -236,17 +236,19 @@ TEST_F(KvmTest, NobodyAnswersForStoppedProcesses) {
     return true;
   })) << "every process is busy";
 
-  for (const pid_t pid : pids) ::kill(pid, SIGSTOP);
   const auto stopped_at = std::chrono::steady_clock::now();
+  for (const pid_t pid : pids) ::kill(pid, SIGSTOP);
   ASSERT_TRUE(wait_until([&] {
     return std::all_of(pids.begin(), pids.end(), [](pid_t pid) {
       const std::string state = status_field(pid, "State");
       return state[0] == 'T' || state[0] == 't';
     });
   }));
+  const std::uint64_t all_stopped = __builtin_ia32_rdtsc();
   const nlohmann::json first = vm.devices();
   std::this_thread::sleep_until(stopped_at + kStop);
   const nlohmann::json second = vm.devices();
+  const std::uint64_t still_stopped = __builtin_ia32_rdtsc();
   for (const pid_t pid : pids) ::kill(pid, SIGCONT);
   EXPECT_EQ(total(second, "commits"), total(first, "commits"));
   // Each CPU has one request that waits, at most.
@@ -274,12 +276,15 @@ TEST_F(KvmTest, NobodyAnswersForStoppedProcesses) {
     unsigned answers = 0;
     unsigned wrong = 0;
     unsigned longest = 0;
-    ASSERT_EQ(std::sscanf(line.c_str(), "cpu %u answers %u wrong %u longest %u ms", &number, &answers, &wrong, &longest), 4)
+    ASSERT_EQ(std::sscanf(line.c_str(), "cpu %u answers %u wrong %u longest %u kilocycles", &number, &answers, &wrong, &longest), 4)
         << ended.out;
     EXPECT_EQ(number, cpu);
     EXPECT_GT(answers, 50U) << line;
     EXPECT_EQ(wrong, 0U) << line;
-    EXPECT_GE(longest, kStop.count() - 50) << "somebody answered CPU " << cpu << " for a stopped process";
+    // The guest's time stamp counter runs as fast as ours. A CPU may have been late to take the last answer, and so to
+    // ask again.
+    EXPECT_GE(longest, (still_stopped - all_stopped) / 1024 * 2 / 3)
+        << "somebody answered CPU " << cpu << " for a stopped process";
   }
 }
 
@@ -309,6 +314,7 @@ TEST_P(Death, HungProcessEndsTheVm) {
                            std::to_string(pid_of(GetParam())) +
                            "\\) was killed by SIGKILL[^\n]* \\(request [0-9]+ was not answered in time\\)\n"));
   EXPECT_GE(took, Milliseconds(950)) << "a request has a second";
+  EXPECT_LE(took, Milliseconds(8'000)) << "no more than that, on a machine that is busy, too";
   EXPECT_TRUE(wait_until([&] { return all_gone(); }, Milliseconds(5'000)));
 }
 

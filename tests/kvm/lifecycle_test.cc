@@ -124,6 +124,22 @@ TEST_F(Lifecycle, PowerButtonInterrupts) {
   EXPECT_EQ(vm.run().wait().out, "boot\nwaiting\nSCI\npass\n");
 }
 
+// A reset while the SCI is asserted and nobody listens: the line falls, and works again afterwards.
+TEST_F(Lifecycle, PowerButtonInterruptsAfterReset) {
+  TestVm vm(monitor());
+  ASSERT_TRUE(booted(vm));
+  EXPECT_EQ(bulkhead({"stop", vm.name()}).status, 0);
+  vm.run().send("c");
+  ASSERT_TRUE(booted(vm));
+  vm.run().send("i");
+  ASSERT_TRUE(vm.run().wait_for_output("waiting\n"));
+  EXPECT_FALSE(vm.run().wait_for_output("SCI\n", Milliseconds(200))) << "the button was pressed before the reset";
+  EXPECT_EQ(bulkhead({"stop", vm.name()}).status, 0);
+  ASSERT_TRUE(vm.run().wait_for_output("SCI\n"));
+  vm.run().send("q");
+  EXPECT_EQ(vm.run().wait().status, kGuestPassed);
+}
+
 TEST_F(Lifecycle, TerminationSignalPressesThePowerButton) {
   TestVm vm(monitor());
   ASSERT_TRUE(booted(vm));

@@ -13,7 +13,7 @@ namespace bulkhead::cli {
 
 class Flow {
  public:
-  static constexpr std::size_t kCapacity = 64 * 1024;
+  static constexpr std::size_t kCapacity = std::size_t{64} << 10;
 
   Flow() = default;
   Flow(BorrowedFd source, BorrowedFd sink) : source_(source), sink_(sink) {}

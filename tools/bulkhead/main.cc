@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
   try {
     return std::visit(Execute{}, bulkhead::cli::parse_command_line(argc, argv));
   } catch (const std::exception& exception) {  // out of memory; a bug
-    bulkhead::cli::complain(exception.what());
+    std::fprintf(stderr, "bulkhead: %s\n", exception.what());
     return bulkhead::control::kExitHostError;
   }
 }

@@ -203,7 +203,7 @@ Status act(ManagementClient& client, const std::string& action) {
   if (action == "pause") return client.pause();
   if (action == "resume") return client.resume();
   if (action == "reset") return client.reset();
-  const Status killed = client.kill();
+  Status killed = client.kill();
   // The VM may be gone before its answer is read.
   if (!killed && killed.error().error_number == control::kPeerClosed) return ok();
   return killed;

@@ -99,7 +99,11 @@ int Session::run() {
   if (config_.console == control::ConsoleKind::kPty)
     print_out(fmt::format("console: {}\n", config_.console_path));
   static_cast<void>(std::fflush(stdout));
-  while (!is_over()) poll_once();
+  for (;;) {
+    if (process_ended_) drain_after_end();
+    if (is_over()) break;
+    poll_once();
+  }
   return finish();
 }
 
@@ -148,8 +152,6 @@ void Session::poll_once() {
   if (entries[2].revents != 0) {
     process_ended_ = true;
     while (channel_open_) on_vm_message();
-  } else if (process_ended_) {
-    drain_after_end();
   }
 }
 

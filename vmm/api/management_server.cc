@@ -25,7 +25,7 @@ namespace rpc = control::rpc;
 using VatId = capnp::rpc::twoparty::VatId;
 
 constexpr auto kLastAnswers = 200 * kj::MILLISECONDS;
-constexpr std::uint64_t kFlowWords = 32 * 1024;  // of calls in flight, per connection
+constexpr std::uint64_t kFlowWords = std::uint64_t{32} << 10;  // of calls in flight, per connection
 
 void write_outcome(schema::Outcome::Builder out, const Status& status) {
   if (status)

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "ipc/base/log.h"
+#include "ipc/ring/read_once.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -162,8 +163,12 @@ bool StreamPump::collect_effects(std::size_t role) {
     return false;
   }
   for (; taken != produced; ++taken) {
-    const Effect effect = process.replies().outbound[taken % ipc::kOutboundEffects];
-    if (!roles_[role].effects->apply_effect(effect)) on_violation_(process, "an effect that it was not granted");
+    const Effect effect = ipc::read_once_racing(process.replies().outbound[taken % ipc::kOutboundEffects]);
+    // On its own account a device may end or reset the machine and nothing else: any other effect could wait for
+    // another device process, and this thread waits for none.
+    const bool power = effect.kind == static_cast<std::uint16_t>(EffectKind::kPower);
+    if (!power || !roles_[role].effects->apply_effect(effect))
+      on_violation_(process, "an effect that it was not granted");
   }
   process.requests().outbound_consumed.store(taken, std::memory_order_release);
   return true;

@@ -94,8 +94,9 @@ void Supervisor::run_tasks() {
   for (auto& task : tasks) task();
   for (auto& [role, reason] : condemned) {
     Child* child = find(*role);
-    if (child == nullptr || child->state == State::kDead || !child->reason.empty()) continue;
+    if (child == nullptr || child->state == State::kDead || child->killed) continue;
     child->reason = reason;
+    child->killed = true;
     (void)child->process.kill();
   }
 }
@@ -190,6 +191,7 @@ void Supervisor::read_control(Child& child) {
   const auto refuse = [&child](const std::string& why) {
     if (child.reason.empty()) child.reason = why;
     child.control = {};
+    child.killed = true;
     (void)child.process.kill();
   };
   Result<control::Message> message = child.control.receive(control::no_wait());
@@ -211,7 +213,9 @@ void Supervisor::read_control(Child& child) {
     ++serving_;
     changed_.notify_all();
   } else if (const auto* failed = std::get_if<control::Failed>(&*decoded)) {
-    child.reason = failed->sentence;
+    // Only a process that has yet to serve may fail; it is not waited for, whatever it does next.
+    if (child.state != State::kStarting) return refuse("it said that it failed while it served");
+    refuse(failed->sentence);
     fail_launch("the " + child.role->plan().name + " device process could not start: " + failed->sentence);
   } else if (child.answers.size() < 4) {
     child.answers.push_back(std::move(*decoded));

@@ -62,7 +62,8 @@ class Supervisor {
     std::string log_line;
     LogLimiter log_limiter{64};
     State state = State::kStarting;
-    std::string reason;  // why it was condemned
+    std::string reason;   // why it was condemned
+    bool killed = false;  // SIGKILL was sent; what it says from then on counts for nothing
     std::vector<control::FromDevice> answers;
   };
 

@@ -9,6 +9,7 @@
 //   wait             ends with 0 on the power button, 12 on kill
 //   deaf             takes no notice of anything, not even of the end of its socket
 //   facts            prints what it was given, then ends
+//   orphan           ends, but leaves a process behind that holds the console open
 //   serve            claims its name and serves the management interface; ends on kill
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -183,6 +184,14 @@ void act(const VmConfig& config) {
   if (is("flood=")) flood(config, number_after(what, "flood="));
   if (is("wait")) wait_for_order();
   if (is("facts")) facts(config);
+  if (is("orphan")) {
+    write_console(config, "last words");
+    if (::fork() == 0) {
+      std::this_thread::sleep_for(20s);
+      std::_Exit(0);
+    }
+    finish(kExitPowerOff);
+  }
   if (is("garbage")) {
     const std::byte junk[16] = {std::byte{0xff}};
     static_cast<void>(cli->send(junk, no_wait()));

@@ -78,6 +78,13 @@ TEST(RunProgram, console_output_is_exact_and_complete) {
   EXPECT_TRUE(finished.out == pattern(3000001));
 }
 
+TEST(RunProgram, process_left_behind_with_the_console_open_delays_nothing) {
+  const Scratch scratch;
+  Running program = Running::on_pipes(scratch.run("orphan"));
+  EXPECT_TRUE(program.expect("last words"));
+  EXPECT_EQ(program.wait(5s), 0);
+}
+
 TEST(RunProgram, slow_reader_holds_the_guest_back_and_loses_nothing) {
   const Scratch scratch;
   Running program = Running::on_pipes(scratch.run("flood=400000"));

@@ -27,6 +27,7 @@ bool may_read(RoleRig& rig) { return (rig.ask(reads(kCom1, 0, uart::kLsr, 1)).va
 
 TEST(RoleHostStreams, output_is_published_after_its_commit_and_the_pump_is_told_if_it_sleeps) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   rig.ask(writes(kCom1, 0, uart::kThr, 1, 'a'));
   EXPECT_EQ(rig.replies().output_produced[0].load(), 1U);
   EXPECT_FALSE(rig.output_signalled());
@@ -38,6 +39,7 @@ TEST(RoleHostStreams, output_is_published_after_its_commit_and_the_pump_is_told_
 
 TEST(RoleHostStreams, an_input_that_moves_no_byte_tells_the_pump_nothing) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   rig.requests().pump_asleep.store(1);
   rig.ask(reads(kCom1, 0, uart::kLsr, 1));
   EXPECT_FALSE(rig.output_signalled());
@@ -45,6 +47,7 @@ TEST(RoleHostStreams, an_input_that_moves_no_byte_tells_the_pump_nothing) {
 
 TEST(RoleHostStreams, a_stalled_consumer_stops_the_guest_and_loses_nothing) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   rig.ask(writes(kCom1, 0, uart::kFcr, 1, uart::kFcrEnable));
   const std::string sent = numbered_bytes(3 * ipc::kOutputBytes);
   std::size_t at = 0;
@@ -73,6 +76,7 @@ TEST(RoleHostStreams, a_stalled_consumer_stops_the_guest_and_loses_nothing) {
 
 TEST(RoleHostStreams, room_again_is_work_for_a_device_that_found_none) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   const auto idle = [&] {
     let_it_work(rig);
     return !rig.host->stream_work_waiting();
@@ -92,6 +96,7 @@ TEST(RoleHostStreams, room_again_is_work_for_a_device_that_found_none) {
 
 TEST(RoleHostStreams, input_waits_in_the_ring_until_the_guest_reads_it) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   const std::string sent = numbered_bytes(3 * ipc::kInputBytes);
   std::size_t given = 0;
   std::string received;
@@ -114,6 +119,7 @@ TEST(RoleHostStreams, input_waits_in_the_ring_until_the_guest_reads_it) {
 
 TEST(RoleHostStreams, streams_belong_to_their_devices) {
   RoleRig rig(platform_setup());
+  rig.let_time_go();
   rig.ask(writes(kCom2, 0, uart::kThr, 1, '2'));
   rig.ask(writes(kPorts, 2, 0, 1, 'd'));  // port E9h
   EXPECT_EQ(rig.take(0), "");
@@ -130,6 +136,7 @@ TEST(RoleHostStreams, streams_belong_to_their_devices) {
 TEST(RoleHostStreams, deaths_neither_lose_nor_double_a_byte) {
   std::mt19937_64 random(11);
   auto rig = std::make_unique<RoleRig>(platform_setup());
+  rig->let_time_go();
   rig->ask(writes(kCom1, 0, uart::kFcr, 1, uart::kFcrEnable));
   const std::string out = numbered_bytes(20'000);
   const std::string in = numbered_bytes(10'000);

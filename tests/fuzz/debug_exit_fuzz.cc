@@ -1,0 +1,11 @@
+// Fuzzes DebugExit through tests/fuzz/device_fuzzer.h.
+#include <memory>
+
+#include "devproc/models/debug_exit/debug_exit.h"
+#include "tests/fuzz/device_fuzzer.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace bulkhead::devproc;
+  return fuzz_device({}, {data, size},
+                     [](FakeWires& fakes) { return std::make_unique<DebugExit>(fakes.effects); });
+}

@@ -1,0 +1,200 @@
+// MachineEffects: what each role is granted, and that the rest is refused and does nothing.
+#include "vmm/machine/effects.h"
+
+#include <gtest/gtest.h>
+
+#include "ipc/roles/device_types.h"
+#include "tests/fakes/fake_vm.h"
+#include "tests/unit/ipc/ring_fixture.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::uint8_t kFunction = 3 << 3;
+constexpr EffectKind kKinds[] = {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl,
+                                 EffectKind::kMsiRoute, EffectKind::kPower};
+
+class SilentChannel final : public DeviceChannel {
+ public:
+  void read(std::uint32_t, const BusAccess&, std::span<std::byte> out) override {
+    std::fill(out.begin(), out.end(), std::byte{0x11});
+  }
+  void write(std::uint32_t, const BusAccess&, std::span<const std::byte>) override {}
+};
+
+Effect well_formed(EffectKind kind) {
+  Effect effect{.kind = static_cast<std::uint16_t>(kind), .function = kFunction};
+  switch (kind) {
+    case EffectKind::kWindow:
+      effect.size = 0x1000;
+      effect.address = 0xe0000000;
+      effect.flags = kEffectEnabled;
+      break;
+    case EffectKind::kIntxRoute:
+      effect.function = 0;
+      effect.index = pirq_of(kFunction, 1);
+      effect.data = 10;
+      effect.flags = kEffectEnabled;
+      break;
+    case EffectKind::kFunctionControl: effect.flags = kControlBusMaster | kControlMsixEnable; break;
+    case EffectKind::kMsiRoute:
+      effect.address = 0xfee00000;
+      effect.data = 0x40;
+      effect.flags = kEffectEnabled | kEffectMsix;
+      break;
+    case EffectKind::kPower:
+      effect.data = static_cast<std::uint32_t>(PowerAction::kDebugExit);
+      effect.address = 33;
+      break;
+    case EffectKind::kNone: break;
+  }
+  return effect;
+}
+
+class MachineEffectsTest : public ::testing::Test {
+ protected:
+  MachineEffectsTest() {
+    router.add_intx_line(kFunction, 1, line.borrow(), resample.borrow());
+    router.add_messages(kFunction, {vector.borrow()});
+    EXPECT_TRUE(machine.set_windows(WindowMap({{.devfn = kFunction,
+                                                .index = 0,
+                                                .space = Space::kMemory,
+                                                .size = 0x1000,
+                                                .channel = &channel,
+                                                .owner = "bar"}},
+                                              {}, {})));
+  }
+  // What has happened to the machine so far.
+  [[nodiscard]] std::string deeds() const {
+    return "windows " + std::to_string(space.claims().size()) + ", irqfds " + std::to_string(vm.irqfds.size()) + ", power " +
+           std::to_string(power.size());
+  }
+
+  FakeVm vm;
+  AddressSpace space;
+  SilentChannel channel;
+  InterruptRouter router{vm};
+  UniqueFd line = UniqueFd::create_eventfd().value();
+  UniqueFd resample = UniqueFd::create_eventfd().value();
+  UniqueFd vector = UniqueFd::create_eventfd().value();
+  std::vector<std::pair<PowerAction, std::uint64_t>> power;
+  MachineEffects machine{space, router, [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); }};
+};
+
+TEST_F(MachineEffectsTest, each_kind_is_carried_out_for_a_role_that_has_it) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  for (const EffectKind kind : kKinds) EXPECT_TRUE(all.apply_effect(well_formed(kind))) << static_cast<int>(kind);
+  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 1");
+  EXPECT_EQ(power[0].second, 33U);
+  std::byte byte{};
+  space.read(0, Space::kMemory, 0xe0000000, 1, 1, std::span(&byte, 1));
+  EXPECT_EQ(byte, std::byte{0x11});
+}
+
+TEST_F(MachineEffectsTest, a_kind_that_was_not_granted_is_refused_and_does_nothing) {
+  for (const EffectKind kind : kKinds) {
+    ipc::EffectReceiver& all_but_this = machine.add_role(~effect_bit(kind));
+    EXPECT_FALSE(all_but_this.apply_effect(well_formed(kind))) << static_cast<int>(kind);
+  }
+  ipc::EffectReceiver& nothing = machine.add_role(0);
+  for (const EffectKind kind : kKinds) EXPECT_FALSE(nothing.apply_effect(well_formed(kind)));
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0");
+}
+
+TEST_F(MachineEffectsTest, a_grant_is_for_one_kind_alone) {
+  for (const EffectKind granted : kKinds) {
+    ipc::EffectReceiver& role = machine.add_role(effect_bit(granted));
+    for (const EffectKind kind : kKinds) EXPECT_EQ(role.apply_effect(well_formed(kind)), kind == granted);
+  }
+}
+
+TEST_F(MachineEffectsTest, what_no_honest_device_sends_is_refused_whatever_was_granted) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  for (const EffectKind kind : kKinds) {
+    Effect effect = well_formed(kind);
+    effect.function = 0x1234;
+    EXPECT_FALSE(all.apply_effect(effect)) << static_cast<int>(kind);
+  }
+  EXPECT_FALSE(all.apply_effect({}));
+  EXPECT_FALSE(all.apply_effect({.kind = 99}));
+  Effect timer = well_formed(EffectKind::kIntxRoute);
+  timer.data = 0;
+  EXPECT_FALSE(all.apply_effect(timer)) << "IRQ 0 is the timer's";
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0");
+}
+
+TEST_F(MachineEffectsTest, a_window_or_vector_outside_the_plan_is_refused) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  Effect window = well_formed(EffectKind::kWindow);
+  window.index = 3;
+  EXPECT_FALSE(all.apply_effect(window));
+  window = well_formed(EffectKind::kWindow);
+  window.size = 0x2000;
+  EXPECT_FALSE(all.apply_effect(window));
+  Effect message = well_formed(EffectKind::kMsiRoute);
+  message.index = 1;
+  EXPECT_FALSE(all.apply_effect(message));
+}
+
+TEST_F(MachineEffectsTest, windows_before_there_is_a_plan_are_refused) {
+  AddressSpace other_space;
+  MachineEffects early(other_space, router, [](PowerAction, std::uint64_t) {});
+  EXPECT_FALSE(early.add_role(~0U).apply_effect(well_formed(EffectKind::kWindow)));
+  early.reset();
+}
+
+TEST_F(MachineEffectsTest, an_effect_applied_twice_is_harmless) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  for (int i = 0; i < 2; ++i) {
+    for (const EffectKind kind : {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl, EffectKind::kMsiRoute})
+      EXPECT_TRUE(all.apply_effect(well_formed(kind)));
+  }
+  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 0");
+  EXPECT_EQ(vm.mistakes, 0);
+}
+
+TEST_F(MachineEffectsTest, a_reset_takes_windows_and_routes_away) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  for (const EffectKind kind : kKinds) all.apply_effect(well_formed(kind));
+  machine.reset();
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 1");
+}
+
+// The function's owner knows its new bits before the vCPU goes on, and before any vector of its can fire.
+TEST_F(MachineEffectsTest, a_functions_owner_hears_of_its_control_bits_first) {
+  ipc::Areas areas;
+  ipc::RecordingReceiver none;
+  ipc::RequestProducer ring(areas.requests, areas.replies, areas.doorbell.borrow(), none, {});
+  RemoteChannel owner(ring, router);
+  std::vector<std::pair<ipc::Request, std::size_t>> heard;
+  ipc::TinyDevice device(areas, [&](ipc::Ticket, const ipc::Request& request, ipc::Reply&, std::vector<Effect>&) {
+    heard.emplace_back(request, vm.irqfds.size());
+  });
+  machine.add_function_owner(kFunction, owner, 6);
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  all.apply_effect(well_formed(EffectKind::kMsiRoute));
+  Effect other = well_formed(EffectKind::kFunctionControl);
+  other.function = 0x40;
+  EXPECT_TRUE(all.apply_effect(other));
+  EXPECT_TRUE(heard.empty()) << "another function's owner";
+  EXPECT_TRUE(all.apply_effect(well_formed(EffectKind::kFunctionControl)));
+  ASSERT_EQ(heard.size(), 1U);
+  EXPECT_EQ(heard[0].first.kind, ipc::RequestKind::kFunctionControl);
+  EXPECT_EQ(heard[0].first.instance, 6);
+  EXPECT_EQ(ipc::value_of(heard[0].first), std::uint64_t{kControlBusMaster | kControlMsixEnable});
+  EXPECT_EQ(heard[0].second, 0U) << "no vector was delivered yet";
+  EXPECT_EQ(vm.irqfds.size(), 1U);
+}
+
+TEST_F(MachineEffectsTest, an_owner_that_is_gone_holds_nobody_up) {
+  ipc::Areas areas;
+  ipc::RecordingReceiver none;
+  ipc::RequestProducer ring(areas.requests, areas.replies, areas.doorbell.borrow(), none, {});
+  RemoteChannel owner(ring, router);
+  machine.add_function_owner(kFunction, owner, 0);
+  ring.close();
+  EXPECT_TRUE(machine.add_role(~0U).apply_effect(well_formed(EffectKind::kFunctionControl)));
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm

@@ -1,0 +1,233 @@
+// plan_machine(): what a configuration becomes, and each way in which it can be wrong.
+#include "vmm/machine/plan.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "ipc/roles/pci_decl.h"
+#include "vmm/bus/address_space.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+control::VmConfig config(std::vector<control::DeviceRequest> devices = {}) {
+  control::VmConfig vm;
+  vm.name = "test";
+  vm.memory_bytes = 512 * kMiB;
+  vm.devices = std::move(devices);
+  return vm;
+}
+control::DeviceRequest device(std::string type, std::vector<control::Property> properties = {}) {
+  return {std::move(type), std::move(properties)};
+}
+MachinePlan plan_of(const control::VmConfig& vm) {
+  Result<MachinePlan> plan = plan_machine(vm, 40);
+  EXPECT_TRUE(plan) << plan.error().message;
+  return std::move(plan).value();
+}
+std::string error_of(const control::VmConfig& vm, std::uint32_t bits = 40) {
+  const Result<MachinePlan> plan = plan_machine(vm, bits);
+  return plan ? "no error" : plan.error().message;
+}
+std::set<int> slots_of(const MachinePlan& plan) {
+  std::set<int> slots;
+  for (const RolePlan& role : plan.roles) {
+    if (role.instances[0].devfn) slots.insert(*role.instances[0].devfn >> 3);
+  }
+  return slots;
+}
+
+// The whole plan as text.
+std::string describe(const MachinePlan& plan) {
+  std::string text;
+  for (const RolePlan& role : plan.roles) {
+    text += fmt::format("{} effects {:#x}{}\n", role.name, role.effects(), role.guest_memory() ? " memory" : "");
+    for (const InstancePlan& instance : role.instances) {
+      text += fmt::format("  {} {}", instance.name, instance.type->type);
+      if (instance.devfn) text += fmt::format(" {:02x}.{}", *instance.devfn >> 3, *instance.devfn & 7);
+      for (const RegionPlan& region : instance.regions)
+        text += region.fixed ? fmt::format(" {}@{:x}", region.region, *region.fixed) : fmt::format(" {}@?", region.region);
+      for (const LinePlan& line : instance.lines)
+        text += fmt::format(" {}{}", line.kind == LineKind::kEdge ? "edge" : "level", line.gsi ? std::to_string(*line.gsi) : "?");
+      text += "\n";
+    }
+  }
+  for (const PlannedWindow& window : plan.windows) {
+    text += fmt::format("window {:02x}.{} {} {:x} {} -> {}/{} region {}\n", window.devfn >> 3, window.devfn & 7, window.index,
+                        window.size, window.io ? "io" : "memory", plan.roles[window.role].name,
+                        plan.roles[window.role].instances[window.instance].name, window.region);
+  }
+  text += fmt::format("console {}/{} debug {}/{} power button {}\n", plan.roles[plan.console.role].name, plan.console.stream,
+                      plan.roles[plan.debug.role].name, plan.debug.stream,
+                      plan.roles[plan.platform_role].instances[plan.pm_instance].name);
+  return text;
+}
+
+TEST(PlanMachine, the_pc_with_two_test_functions) {
+  const MachinePlan plan =
+      plan_of(config({device("pci_test", {{"slot", "5"}}), device("debug_exit"), device("pci_test")}));
+  EXPECT_EQ(describe(plan), R"(pci effects 0x3e
+  pci pci_bus 0@cf8
+platform effects 0x20
+  com1 uart16550 0@3f8 edge4
+  com2 uart16550 0@2f8 edge3
+  rtc cmos_rtc 0@70 edge8
+  i8042 i8042 0@60 1@64 edge1 edge12
+  pm acpi_pm 0@? 1@afe0 2@b2 level9
+  ports system_ports 0@92 1@80 2@e9 3@402
+  debug-exit debug_exit 0@f4
+pci_test0 effects 0x0 memory
+  pci_test0 pci_test 05.0 0@? 1@? 2@? level?
+pci_test1 effects 0x0 memory
+  pci_test1 pci_test 03.0 0@? 1@? 2@? level?
+window 01.3 0 40 io -> platform/pm region 0
+window 05.0 0 1000 memory -> pci_test0/pci_test0 region 0
+window 05.0 1 1000 memory -> pci_test0/pci_test0 region 1
+window 05.0 2 40 io -> pci_test0/pci_test0 region 2
+window 05.0 4 1000 memory -> pci/pci region 2
+window 03.0 0 1000 memory -> pci_test1/pci_test1 region 0
+window 03.0 1 1000 memory -> pci_test1/pci_test1 region 1
+window 03.0 2 40 io -> pci_test1/pci_test1 region 2
+window 03.0 4 1000 memory -> pci/pci region 1
+console platform/0 debug platform/3 power button pm
+)");
+  const auto& bus = std::get<PciBusConfig>(plan.roles[plan.pci_role].instances[plan.pci_instance].config);
+  ASSERT_EQ(bus.functions.size(), 2U);
+  EXPECT_EQ(bus.functions[0].devfn, 3 << 3) << "in order of their place on the bus";
+  EXPECT_EQ(bus.functions[1].devfn, 5 << 3);
+  EXPECT_EQ(bus.ram_below_4g, 512 * kMiB);
+}
+
+TEST(PlanMachine, nothing_that_is_not_asked_for_is_there) {
+  const MachinePlan plan = plan_of(config());
+  EXPECT_EQ(plan.roles.size(), 2U);
+  for (const RolePlan& role : plan.roles) {
+    for (const InstancePlan& instance : role.instances) EXPECT_NE(instance.type->type, "debug_exit");
+  }
+}
+
+TEST(PlanMachine, fixed_regions_overlap_neither_each_other_nor_the_pm_block) {
+  const MachinePlan plan = plan_of(config({device("debug_exit")}));
+  std::vector<Claim> claims;
+  for (const RolePlan& role : plan.roles) {
+    for (const InstancePlan& instance : role.instances) {
+      for (const RegionPlan& region : instance.regions) {
+        if (!region.fixed) continue;
+        const RegionDecl& decl = instance.type->regions[region.region];
+        claims.push_back({.space = decl.memory ? Space::kMemory : Space::kPort,
+                          .base = *region.fixed,
+                          .length = decl.length,
+                          .owner = instance.name});
+      }
+    }
+  }
+  claims.push_back({.space = Space::kPort, .base = kPmBase, .length = kPmWindowSize, .owner = "pm block"});
+  AddressSpace space;
+  const Status status = space.publish(claims);
+  EXPECT_TRUE(status) << status.error().message;
+}
+
+TEST(PlanMachine, every_line_of_the_platform_has_a_gsi_of_its_own) {
+  const MachinePlan plan = plan_of(config());
+  std::set<std::uint32_t> gsis;
+  for (const InstancePlan& instance : plan.roles[plan.platform_role].instances) {
+    EXPECT_EQ(instance.lines.size(), instance.type->lines.size()) << instance.name;
+    for (const LinePlan& line : instance.lines) {
+      ASSERT_TRUE(line.gsi) << instance.name;
+      EXPECT_TRUE(gsis.insert(*line.gsi).second) << instance.name;
+    }
+  }
+  EXPECT_FALSE(gsis.contains(0)) << "the 8254's";
+  EXPECT_FALSE(gsis.contains(2)) << "the cascade";
+}
+
+TEST(PlanMachine, cpus_and_their_topology) {
+  control::VmConfig vm = config();
+  vm.cpus = 8;
+  vm.topology = {.sockets = 2, .cores = 2, .threads = 2};
+  EXPECT_EQ(plan_of(vm).acpi.apic_ids.size(), 8U);
+  vm.cpus = 7;
+  EXPECT_NE(error_of(vm).find("7 CPUs"), std::string::npos);
+  vm.cpus = 0;
+  vm.topology = {.sockets = 0, .cores = 1, .threads = 1};
+  EXPECT_NE(error_of(vm), "no error");
+  vm.cpus = 128;
+  vm.topology = {.sockets = 1, .cores = 128, .threads = 1};
+  EXPECT_NE(error_of(vm), "no error");
+  // 2^32 threads of 2^32 cores are 0 in 32 bits.
+  vm.cpus = 0;
+  vm.topology = {.sockets = 65536, .cores = 65536, .threads = 1};
+  EXPECT_NE(error_of(vm), "no error");
+}
+
+TEST(PlanMachine, memory_that_no_machine_has) {
+  control::VmConfig vm = config();
+  vm.memory_bytes = kMinRam - kMiB;
+  EXPECT_NE(error_of(vm), "no error");
+  vm.memory_bytes = 512 * kMiB + 4096;
+  EXPECT_NE(error_of(vm), "no error");
+  vm.memory_bytes = 64 * kGiB;
+  EXPECT_NE(error_of(vm, 36), "no error");
+}
+
+TEST(PlanMachine, unknown_devices_are_named_with_the_known_ones) {
+  for (const char* type : {"floppy", "uart16550", "pci_bus", ""}) {
+    const std::string error = error_of(config({device(type)}));
+    EXPECT_NE(error.find(fmt::format("\"{}\"", type)), std::string::npos) << error;
+    EXPECT_NE(error.find("pci_test"), std::string::npos) << error;
+    EXPECT_NE(error.find("debug_exit"), std::string::npos) << error;
+  }
+}
+
+TEST(PlanMachine, slots_that_cannot_be_are_refused) {
+  for (const char* slot : {"0", "2", "32", "-3", "3x", "", "99999999999999999999", "0x5"}) {
+    const std::string error = error_of(config({device("pci_test", {{"slot", slot}})}));
+    EXPECT_NE(error.find(fmt::format("slot={}", slot)), std::string::npos) << error;
+  }
+}
+
+TEST(PlanMachine, every_property_is_looked_at) {
+  EXPECT_NE(error_of(config({device("pci_test", {{"colour", "red"}})})).find("colour"), std::string::npos);
+  EXPECT_NE(error_of(config({device("pci_test", {{"slot", "4"}, {"colour", "red"}})})).find("colour"), std::string::npos);
+  EXPECT_NE(error_of(config({device("pci_test", {{"slot", "4"}, {"slot", "5"}})})), "no error");
+  EXPECT_NE(error_of(config({device("debug_exit", {{"slot", "4"}})})), "no error");
+}
+
+TEST(PlanMachine, two_devices_cannot_have_one_slot) {
+  const std::string error = error_of(config({device("pci_test", {{"slot", "7"}}), device("pci_test", {{"slot", "7"}})}));
+  EXPECT_NE(error.find("slot 7"), std::string::npos) << error;
+}
+
+TEST(PlanMachine, a_slot_that_is_asked_for_is_kept_free_of_devices_that_take_any) {
+  const MachinePlan plan = plan_of(config({device("pci_test"), device("pci_test", {{"slot", "3"}}), device("pci_test")}));
+  EXPECT_EQ(slots_of(plan), (std::set<int>{3, 4, 5}));
+}
+
+TEST(PlanMachine, the_bus_holds_as_many_devices_as_it_has_slots) {
+  std::vector<control::DeviceRequest> devices(29, device("pci_test"));
+  EXPECT_EQ(slots_of(plan_of(config(devices))).size(), 29U);
+  devices.push_back(device("pci_test"));
+  EXPECT_NE(error_of(config(devices)).find("slots"), std::string::npos);
+}
+
+// What a process is granted is what its devices declare, and the test function declares no effect at all.
+TEST(PlanMachine, grants_are_the_union_of_what_the_devices_of_a_role_declare) {
+  const MachinePlan plan = plan_of(config({device("pci_test")}));
+  for (const RolePlan& role : plan.roles) {
+    std::uint32_t declared = 0;
+    bool memory = false;
+    for (const InstancePlan& instance : role.instances) {
+      declared |= instance.type->effects;
+      memory = memory || instance.type->guest_memory;
+    }
+    EXPECT_EQ(role.effects(), declared) << role.name;
+    EXPECT_EQ(role.guest_memory(), memory) << role.name;
+  }
+  EXPECT_FALSE(plan.roles[plan.pci_role].guest_memory());
+  EXPECT_FALSE(plan.roles[plan.platform_role].guest_memory());
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
