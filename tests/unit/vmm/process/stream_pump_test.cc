@@ -45,7 +45,8 @@ class StreamPumpTest : public ::testing::Test {
   StreamPumpTest() { ::signal(SIGPIPE, SIG_IGN); }
   ~StreamPumpTest() override { stop(); }
   void start(control::ConsoleKind kind = control::ConsoleKind::kStdio) {
-    auto pump_or = StreamPump::start({{rig.process.get(), &rig.effects}}, rig.plan.console, rig.plan.debug,
+    auto pump_or = StreamPump::start({{rig.process.get(), &rig.effects}}, StreamRef{0, rig.plan.console.stream},
+                                     StreamRef{0, rig.plan.debug.stream},  // the only role of this pump
                                      {kind, std::move(input.reader), std::move(output.writer)},
                                      [this](DeviceProcess& process, const char* what) {
                                        EXPECT_EQ(&process, rig.process.get());
