@@ -85,7 +85,7 @@ std::vector<std::string> bulkhead_arguments() {
 }
 
 std::vector<std::string> qemu_arguments() {
-  return {"/usr/bin/qemu-system-x86_64", "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-m", "64", "-nodefaults",
+  return {"/usr/bin/qemu-system-x86_64", "-M", "microvm", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", "64", "-nodefaults",
           "-no-user-config", "-display", "none", "-serial", "stdio", "-kernel", program_path("bench-guest.elf")};
 }
 

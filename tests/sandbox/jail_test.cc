@@ -158,8 +158,11 @@ TEST_P(JailAlone, refuses_it) {
   constexpr std::string_view kName = "bulkhead-sandbox-test";
   kName.copy(address.sun_path + 1, kName.size());
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + kName.size());
-  ASSERT_EQ(::bind(host.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
-  ASSERT_EQ(::listen(host.get(), 1), 0);
+  // One name on the whole host, and these tests run side by side.
+  if (std::string_view(GetParam()) == "reach-network") {
+    ASSERT_EQ(::bind(host.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+    ASSERT_EQ(::listen(host.get(), 1), 0);
+  }
 
   Probe probe(GetParam(), "jail");
   ASSERT_TRUE(probe.ready()) << probe.output();
