@@ -55,7 +55,8 @@ std::string error_of_spawn(const Executable& program, const SpawnOptions& option
 }
 
 std::string temporary_file(const char* content, unsigned mode) {
-  const std::string path = ::testing::TempDir() + "bulkhead-spawn-test";
+  std::string path = ::testing::TempDir() + "bulkhead-spawn-XXXXXX";  // tests run side by side
+  EXPECT_TRUE(UniqueFd(::mkstemp(path.data())).valid());  // closed again: a file open for writing is not executed
   std::ofstream(path) << content;
   EXPECT_EQ(::chmod(path.c_str(), mode), 0);
   return path;
