@@ -95,6 +95,7 @@ std::optional<ExitReport> Tracer::handle(pid_t pid, int wait_status) {
     case PTRACE_EVENT_EXIT: return at_exit_stop(pid, traced);
     case PTRACE_EVENT_STOP:
       // SIGTRAP: it goes on after SIGCONT. Anything else: somebody stopped it, and it stays stopped.
+      traced.stopped = signal != SIGTRAP;
       if (signal == SIGTRAP)
         ::ptrace(PTRACE_CONT, pid, nullptr, nullptr);
       else
@@ -106,16 +107,21 @@ std::optional<ExitReport> Tracer::handle(pid_t pid, int wait_status) {
   return std::nullopt;
 }
 
+void Tracer::make_deadly(pid_t pid, int signal) {
+  const auto entry = traced_.find(pid);
+  if (entry != traced_.end()) entry->second.deadly = signal;
+}
+
 void Tracer::at_signal_stop(pid_t pid, Traced& traced, int signal) {
   traced.last_signal = signal;
   siginfo_t info{};
   int pass_on = signal;
-  if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && is_fault(info)) {
+  if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && (is_fault(info) || signal == traced.deadly)) {
     // The first process of a pid namespace is immune to signals that it does not handle; for a traced one
     // that goes for faults, too: it would fault at the same instruction for ever. It has no handlers
-    // (DESIGN.md, section 4), so the fault is its end.
+    // (DESIGN.md, section 4), so the signal is its end.
     traced.fault = signal;
-    if (signal != SIGTRAP) traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+    if (is_fault(info) && signal != SIGTRAP) traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
     pass_on = SIGKILL;
   }
   ::ptrace(PTRACE_CONT, pid, nullptr, number(static_cast<std::uintptr_t>(pass_on)));

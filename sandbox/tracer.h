@@ -43,12 +43,23 @@ class Tracer {
   // compete with its successor. Somebody still has to reap it (ChildProcess does).
   void release(pid_t pid);
 
+  // A fault drill: the signal, when somebody sends it, ends the process as a fault of its own would. Without this the
+  // first process of a pid namespace ignores what it does not handle.
+  void make_deadly(pid_t pid, int signal);
+
   [[nodiscard]] bool traces(pid_t pid) const { return traced_.contains(pid); }
+  // Whether SIGSTOP or the like has stopped it, and nobody has continued it yet.
+  [[nodiscard]] bool is_stopped(pid_t pid) const {
+    const auto at = traced_.find(pid);
+    return at != traced_.end() && at->second.stopped;
+  }
 
  private:
   struct Traced {
     bool at_exit_stop = false;
+    bool stopped = false;
     int last_signal = 0;  // the signal that was last on its way to it
+    int deadly = 0;        // see make_deadly()
     int fault = 0;        // the fault that ended it
     std::optional<std::uint64_t> fault_address;
   };

@@ -96,7 +96,7 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     ipc::RequestProducer::Options ring;
     ring.deadline_ns = options_.device_deadline_ns;
     ring.on_overdue = [this, role](ipc::Ticket ticket) {
-      supervisor_->condemn(*processes_[role], fmt::format("request {} was not answered in time", ticket));
+      supervisor_->condemn(*processes_[role], fmt::format("request {} was not answered in time", ticket), true);
     };
     ring.on_violation = [this, role](const char* what) { on_violation(*processes_[role], what); };
     ASSIGN_OR_RETURN(processes_[role], DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_,
@@ -105,12 +105,15 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
                    sandbox::Executable::from_fd(std::move(config_.files.device_executable), "bulkhead-device"));
-  ASSIGN_OR_RETURN(supervisor_, Supervisor::start(std::move(executable), std::move(child_signals), config_.name,
-                                                  [this](DeviceProcess& process, const std::string& sentence) {
-                                                    on_death(process, sentence);
+  Supervisor::Options options{
+      .vm = config_.name, .deadline_ns = options_.device_deadline_ns, .standby = options_.standby};
+  ASSIGN_OR_RETURN(supervisor_, Supervisor::start(std::move(executable), std::move(child_signals), std::move(options),
+                                                  events_, [this](DeviceProcess& process, bool stop, const std::string& why) {
+                                                    on_loss(process, stop, why);
                                                   }));
-  std::vector<DeviceProcess*> all;
-  for (const std::unique_ptr<DeviceProcess>& process : processes_) all.push_back(process.get());
+  std::vector<Supervisor::Role> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_)
+    all.push_back({process.get(), policy_of(process->plan())});
   supervisor_->launch(std::move(all));
   // The processes get ready while the rest of the machine is made.
   return vm_->create_interrupts();
@@ -218,16 +221,17 @@ Status VirtualMachine::start_threads() {
   for (std::size_t role = 0; role < processes_.size(); ++role)
     roles.push_back({processes_[role].get(), receivers_[role]});
   ConsoleFiles files{config_.console, std::move(config_.files.console_input), std::move(config_.files.console_output)};
-  ASSIGN_OR_RETURN(pump_, StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
-                                            [this](DeviceProcess& process, const char* what) {
-                                              on_violation(process, what);
-                                            }));
   std::vector<Vcpu*> vcpus;
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpus.push_back(vcpu.get());
   threads_ = std::make_unique<VcpuThreads>(
       std::move(vcpus), space_, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
         on_vcpu_end(vcpu, action, std::move(report));
       });
+  // After the vCPUs' gate exists: a device may ask for the end of the machine from the first moment on.
+  ASSIGN_OR_RETURN(pump_, StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
+                                            [this](DeviceProcess& process, const char* what) {
+                                              on_violation(process, what);
+                                            }));
   std::optional<sandbox::CompiledFilter> filter;
   if (options_.filter_vcpus) {
     ASSIGN_OR_RETURN(filter, sandbox::compile_vcpu_filter(kVcpuIoctls));

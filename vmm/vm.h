@@ -39,6 +39,7 @@ using BootSource = std::function<Result<BootRegisters>(GuestRam& ram)>;
 
 struct VmOptions {
   std::int64_t device_deadline_ns = 1'000'000'000;
+  bool standby = true;  // a warm device process waits for the next death
   std::optional<BootSource> boot;  // instead of config.files.kernel
   bool filter_vcpus = true;        // seccomp on vCPU threads
   std::vector<Claim> extra_claims{};  // fixed claims of the caller's own: the benchmark's in-process models
@@ -70,6 +71,10 @@ class VirtualMachine final : public VmControl {
   Status resume() override;
   Status reset() override;
   Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
+  Status fault(const std::string& role, int signal) override;
+  Status upgrade(const std::string& role, const std::string& executable_path) override;
+  Status restore(const std::string& role) override;
+  DeviceEvents& events() override { return events_; }
 
  private:
   struct Ending {
@@ -98,7 +103,7 @@ class VirtualMachine final : public VmControl {
   void end(control::Exited how);
   void on_power(PowerAction action, std::uint64_t debug_value);
   void on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report);
-  void on_death(DeviceProcess& process, const std::string& sentence);
+  void on_loss(DeviceProcess& process, bool stop, const std::string& sentence);
   void on_violation(DeviceProcess& process, const char* what);
   Status run_on_main(const std::function<Status()>& task);
 
@@ -108,6 +113,15 @@ class VirtualMachine final : public VmControl {
   Status do_pause();
   Status do_resume();
   Status do_reset();
+  Status finish_reset();
+  void do_isolate(DeviceProcess& process);
+  Status do_restore(DeviceProcess& process);
+  void set_presence(const DeviceProcess& process, bool present);
+  [[nodiscard]] Result<DeviceProcess*> find_role(const std::string& name);
+  [[nodiscard]] RestartPolicy policy_of(const RolePlan& role) const;
+  [[nodiscard]] control::DeviceInfo describe_process(DeviceProcess& process);
+  // How long a vCPU may wait for devices that are killed and replaced meanwhile.
+  [[nodiscard]] std::int64_t patience_ns() const;
   void shut_down();
 
   control::VmConfig config_;
@@ -124,6 +138,7 @@ class VirtualMachine final : public VmControl {
   std::unique_ptr<MachineEffects> effects_;
   std::vector<ipc::EffectReceiver*> receivers_;  // by role
   std::vector<std::unique_ptr<DeviceProcess>> processes_;
+  DeviceEvents events_;
   std::unique_ptr<Supervisor> supervisor_;
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
   std::unique_ptr<VcpuThreads> threads_;

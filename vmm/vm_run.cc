@@ -2,12 +2,9 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <future>
 
 #include "ipc/base/log.h"
-#include "sandbox/jail_status.h"
 #include "vmm/vm.h"
 
 namespace bulkhead::vmm {
@@ -15,44 +12,6 @@ namespace {
 
 constexpr std::int64_t kSecondNs = 1'000'000'000;
 constexpr std::chrono::seconds kTaskDeadline{5};
-
-std::string permissions_of(const RolePlan& role) {
-  std::string text;
-  for (std::size_t i = 0; i < kSyscallGroupCount; ++i) {
-    const auto group = static_cast<SyscallGroup>(i);
-    if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
-  }
-  text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
-  constexpr std::array<std::string_view, 6> kEffectNames = {"", "window", "intx-route", "function-control", "msi-route",
-                                                            "power"};
-  text += "effects:";
-  for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
-    if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);
-  }
-  text += role.effects() == 0 ? " none\n" : "\n";
-  for (const InstancePlan& instance : role.instances) {
-    text += fmt::format("{} ({}): {} regions, {} interrupt lines, {} messages, {} streams\n", instance.name,
-                        instance.type->type, instance.regions.size(), instance.lines.size(), instance.type->messages,
-                        instance.type->streams);
-  }
-  return text;
-}
-
-control::JailSummary jail_of(pid_t pid) {
-  control::JailSummary summary;
-  const Result<sandbox::JailStatus> jail = sandbox::read_jail_status(pid);
-  const Result<sandbox::JailStatus> own = sandbox::read_jail_status(::getpid());
-  if (!jail || !own) return summary;
-  summary.seccomp_mode = static_cast<std::uint8_t>(jail->seccomp_mode);
-  summary.no_new_privs = jail->no_new_privs;
-  summary.cap_eff = jail->cap_effective;
-  summary.uid = jail->uid;
-  for (const auto& [name, link] : jail->namespaces) {
-    const auto mine = own->namespaces.find(name);
-    if (mine != own->namespaces.end() && mine->second != link) summary.own_namespaces.push_back(name);
-  }
-  return summary;
-}
 
 }  // namespace
 
@@ -85,7 +44,7 @@ void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   if (config_.on_reset == control::OnReset::kExit)
     return end({.sentence = "the guest reset its machine", .status = control::kExitGuestReset});
   post([this] {
-    if (const Status status = do_reset(); !status)
+    if (const Status status = do_reset(); !status)  // a second end() changes nothing
       end({.sentence = "the machine could not be reset: " + status.error().message,
            .status = control::kExitHostError});
   });
@@ -100,13 +59,13 @@ void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::str
   end({.sentence = fmt::format("the guest crashed on CPU {}: {}", vcpu, report), .status = control::kExitGuestCrash});
 }
 
-void VirtualMachine::on_death(DeviceProcess& process, const std::string& sentence) {
-  process.ring().close();
-  end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+void VirtualMachine::on_loss(DeviceProcess& process, bool stop, const std::string& sentence) {
+  if (stop) return end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+  post([this, &process] { do_isolate(process); });
 }
 
 void VirtualMachine::on_violation(DeviceProcess& process, const char* what) {
-  supervisor_->condemn(process, fmt::format("it wrote {}", what));
+  supervisor_->condemn(process, fmt::format("it wrote {}", what), false);
 }
 
 Status VirtualMachine::run_on_main(const std::function<Status()>& task) {
@@ -175,8 +134,10 @@ void VirtualMachine::handle_launcher(control::ControlChannel& launcher) {
 
 Status VirtualMachine::do_pause() {
   if (paused_) return ok();
-  if (!threads_->close(options_.device_deadline_ns + kSecondNs))
+  if (!threads_->close(patience_ns())) {
+    threads_->open();
     return make_error("a CPU waits for a device process that does not answer");
+  }
   paused_at_ns_ = ipc::monotonic_ns();
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     ipc::VmTimeline& time = process->requests().time;
@@ -213,17 +174,29 @@ Status VirtualMachine::do_reset() {
     const std::lock_guard lock(lock_);
     if (ending_) return ok();
   }
-  if (!threads_->close(options_.device_deadline_ns + kSecondNs))
+  if (!threads_->close(patience_ns())) {
+    if (!paused_) threads_->open();
     return make_error("a CPU waits for a device process that does not answer");
+  }
+  // From here on the machine is reset, or ends: half of one is of no use.
+  const Status status = finish_reset();
+  if (!status)
+    end({.sentence = "the machine could not be reset: " + status.error().message, .status = control::kExitHostError});
+  return status;
+}
+
+Status VirtualMachine::finish_reset() {
   // Every posted write of the old generation is done before the new one begins.
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    if (!process->ring().drain(options_.device_deadline_ns))
+    if (!process->ring().closed() && !process->ring().drain(patience_ns()))
       return make_error(process->plan().name + " did not finish its requests");
   }
   ++generation_;
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     process->ring().set_generation(generation_);
-    if (!process->channel().request(ipc::RequestKind::kReset))
+    if (process->ring().closed()) continue;  // isolated: it reads all ones before and after
+    const std::optional<ipc::Reply> reply = process->channel().request(ipc::RequestKind::kReset);
+    if (!process->ring().closed() && (!reply || reply->status != ipc::ReplyStatus::kDone))
       return make_error(process->plan().name + " did not answer the reset");
   }
   effects_->reset();
@@ -254,42 +227,6 @@ Result<control::VmStatus> VirtualMachine::status() {
   return status;
 }
 
-Result<std::vector<control::DeviceInfo>> VirtualMachine::devices() {
-  std::vector<control::DeviceInfo> all;
-  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    control::DeviceInfo info;
-    info.role = process->plan().name;
-    for (const InstancePlan& instance : process->plan().instances)
-      info.instances.push_back(fmt::format("{} ({})", instance.name, instance.type->type));
-    const pid_t pid = supervisor_->pid_of(*process);
-    info.pid = static_cast<std::uint32_t>(pid);
-    info.state = pid != 0 ? control::DeviceState::kRunning : control::DeviceState::kDead;
-    info.incarnation = 1;
-    if (pid != 0) info.jail = jail_of(pid);
-    info.requests = process->channel().requests();
-    info.posted = process->channel().posted();
-    const ipc::DeviceCounters& counters = process->replies().counters;
-    info.commits = counters.commits.load(std::memory_order_relaxed);
-    info.statistics = {.requests_served = counters.requests.load(std::memory_order_relaxed),
-                       .commits = info.commits,
-                       .timers_fired = counters.timers.load(std::memory_order_relaxed),
-                       .lines_raised = counters.interrupts.load(std::memory_order_relaxed),
-                       .refused_accesses = counters.bad_accesses.load(std::memory_order_relaxed),
-                       .spins_won = counters.spins_won.load(std::memory_order_relaxed),
-                       .sleeps = counters.sleeps.load(std::memory_order_relaxed)};
-    info.permissions = permissions_of(process->plan());
-    all.push_back(std::move(info));
-  }
-  return all;
-}
-
-Status VirtualMachine::power_button() {
-  const std::optional<ipc::Reply> reply =
-      processes_[plan_.platform_role]->channel().request(ipc::RequestKind::kPowerButton, plan_.pm_instance);
-  if (!reply) return make_error("the platform device process is gone");
-  return ok();
-}
-
 Status VirtualMachine::kill() {
   end({.sentence = "the VM was ended by its manager", .status = control::kExitKilled});
   return ok();
@@ -305,21 +242,6 @@ Status VirtualMachine::resume() {
 
 Status VirtualMachine::reset() {
   return run_on_main([this] { return do_reset(); });
-}
-
-Result<std::vector<control::InspectedInstance>> VirtualMachine::inspect(const std::string& instance) {
-  std::vector<control::InspectedInstance> all;
-  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    const auto named = [&](const InstancePlan& plan) { return instance.empty() || plan.name == instance; };
-    const std::vector<InstancePlan>& instances = process->plan().instances;
-    if (std::none_of(instances.begin(), instances.end(), named)) continue;
-    ASSIGN_OR_RETURN(control::FromDevice answer, supervisor_->ask(*process, control::Inspect{instance}));
-    auto* reply = std::get_if<control::InspectReply>(&answer);
-    if (reply == nullptr) return make_error("the device process gave another answer than was asked for");
-    for (control::InspectedInstance& one : reply->instances) all.push_back(std::move(one));
-  }
-  if (all.empty()) return make_error("there is no device \"" + instance + "\" in this VM");
-  return all;
 }
 
 }  // namespace bulkhead::vmm

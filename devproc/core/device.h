@@ -55,6 +55,8 @@ class Device {
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
+  // `pci_bus` alone: the function's device was isolated, or came back.
+  virtual void on_function_presence(std::uint8_t /*devfn*/, bool /*present*/) {}
 
   // The whole desired state of what this device asks of the VMM, as effects (ipc/state/effects.h): what the
   // VMM asks for after a reset and after a take-over. Empty for most devices.

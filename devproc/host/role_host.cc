@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "devproc/host/dispatch.h"
+#include "devproc/host/mapped_guest_memory.h"
 #include "devproc/registry.h"
 #include "ipc/base/futex.h"
 #include "ipc/base/log.h"
@@ -12,10 +13,6 @@
 
 namespace bulkhead::devproc {
 namespace {
-
-// StateHeader::attempt: what kind of input is being worked on, and which.
-constexpr std::uint64_t kAttemptTimer = std::uint64_t{1} << 62;
-constexpr std::uint64_t kAttemptStream = std::uint64_t{2} << 62;
 
 void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
@@ -43,17 +40,40 @@ RoleHost::RoleHost(RoleWorld world, std::uint32_t incarnation)
 
 Result<std::unique_ptr<RoleHost>> RoleHost::create(const control::TakeRole& setup, RoleWorld world) {
   std::unique_ptr<RoleHost> host(new RoleHost(std::move(world), setup.incarnation));
-  host->instances_.reserve(setup.instances.size());
-  for (const control::DeviceInstance& instance : setup.instances) {
-    RETURN_IF_ERROR(host->add_instance(instance));
-  }
+  RETURN_IF_ERROR(host->add_instances(setup));
   ASSIGN_OR_RETURN(const bool resumed, host->checkpoint_.open());
   if (resumed) {
-    host->resume(setup.generation);
+    host->resume(setup);
   } else {
     host->start_fresh(setup.generation);
   }
   return host;
+}
+
+Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
+  const auto requests = std::make_unique<ipc::RequestArea>();
+  const auto replies = std::make_unique<ipc::ReplyArea>();
+  std::vector<std::byte> state(ipc::kStateRegionSize + ipc::kPage);
+  // Regions start at a page: so does this one.
+  const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(state.data()) % ipc::kPage;
+  MappedGuestMemory memory;
+  RoleHost host(RoleWorld{.requests = requests.get(),
+                          .replies = replies.get(),
+                          .state = std::span(state).subspan(ipc::kPage - misaligned, ipc::kStateRegionSize),
+                          .output_doorbell = {},
+                          .line_assert = {},
+                          .line_resample = {},
+                          .messages = {},
+                          .memory = &memory},
+                setup.incarnation);
+  RETURN_IF_ERROR(host.add_instances(setup));
+  return control::Ready{.layout_hash = host.layout(), .states = host.versions_};
+}
+
+Status RoleHost::add_instances(const control::TakeRole& setup) {
+  instances_.reserve(setup.instances.size());
+  for (const control::DeviceInstance& instance : setup.instances) RETURN_IF_ERROR(add_instance(instance));
+  return ok();
 }
 
 Status RoleHost::add_instance(const control::DeviceInstance& setup) {
@@ -106,9 +126,16 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
 }
 
 void RoleHost::start_fresh(std::uint32_t generation) {
-  begin_input(0);
+  begin_input(Attempt::start());
   TimerState& timers = host_.timers.mut();
   std::fill(std::begin(timers.deadline), std::end(timers.deadline), kTimerOff);
+  // A device that comes back after it was isolated finds streams that have been in use.
+  StreamState& streams = host_.streams.mut();
+  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
+    streams.produced[i] = world_.requests->output_consumed[i].load(std::memory_order_acquire);
+    streams.consumed[i] = world_.requests->input_produced[i].load(std::memory_order_acquire);
+  }
+  host_.outbound.mut().produced = world_.requests->outbound_consumed.load(std::memory_order_acquire);
   mend_input(checkpoint_.input(), generation);
   reset_all(generation);
   finish_input();
@@ -147,10 +174,11 @@ void RoleHost::mend_timers() {
   std::fill(std::begin(timers.deadline) + used, std::end(timers.deadline), kTimerOff);
 }
 
-void RoleHost::resume(std::uint32_t generation) {
+void RoleHost::resume(const control::TakeRole& setup) {
+  attempts_.judge(setup.blame, checkpoint_.committed_input().last_ticket, checkpoint_.commits());
   // Both banks hold the last commit. Its bytes may be anything: the host's own part is brought into range
   // here, each model's part by the model.
-  mend_input(checkpoint_.input(), generation);
+  mend_input(checkpoint_.input(), setup.generation);
   mend_timers();
   StreamState& streams = host_.streams.mut();
   for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
@@ -203,12 +231,18 @@ ipc::Reply RoleHost::dropped_reply() const {
   return reply;
 }
 
-void RoleHost::begin_input(std::uint64_t attempt) {
-  checkpoint_.header().attempt.store(attempt, std::memory_order_relaxed);
+void RoleHost::begin_input(Attempt attempt) {
+  attempts_.begin(attempt);
   clock_.new_input();
   ipc::InputRecord& input = checkpoint_.input();
   effects_.clear();
   std::fill(std::begin(input.messages), std::end(input.messages), 0);
+}
+
+bool RoleHost::skip_if_poisoned(Attempt attempt) {
+  if (!attempts_.poisoned(attempt)) [[likely]] return false;
+  count(world_.replies->counters.poisoned);
+  return true;
 }
 
 bool RoleHost::request_waiting() const {
@@ -220,13 +254,19 @@ bool RoleHost::handle_request() {
   if (!request_waiting()) return false;
   const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket + 1;
   const ipc::Request request = world_.requests->slots[ipc::slot_of(ticket)].request;
-  begin_input(ticket);
+  begin_input(Attempt::request(ticket));
   ipc::InputRecord& input = checkpoint_.input();
   input.last_ticket = ticket;
   const std::uint64_t effects_before = input.reply.effects_total;
   input.reply = ipc::Reply{.status = ipc::ReplyStatus::kDone};
   input.reply.effects_total = effects_before;
-  run_request(request, input.reply);
+  if (skip_if_poisoned(Attempt::request(ticket))) [[unlikely]] {
+    input.reply.status = ipc::ReplyStatus::kPoisoned;
+    std::memset(input.reply.payload, 0xff, sizeof input.reply.payload);
+    if (request.kind == ipc::RequestKind::kReset) input.generation = request.generation;
+  } else {
+    run_request(request, input.reply);
+  }
   if ((request.flags & ipc::kPosted) == 0) {
     effects_to_reply(input.reply);
   } else {
@@ -260,6 +300,12 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       std::uint32_t bits = 0;
       std::memcpy(&bits, request.payload, sizeof bits);
       device.on_function_control(bits & kControlAll);
+      return;
+    }
+    case ipc::RequestKind::kFunctionPresence: {
+      std::uint32_t what = 0;
+      std::memcpy(&what, request.payload, sizeof what);
+      device.on_function_presence(static_cast<std::uint8_t>(what), (what & 0x100) != 0);
       return;
     }
     case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
@@ -307,6 +353,7 @@ void RoleHost::effects_to_outbound() {
 void RoleHost::finish_input() {
   const ipc::Ticket before = checkpoint_.committed_input().last_ticket;
   checkpoint_.commit();
+  attempts_.finish();
   count(world_.replies->counters.commits);
   // The dirty marks, good until sync(), tell what this input changed.
   drive_world();
@@ -400,8 +447,13 @@ bool RoleHost::handle_streams() {
       seen_output_[stream] = taken;
       if (!input && !room) continue;
       if (room) backend.clear_starved();
-      begin_input(kAttemptStream | stream);
-      instance.device->on_stream(static_cast<StreamId>(i));
+      const Attempt attempt = Attempt::stream(stream, checkpoint_.commits());
+      begin_input(attempt);
+      if (skip_if_poisoned(attempt)) [[unlikely]] {
+        (void)backend.get();  // one byte less, as a line with noise would have it
+      } else {
+        instance.device->on_stream(static_cast<StreamId>(i));
+      }
       effects_to_outbound();
       finish_input();
       did = true;
@@ -419,9 +471,10 @@ bool RoleHost::handle_timers() {
     for (std::uint16_t i = 0; i < instance.timer_count; ++i) {
       const std::uint32_t timer = instance.first_timer + std::uint32_t{i};
       if (host_.timers->deadline[timer] > now) continue;
-      begin_input(kAttemptTimer | timer);
+      const Attempt attempt = Attempt::timer(timer, checkpoint_.commits());
+      begin_input(attempt);
       host_.timers.mut().deadline[timer] = kTimerOff;
-      instance.device->on_timer(i);
+      if (!skip_if_poisoned(attempt)) [[likely]] instance.device->on_timer(i);
       effects_to_outbound();
       count(world_.replies->counters.timers);
       finish_input();

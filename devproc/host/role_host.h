@@ -14,6 +14,7 @@
 
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
+#include "devproc/host/attempt_log.h"
 #include "devproc/host/host_wires.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/device_messages.h"
@@ -39,6 +40,9 @@ class RoleHost {
   // Builds the devices of `setup` in order. Resets them when the state region is new, restores them when it
   // holds commits, and then shows the world what was committed last.
   static Result<std::unique_ptr<RoleHost>> create(const control::TakeRole& setup, RoleWorld world);
+
+  // What create() would make of `setup`, without any of its regions: its layout and state versions.
+  static Result<control::Ready> describe(const control::TakeRole& setup);
 
   // The next request, if it is there: handled, committed, answered. False when there is none.
   bool handle_request();
@@ -80,16 +84,18 @@ class RoleHost {
   };
 
   RoleHost(RoleWorld world, std::uint32_t incarnation);
+  Status add_instances(const control::TakeRole& setup);
   Status add_instance(const control::DeviceInstance& setup);
   void start_fresh(std::uint32_t generation);
-  void resume(std::uint32_t generation);
+  void resume(const control::TakeRole& setup);
   // A successor's first work on what it found, which may be hostile: nothing in it may make us wait for ever.
   void mend_input(ipc::InputRecord& input, std::uint32_t generation) const;
   void mend_timers();
   [[nodiscard]] ipc::Ticket published(ipc::Ticket ticket) const;
   [[nodiscard]] bool can_be_last(ipc::Ticket ticket) const;
 
-  void begin_input(std::uint64_t attempt);
+  void begin_input(Attempt attempt);
+  bool skip_if_poisoned(Attempt attempt);
   void run_request(const ipc::Request& request, ipc::Reply& reply);
   void reset_all(std::uint32_t generation);
   void list_desired_effects(const ipc::Request& request, ipc::Reply& reply);
@@ -105,6 +111,7 @@ class RoleHost {
   RoleWorld world_;
   std::uint32_t incarnation_;
   ipc::Checkpoint checkpoint_;
+  AttemptLog attempts_{checkpoint_.header()};
   HostState host_;
   HostClock clock_;
   HostEffectSink effects_;

@@ -35,21 +35,37 @@ std::vector<BorrowedFd> borrow_all(const std::vector<UniqueFd>& fds) {
 }  // namespace
 
 Status RoleProcess::run() {
-  Result<control::Message> message = control_.receive(control::no_deadline(), control::kMaxMessageFds);
-  // A standby that is not needed any more sees the channel close before it ever got a role.
-  if (!message && message.error().error_number == control::kPeerClosed) return ok();
-  if (!message) return message.error();
-  ASSIGN_OR_RETURN(const control::ToDevice decoded,
-                   control::decode_to_device(message->bytes, message->fds.size()));
-  const auto* role = std::get_if<control::TakeRole>(&decoded);
-  if (role == nullptr) return make_error("the first message of the VMM gave no role");
-  Status taken = take_role(*role, std::move(message->fds));
-  if (!taken) {
-    if (Result<std::vector<std::byte>> bytes = control::encode(control::Failed{taken.error().message}))
-      (void)control_.send(*bytes, control::deadline_in(std::chrono::seconds(1)));
-    return taken;
+  for (;;) {
+    Result<control::Message> message = control_.receive(control::no_deadline(), control::kMaxMessageFds);
+    // A standby that is not needed any more sees the channel close before it ever got a role.
+    if (!message && message.error().error_number == control::kPeerClosed) return ok();
+    if (!message) return message.error();
+    ASSIGN_OR_RETURN(const control::ToDevice decoded,
+                     control::decode_to_device(message->bytes, message->fds.size()));
+    const auto* role = std::get_if<control::TakeRole>(&decoded);
+    if (role == nullptr) return make_error("the first message of the VMM gave no role");
+    if (role->start == control::StartKind::kCheck) {
+      RETURN_IF_ERROR(answer_check(*role));
+      continue;
+    }
+    Status taken = take_role(*role, std::move(message->fds));
+    if (!taken) {
+      (void)tell(control::Failed{taken.error().message});
+      return taken;
+    }
+    return serve();
   }
-  return serve();
+}
+
+Status RoleProcess::answer_check(const control::TakeRole& role) {
+  Result<control::Ready> ready = RoleHost::describe(role);
+  if (!ready) return tell(control::Failed{ready.error().message});
+  return tell(std::move(*ready));
+}
+
+Status RoleProcess::tell(const control::FromDevice& message) {
+  ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(message));
+  return control_.send(bytes, control::deadline_in(std::chrono::seconds(1)));
 }
 
 Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueFd> fds) {

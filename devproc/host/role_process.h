@@ -26,6 +26,8 @@ class RoleProcess {
  private:
   Status take_role(const control::TakeRole& role, std::vector<UniqueFd> fds);
   Status take_fd(const control::FdGrant& grant, UniqueFd fd);
+  Status answer_check(const control::TakeRole& role);
+  Status tell(const control::FromDevice& message);
   Status map_guest_ram(const control::TakeRole& role);
   Status close_filter();
   Status serve();

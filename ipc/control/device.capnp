@@ -46,6 +46,7 @@ struct TakeRole {
   instances @6 :List(DeviceInstance);
   fds @7 :List(FdGrant);
   guestRam @8 :List(GuestRange);
+  blame @9 :Bool;
 }
 
 struct ToDevice {

@@ -59,6 +59,7 @@ void write_take_role(schema::TakeRole::Builder out, const TakeRole& role) {
   out.setGeneration(role.generation);
   out.setStart(static_cast<std::uint8_t>(role.start));
   out.setVmTimeOffsetNs(role.vm_time_offset_ns);
+  out.setBlame(role.blame);
   auto instances = out.initInstances(static_cast<unsigned>(role.instances.size()));
   for (unsigned i = 0; i < instances.size(); ++i) write_instance(instances[i], role.instances[i]);
   auto fds = out.initFds(static_cast<unsigned>(role.fds.size()));
@@ -122,8 +123,9 @@ TakeRole read_take_role(schema::TakeRole::Reader in, std::size_t fd_count) {
   role.vm = read_optional_name(in.getVm(), "the VM's name");
   role.incarnation = in.getIncarnation();
   role.generation = in.getGeneration();
-  role.start = read_enum(in.getStart(), StartKind::kResume, "the kind of start");
+  role.start = read_enum(in.getStart(), StartKind::kCheck, "the kind of start");
   role.vm_time_offset_ns = in.getVmTimeOffsetNs();
+  role.blame = in.getBlame();
   std::set<std::string> names;
   const auto instances = in.getInstances();
   check_size(instances, "instances", kMaxInstances);

@@ -82,7 +82,11 @@ struct GuestRange {
   bool operator==(const GuestRange&) const = default;
 };
 
-enum class StartKind : std::uint8_t { kFresh = 0, kResume = 1 };
+enum class StartKind : std::uint8_t {
+  kFresh = 0,
+  kResume = 1,
+  kCheck = 2,  // hold nothing yet: answer with the Ready that the role would have; the role itself follows
+};
 
 struct TakeRole {
   std::string role;
@@ -91,6 +95,7 @@ struct TakeRole {
   std::uint32_t generation = 0;
   StartKind start = StartKind::kFresh;
   std::uint64_t vm_time_offset_ns = 0;  // CLOCK_MONOTONIC minus VM time
+  bool blame = false;  // the predecessor's death counts against the input that it was working on
   std::vector<DeviceInstance> instances;
   std::vector<FdGrant> fds;           // in the order of the message's descriptors
   std::vector<GuestRange> guest_ram;  // in order of guest_base, not overlapping

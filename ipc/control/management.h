@@ -44,6 +44,33 @@ struct JailSummary {
   bool operator==(const JailSummary&) const = default;
 };
 
+enum class DeviceEventKind : std::uint8_t {
+  kDied = 0,        // the process ended by itself, or somebody killed it
+  kHung = 1,        // it did not answer within the deadline, and was killed
+  kRestarting = 2,  // a successor was given the role
+  kRestored = 3,    // the successor serves; stall_ns says how long nobody did
+  kIsolated = 4,    // the device was given up: it reads all ones
+  kReturned = 5,    // an isolated device was brought back, from reset
+  kUpgraded = 6,    // another executable plays the role
+};
+inline constexpr std::uint8_t kDeviceEventKinds = 7;
+
+// What happened to a device process.
+struct DeviceEvent {
+  std::uint64_t number = 0;   // 1, 2, 3 ... within the VM's life
+  std::int64_t time_ns = 0;   // CLOCK_REALTIME
+  DeviceEventKind kind{};
+  std::string role;
+  std::uint32_t pid = 0;
+  std::uint32_t incarnation = 0;
+  std::string cause;          // one sentence
+  std::int32_t signal = 0;    // that ended it; 0: none
+  std::string system_call;    // seccomp: the call that was refused
+  std::uint64_t ticket = 0;   // the oldest request that was not answered; 0: none was waiting
+  std::int64_t stall_ns = 0;  // kRestored, kUpgraded: from the death to the successor's first answer
+  bool operator==(const DeviceEvent&) const = default;
+};
+
 struct DeviceInfo {
   std::string role;
   std::vector<std::string> instances;  // "com1 (uart16550)"
@@ -57,6 +84,10 @@ struct DeviceInfo {
   std::uint64_t commits = 0;  // read from the checkpoint, once
   Statistics statistics;      // as the process itself reports; hostile
   std::string permissions;    // what the jail allows, several lines
+  std::int64_t last_stall_ns = 0;
+  std::int64_t longest_stall_ns = 0;
+  std::uint64_t replayed = 0;  // requests that waited through a take-over
+  std::uint64_t poisoned = 0;  // inputs that were skipped because they kill the device; as the process reports
   bool operator==(const DeviceInfo&) const = default;
 };
 

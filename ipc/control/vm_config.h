@@ -49,6 +49,18 @@ enum ExitStatus : std::uint8_t {
 
 enum class ConsoleKind : std::uint8_t { kNone = 0, kStdio = 1, kPty = 2, kFile = 3 };
 enum class OnReset : std::uint8_t { kReboot = 0, kExit = 1 };
+// What follows when a device process dies by itself.
+enum class OnCrash : std::uint8_t {
+  kRestart = 0,  // a successor goes on; a device that keeps dying is isolated (`pci` and `platform`: the VM stops)
+  kIsolate = 1,  // the device reads all ones from then on
+  kStop = 2,     // the VM stops
+};
+
+struct OnCrashRule {
+  std::string role;  // empty: every role that no other rule names
+  OnCrash action = OnCrash::kRestart;
+  bool operator==(const OnCrashRule&) const = default;
+};
 
 struct Property {
   std::string key;
@@ -93,6 +105,7 @@ struct VmConfig {
   std::string console_path;  // kFile: the file, kPty: the terminal; for messages
   std::string log_path;
   OnReset on_reset = OnReset::kReboot;
+  std::vector<OnCrashRule> on_crash;
   std::vector<DeviceRequest> devices;
   VmFiles files;
 };

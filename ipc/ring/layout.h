@@ -57,6 +57,7 @@ struct alignas(kCacheLine) DeviceCounters {
   std::atomic<std::uint64_t> spins_won;
   std::atomic<std::uint64_t> bad_accesses;  // no such register
   std::atomic<std::uint64_t> dropped;       // malformed or of an older generation
+  std::atomic<std::uint64_t> poisoned;      // inputs skipped because they kill the device
 };
 
 struct alignas(kCacheLine) ReplyArea {

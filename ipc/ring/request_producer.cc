@@ -3,11 +3,41 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "ipc/base/futex.h"
 #include "ipc/ring/read_once.h"
 
 namespace bulkhead::ipc {
+namespace {
+
+// A waiter that wakes this late did not get to run (a suspended or overloaded host); the device may not have either.
+constexpr std::int64_t kLateNs = 100'000'000;
+
+}  // namespace
+
+// How long a waiter has waited for one process to answer.
+class RequestProducer::Patience {
+ public:
+  explicit Patience(const RequestProducer& ring) : ring_(ring) {}
+
+  [[nodiscard]] std::int64_t until() const { return since_ + ring_.options_.deadline_ns; }
+  // True once a deadline.
+  bool ran_out() {
+    const std::int64_t now = monotonic_ns();
+    const std::uint32_t incarnation = ring_.incarnation();
+    const bool same = incarnation == std::exchange(incarnation_, incarnation);
+    if (same && now < until()) return false;
+    const bool on_time = now - until() <= std::max(kLateNs, ring_.options_.deadline_ns / 2);
+    since_ = now;
+    return same && on_time;
+  }
+
+ private:
+  const RequestProducer& ring_;
+  std::uint32_t incarnation_ = ring_.incarnation();
+  std::int64_t since_ = monotonic_ns();
+};
 
 RequestProducer::RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
                                  EffectReceiver& effects, Options options)
@@ -16,13 +46,17 @@ RequestProducer::RequestProducer(RequestArea& requests, const ReplyArea& replies
       doorbell_(doorbell),
       effects_(effects),
       options_(std::move(options)) {
+  free_all_slots();
+  requests_.magic = kAreaMagic;
+  requests_.incarnation.store(1, std::memory_order_release);
+}
+
+void RequestProducer::free_all_slots() {
   // Ticket t uses slot t % kSlots; the first ticket is 1, so slot 0 waits for ticket kSlots.
   for (std::uint32_t i = 0; i < kSlots; ++i) {
     slots_[i].free_for.store(i == 0 ? kSlots : i, std::memory_order_relaxed);
     slots_[i].posted.store(0, std::memory_order_relaxed);
   }
-  requests_.magic = kAreaMagic;
-  requests_.incarnation.store(1, std::memory_order_release);
 }
 
 void RequestProducer::violation(const char* what) {
@@ -45,9 +79,8 @@ bool RequestProducer::reclaim_posted(Slot& slot, Ticket ticket) {
 }
 
 std::optional<Ticket> RequestProducer::take_slot() {
-  Ticket behind = 0;  // the ticket whose slot we found in use, and since when
-  std::int64_t full_since = 0;
-  bool reported = false;
+  Ticket behind = 0;  // the ticket whose slot we found in use
+  std::optional<Patience> patience;  // made when it is needed: it reads the clock
   for (;;) {
     if (closed()) return std::nullopt;
     Ticket ticket = next_.load(std::memory_order_relaxed);
@@ -58,16 +91,11 @@ std::optional<Ticket> RequestProducer::take_slot() {
     }
     if (ticket > kSlots && reclaim_posted(slot, ticket)) continue;
     // All slots are in use: the device is behind with posted writes, or its doorbell has yet to wake it.
-    const std::int64_t now = monotonic_ns();
     if (behind != ticket) {
       behind = ticket;  // others overtake us as long as the device makes progress: it is not late then
-      full_since = now;
-      reported = false;
+      patience.emplace(*this);
     }
-    if (!reported && now - full_since > options_.deadline_ns) {
-      reported = true;
-      if (options_.on_overdue) options_.on_overdue(ticket - kSlots);
-    }
+    if (patience->ran_out() && options_.on_overdue) options_.on_overdue(ticket - kSlots);
     ::sched_yield();
   }
 }
@@ -118,8 +146,7 @@ std::optional<Reply> RequestProducer::call(Request request, AdaptiveWait& wait) 
 std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
   const ReplySlot& slot = replies_.slots[slot_of(ticket)];
   if (!wait.spin([&] { return done(ticket); })) {
-    const std::int64_t began = monotonic_ns();
-    bool reported = false;
+    Patience patience(*this);
     std::atomic<std::uint32_t>& asleep = requests_.waiter_asleep[slot_of(ticket)];
     bool slept = false;
     bool answered = false;
@@ -129,17 +156,11 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
       answered = done(ticket);
       if (answered || closed()) break;
       // Woken by the device, by close() or set_incarnation(), or at the deadline.
-      const std::int64_t now = monotonic_ns();
-      std::int64_t until = began + options_.deadline_ns;
-      if (reported) until = now + options_.deadline_ns;
       sleepers_.fetch_add(1, std::memory_order_seq_cst);
-      if (!closed()) futex_wait_until(&slot.wake, wake, until);
+      if (!closed()) futex_wait_until(&slot.wake, wake, patience.until());
       sleepers_.fetch_sub(1, std::memory_order_seq_cst);
       slept = true;
-      if (!reported && !done(ticket) && monotonic_ns() >= began + options_.deadline_ns) {
-        reported = true;
-        if (options_.on_overdue) options_.on_overdue(ticket);
-      }
+      if (!done(ticket) && patience.ran_out() && options_.on_overdue) options_.on_overdue(ticket);
     }
     asleep.store(0, std::memory_order_relaxed);
     if (!answered) return std::nullopt;
@@ -210,6 +231,26 @@ void RequestProducer::close() {
     for (const ReplySlot& slot : replies_.slots) futex_wake_all(&slot.wake);
     ::sched_yield();
   }
+}
+
+void RequestProducer::reopen() {
+  for (RequestSlot& slot : requests_.slots) slot.ticket.store(0, std::memory_order_relaxed);
+  free_all_slots();
+  next_.store(1, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(effects_lock_);
+    effects_scanned_ = 0;
+    effects_applied_.store(0, std::memory_order_relaxed);
+  }
+  closed_.store(false, std::memory_order_seq_cst);
+}
+
+Ticket RequestProducer::first_unserved() const {
+  const Ticket last = submitted();
+  for (Ticket ticket = last >= kSlots ? last - kSlots + 1 : 1; ticket <= last; ++ticket) {
+    if (replies_.slots[slot_of(ticket)].ticket.load(std::memory_order_acquire) < ticket) return ticket;
+  }
+  return last + 1;
 }
 
 void RequestProducer::set_incarnation(std::uint32_t incarnation) {

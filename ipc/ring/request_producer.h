@@ -34,8 +34,9 @@ class RequestProducer {
  public:
   struct Options {
     std::int64_t deadline_ns = 1'000'000'000;
-    // Called once for each request that is older than the deadline; the wait goes on after it, until a
-    // reply comes or the ring is closed.
+    // Called each time that a request has waited for another deadline without an answer, on the waiter's thread; the
+    // wait goes on until a reply comes or the ring is closed. A new incarnation starts with a whole deadline, and
+    // time in which the waiter itself could not run does not count.
     std::function<void(Ticket)> on_overdue;
     // Called when the device process wrote something that no honest one writes.
     std::function<void(const char* what)> on_violation;
@@ -57,6 +58,9 @@ class RequestProducer {
 
   // No more requests and no more answers: every waiter returns nullopt.
   void close();
+  // Begins anew after close(), with ticket 1, for a process that starts from reset. Only while nobody is inside any
+  // other method, and with the device's side of the areas zeroed.
+  void reopen();
   [[nodiscard]] bool closed() const { return closed_.load(std::memory_order_acquire); }
 
   // A new generation begins: replies of older ones no longer count. Only with all vCPUs stopped.
@@ -69,8 +73,11 @@ class RequestProducer {
 
   // A successor takes over: replies of its predecessor no longer count until it publishes them again.
   void set_incarnation(std::uint32_t incarnation);
+  [[nodiscard]] std::uint32_t incarnation() const { return incarnation_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Ticket submitted() const { return next_.load(std::memory_order_relaxed) - 1; }
+  // The oldest request that the device has not answered, going by its own word; submitted() + 1 if there is none.
+  [[nodiscard]] Ticket first_unserved() const;
 
  private:
   struct alignas(kCacheLine) Slot {
@@ -78,6 +85,8 @@ class RequestProducer {
     std::atomic<Ticket> posted;    // the posted ticket that uses it, if any
   };
 
+  class Patience;
+  void free_all_slots();
   std::optional<Ticket> take_slot();
   bool reclaim_posted(Slot& slot, Ticket ticket);
   void publish(Ticket ticket, const Request& request);

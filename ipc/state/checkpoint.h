@@ -42,9 +42,11 @@ struct StateHeader {
   std::uint64_t magic;
   std::uint64_t layout;  // hash of the role's segments and versions
   alignas(kCacheLine) std::atomic<std::uint64_t> commit_word;
-  // The input being worked on, noted before work on it starts: a successor that finds it twice more
-  // knows a poisoned input. 0: none.
+  // The input being worked on, noted before work on it starts (devproc/host/attempt_log.h). 0: none.
   alignas(kCacheLine) std::atomic<std::uint64_t> attempt;
+  // The input that the last deaths are laid to, and how many of them.
+  std::atomic<std::uint64_t> suspect;
+  std::atomic<std::uint32_t> suspect_deaths;
 };
 
 class Checkpoint final : public StateAllocator {

@@ -25,6 +25,7 @@ enum class RequestKind : std::uint8_t {
   kFunctionControl = 4,  // payload: u32 of FunctionControl bits
   kPowerButton = 5,
   kDesiredState = 6,  // offset: first effect wanted; the reply's payload is the u32 count of all
+  kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
 };
 
 enum RequestFlag : std::uint8_t {

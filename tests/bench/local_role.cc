@@ -46,7 +46,7 @@ Result<std::unique_ptr<LocalRole>> LocalRole::start(int cpu) {
   }
   channels.second = {};
   ASSIGN_OR_RETURN(const vmm::DeviceProcess::Handover handover,
-                   role->process_->take_role("bench", 1, control::StartKind::kFresh, filter.borrow()));
+                   role->process_->take_role("bench", control::StartKind::kFresh, false, filter.borrow()));
   RETURN_IF_ERROR(role->control_.send(handover.bytes, handover.fds, control::deadline_in(std::chrono::seconds(1))));
   ASSIGN_OR_RETURN(const control::Message ready, role->control_.receive(control::deadline_in(std::chrono::seconds(5))));
   ASSIGN_OR_RETURN(const control::FromDevice decoded, control::decode_from_device(ready.bytes));

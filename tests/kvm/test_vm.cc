@@ -231,6 +231,12 @@ nlohmann::json TestVm::devices() {
   return nlohmann::json::parse(list.out, nullptr, false);
 }
 
+std::map<std::string, nlohmann::json> TestVm::devices_by_role() {
+  std::map<std::string, nlohmann::json> all;
+  for (const nlohmann::json& device : devices()) all[device.at("role")] = device;
+  return all;
+}
+
 std::vector<pid_t> TestVm::device_pids() {
   std::vector<pid_t> pids;
   for (const nlohmann::json& device : devices()) pids.push_back(device.at("pid"));

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -93,6 +94,7 @@ class TestVm {
 
   [[nodiscard]] nlohmann::json status();                 // its entry of `bulkhead ls --json`
   [[nodiscard]] nlohmann::json devices();                // `bulkhead devices NAME --json`
+  [[nodiscard]] std::map<std::string, nlohmann::json> devices_by_role();
   [[nodiscard]] std::vector<pid_t> device_pids();        // by role, as devices() lists them
   [[nodiscard]] pid_t device_pid(const std::string& role);
   [[nodiscard]] pid_t vmm_pid();

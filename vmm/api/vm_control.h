@@ -9,6 +9,7 @@
 
 #include "ipc/base/result.h"
 #include "ipc/control/management.h"
+#include "vmm/process/device_events.h"
 
 namespace bulkhead::vmm {
 
@@ -24,6 +25,14 @@ class VmControl {
   virtual Status reset() = 0;
   // Empty: every instance.
   virtual Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) = 0;
+  // Sends a signal to a device process (a fault drill): SIGKILL, SIGSEGV, SIGSTOP or SIGABRT.
+  virtual Status fault(const std::string& role, int signal) = 0;
+  // Puts another executable under a running device.
+  virtual Status upgrade(const std::string& role, const std::string& executable_path) = 0;
+  // Brings an isolated device back, from reset.
+  virtual Status restore(const std::string& role) = 0;
+  // Valid as long as the VM.
+  virtual DeviceEvents& events() = 0;
 };
 
 }  // namespace bulkhead::vmm

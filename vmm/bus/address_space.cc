@@ -173,6 +173,7 @@ void AddressSpace::write_one(const Table& table, std::uint32_t vcpu, Space space
 }
 
 std::vector<Claim> AddressSpace::claims() const {
+  const std::lock_guard lock(claims_lock_);
   const Pin pin(*this, kReaders - 1);
   std::vector<Claim> all;
   for (const std::vector<Entry>& entries : (*pin).spaces)

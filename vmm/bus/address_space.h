@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,7 @@ class AddressSpace {
              std::span<const std::byte> in);
 
   [[nodiscard]] std::uint64_t unclaimed() const { return unclaimed_.load(std::memory_order_relaxed); }
-  // The claims in force, for `inspect`.
+  // The claims in force.
   [[nodiscard]] std::vector<Claim> claims() const;
 
  private:
@@ -84,6 +85,7 @@ class AddressSpace {
     std::atomic<const Table*> table{nullptr};
   };
   mutable std::array<Hazard, kReaders> hazards_;
+  mutable std::mutex claims_lock_;  // the last hazard slot has one user at a time
   std::vector<std::unique_ptr<const Table>> retired_;  // by publish() only
   std::atomic<std::uint64_t> unclaimed_{0};
 };

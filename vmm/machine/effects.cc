@@ -42,9 +42,22 @@ bool MachineEffects::apply(const Effect& effect) {
 bool MachineEffects::apply_window(const Effect& effect) {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr || !windows_->want(effect)) return false;
-  const Status status = space_.publish(windows_->claims());
-  if (!status) log(LogLevel::kError, "windows cannot be placed: {}", status.error().message);
+  publish_windows();
   return true;
+}
+
+void MachineEffects::publish_windows() {
+  static constinit LogLimiter limiter{4};  // a guest can move its windows as often as it likes
+  const Status status = space_.publish(windows_->claims());
+  if (!status && limiter.allow()) log(LogLevel::kError, "windows cannot be placed: {}", status.error().message);
+}
+
+void MachineEffects::set_present(std::uint8_t devfn, bool present) {
+  router_.set_present(devfn, present);
+  const std::lock_guard lock(windows_lock_);
+  if (windows_ == nullptr) return;
+  windows_->set_present(devfn, present);
+  publish_windows();
 }
 
 bool MachineEffects::apply_function_control(const Effect& effect) {
@@ -62,8 +75,7 @@ void MachineEffects::reset() {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr) return;
   windows_->reset();
-  const Status status = space_.publish(windows_->claims());
-  if (!status) log(LogLevel::kError, "fixed claims cannot be placed: {}", status.error().message);
+  publish_windows();
 }
 
 }  // namespace bulkhead::vmm

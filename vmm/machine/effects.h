@@ -34,6 +34,9 @@ class MachineEffects {
   // Who must hear of a function's FunctionControl bits.
   void add_function_owner(std::uint8_t devfn, RemoteChannel& channel, std::uint16_t instance);
 
+  // A function whose device is isolated has no windows and no interrupts.
+  void set_present(std::uint8_t devfn, bool present);
+
   // Everything off, as after a reset of the machine.
   void reset();
 
@@ -55,6 +58,7 @@ class MachineEffects {
 
   bool apply(const Effect& effect);
   bool apply_window(const Effect& effect);
+  void publish_windows();
   bool apply_function_control(const Effect& effect);
 
   AddressSpace& space_;

@@ -28,7 +28,7 @@ Status InterruptRouter::add_fixed_line(std::uint32_t gsi, BorrowedFd event, Borr
 
 void InterruptRouter::add_intx_line(std::uint8_t devfn, std::uint8_t pin, BorrowedFd event,
                                     BorrowedFd resample) {
-  lines_.push_back({pirq_of(devfn, pin), event, resample, std::nullopt});
+  lines_.push_back({devfn, pirq_of(devfn, pin), event, resample, std::nullopt});
 }
 
 void InterruptRouter::add_messages(std::uint8_t devfn, std::vector<BorrowedFd> events) {
@@ -72,6 +72,7 @@ bool InterruptRouter::apply(const Effect& effect) {
 }
 
 void InterruptRouter::move_line(IntxLine& line, std::optional<std::uint32_t> gsi) {
+  if (!line.present) gsi.reset();
   if (line.gsi == gsi) return;
   if (line.gsi) note(vm_.deassign_irqfd(line.event, *line.gsi));
   line.gsi.reset();
@@ -85,7 +86,7 @@ void InterruptRouter::move_line(IntxLine& line, std::optional<std::uint32_t> gsi
 }
 
 std::optional<MsiRoute::Message> InterruptRouter::wanted(const Function& function, std::uint32_t index) {
-  if ((function.control & kControlBusMaster) == 0 || (function.control & kControlPowerD3) != 0)
+  if (!function.present || (function.control & kControlBusMaster) == 0 || (function.control & kControlPowerD3) != 0)
     return std::nullopt;
   if ((function.control & kControlMsixEnable) != 0) {
     const Vector& vector = function.vectors[index];
@@ -148,6 +149,28 @@ void InterruptRouter::deliver(Vector& vector, const std::optional<MsiRoute::Mess
   vector.delivered = message;
 }
 
+void InterruptRouter::set_present(std::uint8_t devfn, bool present) {
+  const std::lock_guard lock(lock_);
+  for (IntxLine& line : lines_) {
+    if (line.devfn != devfn) continue;
+    line.present = present;
+    move_line(line, pirq_gsi_[line.pirq]);
+    if (!present) drain_eventfd(line.event);
+  }
+  Function* function = find(devfn);
+  if (function == nullptr) return;
+  function->present = present;
+  clear(*function);  // it comes back from reset
+  for (const Vector& vector : function->vectors) drain_eventfd(vector.event);
+}
+
+void InterruptRouter::clear(Function& function) {
+  function.control = 0;
+  function.msi = {};
+  for (Vector& vector : function.vectors) vector.unmasked = false;
+  update_function(function);
+}
+
 void InterruptRouter::reset() {
   const std::lock_guard lock(lock_);
   for (std::optional<std::uint32_t>& gsi : pirq_gsi_) gsi.reset();
@@ -155,12 +178,7 @@ void InterruptRouter::reset() {
     move_line(line, std::nullopt);
     drain_eventfd(line.event);
   }
-  for (Function& function : functions_) {
-    function.control = 0;
-    function.msi = {};
-    for (Vector& vector : function.vectors) vector.unmasked = false;
-    update_function(function);
-  }
+  for (Function& function : functions_) clear(function);
 }
 
 std::uint64_t InterruptRouter::pending_bits(std::uint8_t devfn, std::uint16_t first_vector) {

@@ -37,6 +37,8 @@ class InterruptRouter final : public PendingBits {
 
   // kIntxRoute, kMsiRoute, and the MSI bits of kFunctionControl. False: no such function or vector.
   bool apply(const Effect& effect);
+  // An isolated function raises nothing: its irqfds are taken away and what it asserted is lowered.
+  void set_present(std::uint8_t devfn, bool present);
   // No PIRQ routed, MSI and MSI-X off, nothing pending.
   void reset();
 
@@ -46,10 +48,12 @@ class InterruptRouter final : public PendingBits {
 
  private:
   struct IntxLine {
+    std::uint8_t devfn;
     std::uint32_t pirq;
     BorrowedFd event;
     BorrowedFd resample;
     std::optional<std::uint32_t> gsi;  // where its irqfd is now
+    bool present = true;
   };
   struct Vector {
     BorrowedFd event;
@@ -60,6 +64,7 @@ class InterruptRouter final : public PendingBits {
   };
   struct Function {
     std::uint8_t devfn;
+    bool present = true;
     std::uint32_t control = 0;
     Effect msi{};  // the last kMsiRoute without kEffectMsix
     std::vector<Vector> vectors;
@@ -70,6 +75,7 @@ class InterruptRouter final : public PendingBits {
   [[nodiscard]] static std::optional<MsiRoute::Message> wanted(const Function& function,
                                                                std::uint32_t vector);
   void update_function(Function& function);
+  void clear(Function& function);
   void deliver(Vector& vector, const std::optional<MsiRoute::Message>& message);
 
   Vm& vm_;

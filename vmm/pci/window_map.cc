@@ -29,6 +29,14 @@ void WindowMap::reset() {
   for (Window& window : windows_) window.enabled = false;
 }
 
+void WindowMap::set_present(std::uint8_t devfn, bool present) {
+  for (Window& window : windows_) {
+    if (window.plan.devfn != devfn) continue;
+    window.present = present;
+    window.enabled = false;  // it comes back from reset
+  }
+}
+
 bool WindowMap::allowed(const Range& range, Space space, const std::vector<Claim>& taken) const {
   if (space == Space::kPort && range.last() > 0xffff) return false;
   const auto hits = [&range](const Range& other) { return range.overlaps(other); };
@@ -41,7 +49,7 @@ bool WindowMap::allowed(const Range& range, Space space, const std::vector<Claim
 std::vector<Claim> WindowMap::claims() const {
   std::vector<Claim> taken = fixed_;
   for (const Window& window : windows_) {
-    if (!window.enabled) continue;
+    if (!window.enabled || !window.present) continue;
     const WindowPlan& plan = window.plan;
     const std::optional<Range> range = Range::make(window.base, plan.size);
     if (!range || !allowed(*range, plan.space, taken)) continue;

@@ -39,6 +39,8 @@ class WindowMap {
   bool want(const Effect& window);
   // Every window off, as after a reset.
   void reset();
+  // The windows of an isolated function are out of force, whatever is wanted of them.
+  void set_present(std::uint8_t devfn, bool present);
 
   // The fixed claims and all windows that are in force now.
   [[nodiscard]] std::vector<Claim> claims() const;
@@ -47,6 +49,7 @@ class WindowMap {
   struct Window {
     WindowPlan plan;
     bool enabled = false;
+    bool present = true;
     std::uint64_t base = 0;
   };
   [[nodiscard]] bool allowed(const Range& range, Space space, const std::vector<Claim>& taken) const;

@@ -1,5 +1,9 @@
 #include "vmm/process/device_process.h"
 
+#include <fcntl.h>
+
+#include <utility>
+
 #include "ipc/state/checkpoint.h"
 
 namespace bulkhead::vmm {
@@ -80,15 +84,34 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
   }
 }
 
-Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, std::uint32_t incarnation,
-                                                         control::StartKind start, BorrowedFd filter) const {
+control::TakeRole DeviceProcess::describe_role(const std::string& vm, control::StartKind start) const {
   control::TakeRole role;
   role.role = plan_.name;
   role.vm = vm;
-  role.incarnation = incarnation;
+  role.incarnation = ring_->incarnation();
   role.generation = ring_->generation();
   role.start = start;
   describe_instances(role);
+  return role;
+}
+
+Result<std::vector<std::byte>> DeviceProcess::check_role(const std::string& vm) const {
+  return control::encode(control::ToDevice(describe_role(vm, control::StartKind::kCheck)));
+}
+
+Status DeviceProcess::erase_state() {
+  for (const auto& [fd, size] : {std::pair(reply_fd_.get(), ipc::kReplyAreaSize),
+                                 std::pair(state_fd_.get(), ipc::kStateRegionSize)}) {
+    if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0)
+      return make_errno_error("cannot empty a device process's region");
+  }
+  return ok();
+}
+
+Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, control::StartKind start, bool blame,
+                                                         BorrowedFd filter) const {
+  control::TakeRole role = describe_role(vm, start);
+  role.blame = blame;
   Handover handover;
   const auto grant = [&](control::FdPurpose purpose, std::uint32_t index, BorrowedFd fd) {
     role.fds.push_back({purpose, index});

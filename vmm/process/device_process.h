@@ -6,6 +6,7 @@
 // any thread. Trust: the process is hostile.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,15 +34,23 @@ class DeviceProcess {
     std::vector<std::byte> bytes;
     std::vector<BorrowedFd> fds;
   };
-  // The TakeRole message for a process that starts (or resumes) this role. `filter`: the role's program.
-  Result<Handover> take_role(const std::string& vm, std::uint32_t incarnation, control::StartKind start,
-                             BorrowedFd filter) const;
+  // The TakeRole message for a process that starts or resumes this role; it carries the ring's incarnation. `blame`:
+  // see control::TakeRole. `filter`: the role's program.
+  Result<Handover> take_role(const std::string& vm, control::StartKind start, bool blame, BorrowedFd filter) const;
+  // The message that asks a process whether it could: no descriptor goes with it.
+  Result<std::vector<std::byte>> check_role(const std::string& vm) const;
+  // Empties what a process of the role left in its regions, so that the next one starts from reset. Only while the
+  // ring is closed and the role has no process.
+  Status erase_state();
 
   [[nodiscard]] const RolePlan& plan() const { return plan_; }
   [[nodiscard]] ipc::RequestProducer& ring() { return *ring_; }
   [[nodiscard]] RemoteChannel& channel() { return *channel_; }
   [[nodiscard]] const ipc::ReplyArea& replies() const { return *replies_.as<ipc::ReplyArea>(); }
   [[nodiscard]] ipc::RequestArea& requests() const { return *requests_.as<ipc::RequestArea>(); }
+  // The incarnation that has said that it is ready; smaller than ring().incarnation() during a take-over.
+  [[nodiscard]] std::uint32_t serving_incarnation() const { return serving_.load(std::memory_order_acquire); }
+  void set_serving(std::uint32_t incarnation) { serving_.store(incarnation, std::memory_order_release); }
   [[nodiscard]] BorrowedFd output_doorbell() const { return output_doorbell_.borrow(); }
 
   struct Line {
@@ -57,6 +66,7 @@ class DeviceProcess {
  private:
   DeviceProcess(const RolePlan& plan, const GuestRam& ram) : plan_(plan), ram_(ram) {}
   Status create_wires();
+  [[nodiscard]] control::TakeRole describe_role(const std::string& vm, control::StartKind start) const;
   void describe_instances(control::TakeRole& role) const;
 
   const RolePlan& plan_;
@@ -75,6 +85,7 @@ class DeviceProcess {
   std::vector<Message> messages_;
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
+  std::atomic<std::uint32_t> serving_{0};
 };
 
 }  // namespace bulkhead::vmm

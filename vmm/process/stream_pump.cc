@@ -22,7 +22,7 @@ StreamPump::StreamPump(std::vector<Role> roles, ConsoleFiles files, Violation on
     : roles_(std::move(roles)),
       console_(std::move(files)),
       on_violation_(std::move(on_violation)),
-      outbound_taken_(roles_.size(), 0) {}
+      outbound_(roles_.size()) {}
 
 Result<std::unique_ptr<StreamPump>> StreamPump::start(std::vector<Role> roles, StreamRef console, StreamRef debug,
                                                       ConsoleFiles files, Violation on_violation) {
@@ -73,10 +73,23 @@ void StreamPump::thread_main() {
   if (!debug_line_.empty()) log_debug(std::array<std::uint8_t, 1>{'\n'});
 }
 
+bool StreamPump::is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const {
+  if (broken_by != 0 && process.serving_incarnation() > broken_by) broken_by = 0;
+  return broken_by != 0;
+}
+
+void StreamPump::violation(DeviceProcess& process, std::uint32_t& broken_by, const char* what) {
+  // Until a successor serves, what its predecessor left behind is still there to be seen.
+  const std::uint32_t serving = process.serving_incarnation();
+  if (serving != process.ring().incarnation()) return;
+  broken_by = serving;
+  on_violation_(process, what);
+}
+
 bool StreamPump::move_all() {
   bool moved = false;
   for (Stream& stream : streams_) {
-    if (stream.broken) continue;
+    if (is_broken(*roles_[stream.role].process, stream.broken_by)) continue;
     moved |= move_output(stream);
     if (stream.use == Stream::Use::kConsole) moved |= move_input(stream);
   }
@@ -91,8 +104,7 @@ bool StreamPump::move_output(Stream& stream) {
   const std::optional<std::size_t> n = stream.end.take(buffer);
   DeviceProcess& process = *roles_[stream.role].process;
   if (!n) {
-    stream.broken = true;
-    on_violation_(process, "a stream index that cannot be");
+    violation(process, stream.broken_by, "a stream index that cannot be");
     return false;
   }
   if (*n == 0) return false;
@@ -132,8 +144,7 @@ bool StreamPump::move_input(Stream& stream) {
   if (!console_.input.valid()) return false;
   const std::optional<std::size_t> room = stream.end.room();
   if (!room) {
-    stream.broken = true;
-    on_violation_(*roles_[stream.role].process, "a stream index that cannot be");
+    violation(*roles_[stream.role].process, stream.broken_by, "a stream index that cannot be");
     return false;
   }
   input_full_ = *room == 0;
@@ -154,12 +165,13 @@ bool StreamPump::move_input(Stream& stream) {
 
 bool StreamPump::collect_effects(std::size_t role) {
   DeviceProcess& process = *roles_[role].process;
-  std::uint64_t& taken = outbound_taken_[role];
+  Outbound& outbound = outbound_[role];
+  if (is_broken(process, outbound.broken_by)) return false;
+  std::uint64_t& taken = outbound.taken;
   const std::uint64_t produced = process.replies().outbound_produced.load(std::memory_order_acquire);
   if (produced == taken) return false;
   if (produced - taken > ipc::kOutboundEffects) {
-    on_violation_(process, "an effect index that cannot be");
-    taken = produced;
+    violation(process, outbound.broken_by, "an effect index that cannot be");
     return false;
   }
   for (; taken != produced; ++taken) {

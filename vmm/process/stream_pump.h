@@ -4,7 +4,8 @@
 // The console's output is byte-exact: a reader that is slow makes the guest's UART wait, and nothing is dropped,
 // except on a terminal that nobody has opened and on a file that cannot be written.
 // Threading: start and stop from one thread; everything else on its own. Trust: stream indexes come from hostile
-// processes; one that cannot be is reported as a violation and the stream is left alone from then on.
+// processes; one that cannot be is reported as a violation and the stream is left alone until a successor has taken
+// over and published it anew.
 #pragma once
 
 #include <atomic>
@@ -50,7 +51,7 @@ class StreamPump {
     std::size_t role;
     std::uint32_t index;
     ipc::StreamEnd end;
-    bool broken = false;
+    std::uint32_t broken_by = 0;  // the incarnation that broke its rules, 0: none
     enum class Use : std::uint8_t { kDrop, kConsole, kDebug } use = Use::kDrop;
   };
 
@@ -71,7 +72,13 @@ class StreamPump {
   ConsoleFiles console_;
   Violation on_violation_;
   std::vector<Stream> streams_;
-  std::vector<std::uint64_t> outbound_taken_;  // by role
+  struct Outbound {
+    std::uint64_t taken = 0;
+    std::uint32_t broken_by = 0;
+  };
+  bool is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const;
+  void violation(DeviceProcess& process, std::uint32_t& broken_by, const char* what);
+  std::vector<Outbound> outbound_;  // by role
   std::vector<std::uint8_t> pending_;          // taken from the console stream, not yet written
   std::size_t pending_done_ = 0;
   bool input_full_ = false;

@@ -1,6 +1,5 @@
 #include "vmm/process/supervisor.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -8,30 +7,33 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <utility>
 
 #include "ipc/base/log.h"
+#include "ipc/ring/adaptive_wait.h"
 #include "sandbox/policies.h"
 
 namespace bulkhead::vmm {
 namespace {
 
 constexpr std::chrono::seconds kLaunchDeadline{10};
-constexpr std::chrono::seconds kAnswerDeadline{1};
-constexpr int kStandbyFilterFd = 4;  // devproc/host/main.cc
-constexpr std::size_t kLongestLogLine = 512;
+constexpr std::int64_t kTickNs = 1'000'000'000;
+constexpr std::int64_t kLateNs = 500'000'000;  // a tick this late judges nobody: the host itself was late
 
 }  // namespace
 
-Supervisor::Supervisor(sandbox::Executable executable, UniqueFd child_signals, std::string vm, DeathHandler on_death)
-    : executable_(std::move(executable)),
+Supervisor::Supervisor(sandbox::Executable executable, UniqueFd child_signals, Options options, DeviceEvents& events,
+                       LossHandler on_loss)
+    : executable_(std::make_shared<const sandbox::Executable>(std::move(executable))),
       child_signals_(std::move(child_signals)),
-      vm_(std::move(vm)),
-      on_death_(std::move(on_death)) {}
+      options_(std::move(options)),
+      events_(events),
+      on_loss_(std::move(on_loss)) {}
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(sandbox::Executable executable, UniqueFd child_signals,
-                                                      std::string vm, DeathHandler on_death) {
-  std::unique_ptr<Supervisor> supervisor(
-      new Supervisor(std::move(executable), std::move(child_signals), std::move(vm), std::move(on_death)));
+                                                      Options options, DeviceEvents& events, LossHandler on_loss) {
+  std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(executable), std::move(child_signals),
+                                                        std::move(options), events, std::move(on_loss)));
   ASSIGN_OR_RETURN(supervisor->wake_, UniqueFd::create_eventfd());
   // Compiled once for all processes: today every role has the base list.
   ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby,
@@ -73,6 +75,7 @@ void Supervisor::run_there(std::function<void()> task) {
 }
 
 void Supervisor::thread_main() {
+  next_tick_ns_ = ipc::monotonic_ns() + kTickNs;
   for (;;) {
     run_tasks();
     {
@@ -80,42 +83,46 @@ void Supervisor::thread_main() {
       if (stop_) return;
     }
     watch_once();
+    act_on_time();
   }
 }
 
 void Supervisor::run_tasks() {
   std::vector<std::function<void()>> tasks;
-  std::vector<std::pair<DeviceProcess*, std::string>> condemned;
+  std::vector<Condemned> condemned;
   {
     const std::lock_guard lock(lock_);
     tasks.swap(tasks_);
     condemned.swap(condemned_);
   }
   for (auto& task : tasks) task();
-  for (auto& [role, reason] : condemned) {
-    Child* child = find(*role);
-    if (child == nullptr || child->state == State::kDead || child->killed) continue;
-    child->reason = reason;
-    child->killed = true;
-    (void)child->process.kill();
+  for (Condemned& note : condemned) {
+    Ward* ward = find(*note.role);
+    // A note about a predecessor, or about a successor that has yet to take over, is nobody's fault.
+    if (ward == nullptr || ward->child == nullptr || ward->child->state != DeviceChild::State::kServing ||
+        note.incarnation != ward->role->serving_incarnation())
+      continue;
+    ward->child->hung = note.hung && !ward->child->killed;
+    ward->child->kill(std::move(note.reason));
   }
 }
 
-Supervisor::Child* Supervisor::find(const DeviceProcess& role) {
-  for (const std::unique_ptr<Child>& child : children_) {
-    if (child->role == &role) return child.get();
+Ward* Supervisor::find(const DeviceProcess& role) {
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    if (ward->role == &role) return ward.get();
   }
   return nullptr;
 }
 
-void Supervisor::launch(std::vector<DeviceProcess*> roles) {
+void Supervisor::launch(std::vector<Role> roles) {
   {
     const std::lock_guard lock(lock_);
     expected_ += roles.size();
   }
   post([this, roles = std::move(roles)] {
-    for (DeviceProcess* role : roles) {
-      if (const Status status = spawn(*role); !status) return fail_launch(status.error().message);
+    for (const Role& role : roles) {
+      wards_.push_back(std::make_unique<Ward>(*role.process, role.policy, executable_));
+      play_role(*wards_.back());
     }
   });
 }
@@ -135,49 +142,37 @@ void Supervisor::fail_launch(std::string sentence) {
   changed_.notify_all();
 }
 
-Status Supervisor::spawn(DeviceProcess& role) {
-  auto child = std::make_unique<Child>();
-  child->role = &role;
-  ASSIGN_OR_RETURN(auto channels, control::ControlChannel::create_pair());
-  child->control = std::move(channels.first);
-  const UniqueFd peer = channels.second.take_socket();
-  int pipe_fds[2];
-  if (::pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a log pipe");
-  child->log.reset(pipe_fds[0]);
-  const UniqueFd log_writer(pipe_fds[1]);
-  sandbox::SpawnOptions options;
-  options.arguments = {"bulkhead-device", "--vm", vm_, "--role", role.plan().name};
-  options.descriptors = {{log_writer.borrow(), STDERR_FILENO},
-                         {peer.borrow(), sandbox::kControlFd},
-                         {standby_filter_.borrow(), kStandbyFilterFd}};
-  options.identity_index = identities_++;
-  options.tracer = &tracer_;
-  ASSIGN_OR_RETURN(child->process, sandbox::spawn(executable_, options));
-  RETURN_IF_ERROR(hand_over(*child));
-  children_.push_back(std::move(child));
-  return ok();
-}
-
-Status Supervisor::hand_over(Child& child) {
-  ASSIGN_OR_RETURN(const DeviceProcess::Handover handover,
-                   child.role->take_role(vm_, 1, control::StartKind::kFresh, role_filter_.borrow()));
-  return child.control.send(handover.bytes, handover.fds, control::deadline_in(kAnswerDeadline));
+int Supervisor::poll_timeout_ms() const {
+  std::int64_t next = next_tick_ns_;
+  const auto consider = [&next](std::int64_t at) {
+    if (at != 0) next = std::min(next, at);
+  };
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    if (ward->restart_at_ns) consider(*ward->restart_at_ns);
+  }
+  for (const std::unique_ptr<DeviceChild>& child : children_) {
+    if (child->lives() && !child->killed) consider(child->deadline_ns);
+  }
+  const std::int64_t left = next - ipc::monotonic_ns();
+  return left <= 0 ? 0 : static_cast<int>((left + 999'999) / 1'000'000);
 }
 
 void Supervisor::watch_once() {
   std::vector<pollfd> polls;
   polls.push_back({wake_.get(), POLLIN, 0});
   polls.push_back({child_signals_.get(), POLLIN, 0});
-  for (const std::unique_ptr<Child>& child : children_) {
-    polls.push_back({child->control.valid() ? child->control.fd().get() : -1, POLLIN, 0});
-    polls.push_back({child->log.get(), POLLIN, 0});
+  std::vector<DeviceChild*> watched;
+  for (const std::unique_ptr<DeviceChild>& child : children_) {
+    watched.push_back(child.get());
+    polls.push_back({child->control_fd().get(), POLLIN, 0});
+    polls.push_back({child->log_fd().get(), POLLIN, 0});
   }
-  if (::poll(polls.data(), polls.size(), -1) <= 0) return;
+  if (::poll(polls.data(), polls.size(), poll_timeout_ms()) <= 0) return;
   if (polls[0].revents != 0) drain_eventfd(wake_.borrow());
   // Logs first: what a process said last explains its death.
-  for (std::size_t i = 0; i < children_.size(); ++i) {
-    if (polls[2 + 2 * i + 1].revents != 0) read_log(*children_[i]);
-    if (polls[2 + 2 * i].revents != 0) read_control(*children_[i]);
+  for (std::size_t i = 0; i < watched.size(); ++i) {
+    if (polls[2 + 2 * i + 1].revents != 0) watched[i]->read_log();
+    if (polls[2 + 2 * i].revents != 0) read_control(*watched[i]);
   }
   if (polls[1].revents != 0) {
     signalfd_siginfo info;
@@ -187,122 +182,180 @@ void Supervisor::watch_once() {
   }
 }
 
-void Supervisor::read_control(Child& child) {
-  const auto refuse = [&child](const std::string& why) {
-    if (child.reason.empty()) child.reason = why;
-    child.control = {};
-    child.killed = true;
-    (void)child.process.kill();
-  };
-  Result<control::Message> message = child.control.receive(control::no_wait());
-  if (!message) {
-    if (message.error().error_number == control::kTimedOut) return;
-    // A closed channel is what a dying process leaves; its exit stop says more.
-    if (message.error().error_number == control::kPeerClosed) {
-      child.control = {};
-      return;
+void Supervisor::act_on_time() {
+  const std::int64_t now = ipc::monotonic_ns();
+  for (const std::unique_ptr<DeviceChild>& child : children_) {
+    if (!child->lives() || child->killed || child->deadline_ns == 0 || now < child->deadline_ns) continue;
+    child->deadline_ns = 0;
+    if (child->asked) {
+      std::exchange(child->asked, nullptr)(make_error("the device process did not answer in time"));
+    } else {
+      child->hung = true;
+      child->kill("it did not take over its role in time");
     }
-    return refuse(message.error().message);
   }
-  Result<control::FromDevice> decoded = control::decode_from_device(message->bytes);
-  if (!decoded) return refuse(decoded.error().message);
-  if (std::holds_alternative<control::Ready>(*decoded)) {
-    if (child.state != State::kStarting) return refuse("it said twice that it is ready");
-    child.state = State::kServing;
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    if (!ward->restart_at_ns || now < *ward->restart_at_ns || ending_) continue;
+    ward->restart_at_ns.reset();
+    play_role(*ward);
+  }
+  if (now >= next_tick_ns_) tick(now);
+}
+
+void Supervisor::tick(std::int64_t now) {
+  const bool late = now - next_tick_ns_ > kLateNs;
+  next_tick_ns_ = now + kTickNs;
+  for (const std::unique_ptr<DeviceChild>& child : children_) {
+    child->refill_log_ration();
+    if (!child->lives() || child->killed) continue;
+    if (!tracer_.is_stopped(child->pid())) {
+      child->stopped_since_ns = 0;
+    } else if (child->stopped_since_ns == 0 || late) {
+      child->stopped_since_ns = now;
+    } else if (now - child->stopped_since_ns >= options_.deadline_ns) {
+      child->hung = true;
+      child->kill("it was stopped by a signal");
+    }
+  }
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    if (late) ward->behind = 0;
+    watch_progress(*ward, now);
+  }
+  forget_corpses();
+  if (!ending_ && standby_ == nullptr && now >= standby_not_before_ns_) prepare_standby();
+}
+
+void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
+  const ipc::RequestProducer& ring = ward.role->ring();
+  const ipc::Ticket first = ring.first_unserved();
+  if (ward.child == nullptr || ward.child->state != DeviceChild::State::kServing || first > ring.submitted() ||
+      ring.closed()) {
+    ward.behind = 0;
+    return;
+  }
+  if (first != ward.behind) {
+    ward.behind = first;
+    ward.behind_since_ns = now;
+  } else if (now - ward.behind_since_ns >= options_.deadline_ns) {
+    ward.child->hung = !ward.child->killed;
+    ward.child->kill(fmt::format("request {} was not answered in time", first));
+  }
+}
+
+void Supervisor::read_control(DeviceChild& child) {
+  std::optional<control::FromDevice> message = child.receive();
+  if (!message) return;
+  if (auto* ready = std::get_if<control::Ready>(&*message); ready != nullptr && !child.asked)
+    return handle_ready(child, std::move(*ready));
+  if (const auto* failed = std::get_if<control::Failed>(&*message); failed != nullptr && !child.asked)
+    return handle_failed(child, failed->sentence);
+  if (!child.asked) return child.kill("it gave another answer than was asked for");
+  child.deadline_ns = 0;
+  std::exchange(child.asked, nullptr)(std::move(*message));
+}
+
+void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
+  child.deadline_ns = 0;
+  Ward& ward = *child.ward;
+  if (child.state == DeviceChild::State::kChecking) return judge_candidate(ward, ready);
+  if (child.state != DeviceChild::State::kStarting) return child.kill("it said twice that it is ready");
+  child.ready = std::move(ready);
+  child.state = DeviceChild::State::kServing;
+  ward.role->set_serving(ward.role->ring().incarnation());
+  if (ward.ever_served) {
+    const std::int64_t stall = ipc::monotonic_ns() - ward.stalled_since_ns;
+    ward.last_stall_ns = stall;
+    ward.longest_stall_ns = std::max(ward.longest_stall_ns, stall);
+    const bool upgraded = ward.upgrade && ward.upgrade->candidate == &child;
+    control::DeviceEvent event =
+        event_of(ward, upgraded ? control::DeviceEventKind::kUpgraded : control::DeviceEventKind::kRestored);
+    event.stall_ns = stall;
+    if (upgraded) {
+      ward.executable = ward.upgrade->executable;
+      event.cause = ward.executable->name();
+    }
+    events_.add(std::move(event));
+    if (upgraded) end_upgrade(ward, ok());
+  }
+  ward.stalled_since_ns = 0;
+  const bool first = !std::exchange(ward.ever_served, true);
+  bool all = false;
+  {
     const std::lock_guard lock(lock_);
-    ++serving_;
+    if (first) ++serving_;
+    all = serving_ >= expected_;
     changed_.notify_all();
-  } else if (const auto* failed = std::get_if<control::Failed>(&*decoded)) {
-    // Only a process that has yet to serve may fail; it is not waited for, whatever it does next.
-    if (child.state != State::kStarting) return refuse("it said that it failed while it served");
-    refuse(failed->sentence);
-    fail_launch("the " + child.role->plan().name + " device process could not start: " + failed->sentence);
-  } else if (child.answers.size() < 4) {
-    child.answers.push_back(std::move(*decoded));
   }
+  // The next death finds a successor ready; during the start the roles come first.
+  if (all && standby_ == nullptr && !ending_) prepare_standby();
 }
 
-void Supervisor::read_log(Child& child) {
-  char buffer[4096];
-  const ssize_t n = ::read(child.log.get(), buffer, sizeof buffer);
-  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) child.log.reset();
-  for (ssize_t i = 0; i < n; ++i) {
-    if (buffer[i] != '\n' && child.log_line.size() < kLongestLogLine) {
-      child.log_line += buffer[i];
-      continue;
-    }
-    if (child.log_limiter.allow()) log(LogLevel::kInfo, "[{}] {}", child.role->plan().name, child.log_line);
-    child.log_line.clear();
-    if (buffer[i] != '\n') child.log_line += buffer[i];
+void Supervisor::handle_failed(DeviceChild& child, const std::string& sentence) {
+  Ward& ward = *child.ward;
+  if (child.state == DeviceChild::State::kChecking) {
+    end_upgrade(ward, make_error("the new executable cannot play this role: " + sentence));
+    return;
   }
+  // Only a process that has yet to serve may fail; it is not waited for, whatever it does next.
+  child.failed = true;
+  child.kill(sentence);
+  if (!ward.ever_served)
+    fail_launch("the " + ward.role->plan().name + " device process could not start: " + sentence);
 }
 
-void Supervisor::handle_deaths() {
-  // Corpses of earlier notices: released, and by now dead enough to be reaped.
-  for (const std::unique_ptr<Child>& child : children_) {
-    if (child->state == State::kDead && child->process.valid()) (void)child->process.try_wait();
-  }
-  for (const sandbox::ExitReport& report : tracer_.poll()) {
-    for (const std::unique_ptr<Child>& child : children_) {
-      if (child->state != State::kDead && child->process.pid() == report.pid) bury(*child, report);
-    }
-    if (report.held) tracer_.release(report.pid);
-  }
-}
-
-void Supervisor::bury(Child& child, const sandbox::ExitReport& report) {
-  child.state = State::kDead;
-  if (child.log.valid()) read_log(child);
-  child.control = {};
-  if (ending_) return;
-  std::string sentence = report.describe(child.role->plan().name);
-  if (!child.reason.empty()) sentence += " (" + child.reason + ")";
-  fail_launch("a device process ended while the VM started: " + sentence);
-  on_death_(*child.role, sentence);
-}
-
-void Supervisor::condemn(DeviceProcess& process, std::string reason) {
+void Supervisor::condemn(DeviceProcess& role, std::string reason, bool hung) {
   {
     const std::lock_guard lock(lock_);
     // A hostile process can earn this many times over; once is enough.
-    const auto same = [&](const auto& entry) { return entry.first == &process; };
+    const std::uint32_t incarnation = role.serving_incarnation();
+    const auto same = [&](const Condemned& note) { return note.role == &role && note.incarnation == incarnation; };
     if (std::any_of(condemned_.begin(), condemned_.end(), same)) return;
-    condemned_.emplace_back(&process, std::move(reason));
+    condemned_.push_back({&role, incarnation, std::move(reason), hung});
   }
   wake();
 }
 
-Result<control::FromDevice> Supervisor::ask(DeviceProcess& process, const control::ToDevice& message) {
-  ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(message));
-  Result<control::FromDevice> answer = make_error("the device process is not running");
-  run_there([&] {
-    Child* child = find(process);
-    if (child == nullptr || child->state != State::kServing || !child->control.valid()) return;
-    child->answers.clear();
-    const control::Deadline deadline = control::deadline_in(kAnswerDeadline);
-    if (Status sent = child->control.send(bytes, deadline); !sent) {
-      answer = std::move(sent).error();
-      return;
-    }
-    while (child->answers.empty() && child->control.valid() && std::chrono::steady_clock::now() < deadline) {
-      pollfd poll{child->control.fd().get(), POLLIN, 0};
-      if (::poll(&poll, 1, 100) > 0) read_control(*child);
-    }
-    if (child->answers.empty()) {
-      answer = make_error("the device process did not answer in time");
-    } else {
-      answer = std::move(child->answers.front());
-    }
+Result<control::FromDevice> Supervisor::ask(DeviceProcess& role, const control::ToDevice& message) {
+  ASSIGN_OR_RETURN(std::vector<std::byte> bytes, control::encode(message));
+  const auto answer = std::make_shared<std::promise<Result<control::FromDevice>>>();
+  post([this, &role, answer, bytes = std::move(bytes)] {
+    Ward* ward = find(role);
+    DeviceChild* child = ward != nullptr ? ward->child : nullptr;
+    if (child == nullptr || child->state != DeviceChild::State::kServing || child->killed)
+      return answer->set_value(make_error("the device process is not running"));
+    if (child->asked || (ward->upgrade && ward->upgrade->quiescing))
+      return answer->set_value(make_error("the device process is busy with another question"));
+    if (const Status sent = child->send(bytes); !sent) return answer->set_value(sent.error());
+    child->deadline_ns = ipc::monotonic_ns() + options_.deadline_ns;
+    child->asked = [answer](Result<control::FromDevice> result) { answer->set_value(std::move(result)); };
   });
-  return answer;
+  return answer->get_future().get();
 }
 
-pid_t Supervisor::pid_of(const DeviceProcess& process) {
-  pid_t pid = 0;
+Supervisor::Info Supervisor::info_of(const DeviceProcess& role) {
+  Info info;
   run_there([&] {
-    if (const Child* child = find(process); child != nullptr && child->state != State::kDead)
-      pid = child->process.pid();
+    const Ward* ward = find(role);
+    if (ward == nullptr) return;
+    const DeviceChild* child = ward->child;
+    const bool serving = child != nullptr && child->state == DeviceChild::State::kServing;
+    if (child != nullptr && child->lives()) info.pid = child->pid();
+    info.state = ward->isolated       ? control::DeviceState::kIsolated
+                 : serving            ? control::DeviceState::kRunning
+                 : !ward->ever_served ? control::DeviceState::kStarting
+                                      : control::DeviceState::kReplacing;
+    info.incarnation = role.serving_incarnation();
+    info.restarts = ward->restarts;
+    info.last_stall_ns = ward->last_stall_ns;
+    info.longest_stall_ns = ward->longest_stall_ns;
+    info.replayed = ward->replayed;
   });
+  return info;
+}
+
+pid_t Supervisor::standby_pid() {
+  pid_t pid = 0;
+  run_there([&] { pid = standby_ != nullptr && standby_->lives() ? standby_->pid() : 0; });
   return pid;
 }
 
@@ -310,8 +363,15 @@ void Supervisor::end_all() {
   if (!thread_.joinable()) return;
   run_there([this] {
     ending_ = true;
-    for (const std::unique_ptr<Child>& child : children_) {
-      if (child->process.valid()) (void)child->process.kill();
+    for (const std::unique_ptr<Ward>& ward : wards_) {
+      ward->child = nullptr;
+      ward->restart_at_ns.reset();
+      if (ward->upgrade) end_upgrade(*ward, make_error("the VM is ending"));
+    }
+    standby_ = nullptr;
+    for (const std::unique_ptr<DeviceChild>& child : children_) {
+      if (child->asked) std::exchange(child->asked, nullptr)(make_error("the VM is ending"));
+      child->kill("the VM is ending");
     }
     children_.clear();  // each is killed and reaped by its ChildProcess
   });

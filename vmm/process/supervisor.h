@@ -1,108 +1,193 @@
 // Supervisor: the one thread that spawns, traces and watches every device process, and lives as long as the VM.
 //
-// Proof of a process's death is its exit stop (sandbox/tracer.h). A process that breaks a rule of the shared areas or
-// does not answer within the deadline is killed here; what then happens to the VM is the death handler's to say.
-// Threading: methods from any thread; all process state belongs to the supervisor's thread.
-// Errors: one sentence. Trust: device processes are hostile; what they write to their log pipe is cleaned, bounded
-// and rate-limited.
+// A role outlives its processes: when one dies (proof is its exit stop, sandbox/tracer.h), breaks a rule or does not
+// answer within the deadline, a warm standby takes the role and goes on from the last commit (DESIGN.md, section 4).
+// What a device that keeps dying leads to is RestartPolicy's to say; the VM hears of it through the loss handler.
+// Threading: methods from any thread; all process state belongs to the supervisor's thread. At most one tick a second
+// while nothing happens.
+// Errors: one sentence. Trust: device processes are hostile (device_child.h).
 #pragma once
 
-#include <atomic>
+#include <bitset>
 #include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "ipc/base/log.h"
 #include "sandbox/filter.h"
 #include "sandbox/spawn.h"
 #include "sandbox/tracer.h"
+#include "vmm/process/device_child.h"
+#include "vmm/process/device_events.h"
 #include "vmm/process/device_process.h"
+#include "vmm/process/restart_policy.h"
 
 namespace bulkhead::vmm {
 
+// One role, and what became of its processes. The supervisor's thread only.
+struct Ward {
+  Ward(DeviceProcess& its_role, RestartPolicy its_policy, std::shared_ptr<const sandbox::Executable> its_executable)
+      : role(&its_role), policy(its_policy), executable(std::move(its_executable)) {}
+
+  DeviceProcess* role;
+  RestartPolicy policy;
+  std::shared_ptr<const sandbox::Executable> executable;
+  DeviceChild* child = nullptr;      // starting or serving
+  bool ever_served = false;          // before that a failure ends the start of the VM
+  bool isolated = false;
+  bool blame = false;                // the last death counts against the input at hand
+  std::int64_t stalled_since_ns = 0;  // nobody serves; 0: somebody does
+  std::optional<std::int64_t> restart_at_ns;
+  std::string last_cause;
+  // Posted requests have nobody who waits for them: here since when the oldest one has not moved.
+  ipc::Ticket behind = 0;
+  std::int64_t behind_since_ns = 0;
+
+  struct Upgrade {
+    DeviceChild* candidate = nullptr;
+    std::shared_ptr<const sandbox::Executable> executable;
+    std::function<void(Status)> done;
+    bool quiescing = false;
+  };
+  std::optional<Upgrade> upgrade;
+
+  std::uint32_t restarts = 0;
+  std::int64_t last_stall_ns = 0;
+  std::int64_t longest_stall_ns = 0;
+  std::uint64_t replayed = 0;
+};
+
 class Supervisor {
  public:
-  // Called on the supervisor's thread when a device process has died, with a sentence that says how.
-  using DeathHandler = std::function<void(DeviceProcess& process, const std::string& sentence)>;
+  struct Options {
+    std::string vm;
+    std::int64_t deadline_ns = 1'000'000'000;  // for whatever is asked of a device process
+    bool standby = true;                       // keep a warm one (the benchmark's cold figure does without)
+  };
+  // Called on the supervisor's thread when a role is given up, with a sentence that says why: its device reads all
+  // ones from then on (`stop` false), or the VM has to stop.
+  using LossHandler = std::function<void(DeviceProcess& role, bool stop, const std::string& sentence)>;
 
-  // `child_signals`: sandbox::child_signal_fd(), made before any thread was started.
+  // `child_signals`: sandbox::child_signal_fd(), made before any thread was started. `events` outlives this.
   static Result<std::unique_ptr<Supervisor>> start(sandbox::Executable executable, UniqueFd child_signals,
-                                                   std::string vm, DeathHandler on_death);
+                                                   Options options, DeviceEvents& events, LossHandler on_loss);
   ~Supervisor();
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
+  struct Role {
+    DeviceProcess* process = nullptr;
+    RestartPolicy policy;
+  };
   // Spawns a process for each role and hands the roles over; returns at once. wait_until_serving() waits for them.
-  void launch(std::vector<DeviceProcess*> roles);
+  void launch(std::vector<Role> roles);
   Status wait_until_serving();
 
-  // Ends a process that misbehaves; the death handler gets `reason`. Safe on vCPU threads: it only leaves a note.
-  void condemn(DeviceProcess& process, std::string reason);
+  // Ends the process that plays the role now, which misbehaves or (`hung`) does not answer; a successor follows. Safe
+  // on vCPU threads: it only leaves a note.
+  void condemn(DeviceProcess& role, std::string reason, bool hung);
 
-  // A control message and its answer. Not for vCPU threads.
-  Result<control::FromDevice> ask(DeviceProcess& process, const control::ToDevice& message);
+  // A control message and its answer. Waits; not for vCPU threads.
+  Result<control::FromDevice> ask(DeviceProcess& role, const control::ToDevice& message);
 
-  // 0 when the role has no process.
-  [[nodiscard]] pid_t pid_of(const DeviceProcess& process);
+  // A fault drill: sends a signal to the role's process. What follows does not count against the device.
+  Status drill(DeviceProcess& role, int signal);
+  Status drill_standby(int signal);
+  // Puts another executable under the role; waits until it serves. An executable whose state has another layout is
+  // refused while the old process goes on.
+  Status upgrade(DeviceProcess& role, sandbox::Executable executable);
+  // Starts an isolated role anew, from reset; the caller has reopened its ring. Waits until it serves.
+  Status revive(DeviceProcess& role);
 
-  // Ends every process, without telling the death handler. Idempotent.
+  struct Info {
+    pid_t pid = 0;  // 0: no process now
+    control::DeviceState state = control::DeviceState::kDead;
+    std::uint32_t incarnation = 0;
+    std::uint32_t restarts = 0;
+    std::int64_t last_stall_ns = 0;
+    std::int64_t longest_stall_ns = 0;
+    std::uint64_t replayed = 0;
+  };
+  [[nodiscard]] Info info_of(const DeviceProcess& role);
+  [[nodiscard]] pid_t pid_of(const DeviceProcess& role) { return info_of(role).pid; }
+  // 0: there is none now.
+  [[nodiscard]] pid_t standby_pid();
+
+  // Ends every process; nothing is restarted from then on. Idempotent.
   void end_all();
 
  private:
-  enum class State : std::uint8_t { kStarting, kServing, kDead };
-  struct Child {
-    DeviceProcess* role = nullptr;
-    sandbox::ChildProcess process;
-    control::ControlChannel control;
-    UniqueFd log;
-    std::string log_line;
-    LogLimiter log_limiter{64};
-    State state = State::kStarting;
-    std::string reason;   // why it was condemned
-    bool killed = false;  // SIGKILL was sent; what it says from then on counts for nothing
-    std::vector<control::FromDevice> answers;
-  };
+  Supervisor(sandbox::Executable executable, UniqueFd child_signals, Options options, DeviceEvents& events,
+             LossHandler on_loss);
 
-  Supervisor(sandbox::Executable executable, UniqueFd child_signals, std::string vm, DeathHandler on_death);
-
+  // The thread (supervisor.cc).
   void thread_main();
   void post(std::function<void()> task);
-  // Runs `task` on the supervisor's thread and waits for it.
   void run_there(std::function<void()> task);
   void wake();
   void run_tasks();
-  Status spawn(DeviceProcess& role);
-  Status hand_over(Child& child);
   void watch_once();
-  void read_control(Child& child);
-  void read_log(Child& child);
-  void handle_deaths();
-  void bury(Child& child, const sandbox::ExitReport& report);
+  [[nodiscard]] int poll_timeout_ms() const;
+  void act_on_time();
+  void tick(std::int64_t now);
+  void watch_progress(Ward& ward, std::int64_t now);
   void fail_launch(std::string sentence);
-  Child* find(const DeviceProcess& role);
+  Ward* find(const DeviceProcess& role);
 
-  sandbox::Executable executable_;
+  // What processes say.
+  void read_control(DeviceChild& child);
+  void handle_ready(DeviceChild& child, control::Ready ready);
+  void handle_failed(DeviceChild& child, const std::string& sentence);
+
+  Status signal_child(DeviceChild* child, int signal);
+  // Birth, death and succession (supervisor_takeover.cc).
+  Result<DeviceChild*> spawn(const sandbox::Executable& executable, const std::string& name);
+  void play_role(Ward& ward);
+  Status hand_over(Ward& ward, DeviceChild& child);
+  void prepare_standby();
+  void handle_deaths();
+  void bury(DeviceChild& child, const sandbox::ExitReport& report);
+  void succeed(Ward& ward, const DeviceChild& dead, const std::string& cause);
+  void give_up(Ward& ward, bool stop, const std::string& cause);
+  void forget_corpses();
+  void start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Executable> executable, std::function<void(Status)> done);
+  void judge_candidate(Ward& ward, const control::Ready& ready);
+  void end_upgrade(Ward& ward, Status status);
+  control::DeviceEvent event_of(const Ward& ward, control::DeviceEventKind kind) const;
+
+  std::shared_ptr<const sandbox::Executable> executable_;
   UniqueFd child_signals_;
-  std::string vm_;
-  DeathHandler on_death_;
+  Options options_;
+  DeviceEvents& events_;
+  LossHandler on_loss_;
   UniqueFd wake_;
   UniqueFd standby_filter_;
   UniqueFd role_filter_;
 
   // The supervisor's thread only.
   sandbox::Tracer tracer_;
-  std::vector<std::unique_ptr<Child>> children_;
-  std::uint32_t identities_ = 0;
+  std::vector<std::unique_ptr<Ward>> wards_;
+  std::vector<std::unique_ptr<DeviceChild>> children_;
+  DeviceChild* standby_ = nullptr;
+  std::int64_t standby_not_before_ns_ = 0;
+  std::int64_t next_tick_ns_ = 0;
+  std::bitset<64> identities_;
   bool ending_ = false;
 
+  struct Condemned {
+    DeviceProcess* role;
+    std::uint32_t incarnation;
+    std::string reason;
+    bool hung;
+  };
   std::mutex lock_;  // guards what follows
   std::condition_variable changed_;
   std::vector<std::function<void()>> tasks_;
-  std::vector<std::pair<DeviceProcess*, std::string>> condemned_;
+  std::vector<Condemned> condemned_;
   bool stop_ = false;
   std::string launch_error_;
   std::size_t expected_ = 0;

@@ -24,7 +24,10 @@ constexpr auto kMsixSizes = static_cast<AccessSizes>(kSize4 | kSize8);
 
 PciBus::PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator,
                EffectSink& effects, Redirect& redirect)
-    : effects_(effects), redirect_(redirect), bus_(allocate_state<PciBusState>(allocator)) {
+    : effects_(effects),
+      redirect_(redirect),
+      bus_(allocate_state<PciBusState>(allocator)),
+      presence_(allocate_state<PciPresenceState>(allocator)) {
   by_devfn_.fill(kAbsent);
   add_function(kHostBridgeDevfn, make_chipset_rules(ChipsetPart::kHostBridge), allocator);
   add_function(kIsaBridgeDevfn, make_chipset_rules(ChipsetPart::kIsaBridge), allocator);
@@ -89,11 +92,28 @@ void PciBus::restore() {
   bus.confadd = bus_->confadd & spec::kConfaddWritable;
   bus.reset_control = bus_->reset_control & (spec::kResetHard | spec::kResetCpu);
   bus_.mut() = bus;
+  PciPresenceState presence{};
+  for (const Function& function : functions_) {
+    // The chipset is always there.
+    if (function.rules.part == ChipsetPart::kNone && absent(function.devfn))
+      presence.absent[function.devfn / 64] |= std::uint64_t{1} << (function.devfn % 64);
+  }
+  presence_.mut() = presence;
   for (Function& function : functions_) {
     const ConfigBytes legal = legalised(function.rules, function.config->bytes);
     if (legal != function.config->bytes) function.config.mut().bytes = legal;
     if (function.msix) function.msix->restore();
   }
+}
+
+void PciBus::on_function_presence(std::uint8_t devfn, bool present) {
+  const std::int16_t index = by_devfn_[devfn];
+  if (index == kAbsent) return;
+  Function& function = functions_[static_cast<std::size_t>(index)];
+  if (function.rules.part != ChipsetPart::kNone || absent(devfn) != present) return;
+  presence_.mut().absent[devfn / 64] ^= std::uint64_t{1} << (devfn % 64);
+  function.config.mut().bytes = function.rules.reset;
+  if (function.msix) function.msix->reset();
 }
 
 std::optional<std::uint64_t> PciBus::read(const Access& access) {
@@ -128,8 +148,9 @@ PciBus::Function* PciBus::addressed() {
   const std::uint32_t confadd = bus_->confadd;
   // PCI 3.0, section 3.2.2.3.2: bus number in bits 23:16, device and function in bits 15:8.
   if ((confadd & spec::kConfaddEnable) == 0 || ((confadd >> 16) & 0xff) != 0) return nullptr;
-  const std::int16_t index = by_devfn_[(confadd >> 8) & 0xff];
-  return index == kAbsent ? nullptr : &functions_[static_cast<std::size_t>(index)];
+  const auto devfn = static_cast<std::uint8_t>(confadd >> 8);
+  const std::int16_t index = by_devfn_[devfn];
+  return index == kAbsent || absent(devfn) ? nullptr : &functions_[static_cast<std::size_t>(index)];
 }
 
 std::uint8_t PciBus::addressed_register() const { return static_cast<std::uint8_t>(bus_->confadd & 0xfc); }

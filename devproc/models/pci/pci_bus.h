@@ -46,6 +46,9 @@ struct PciBusState {
   std::uint8_t reset_control = 0;
   std::array<std::uint8_t, 3> unused{};  // no padding: commits compare bytes
 };
+struct PciPresenceState {
+  std::array<std::uint64_t, 4> absent{};  // bit d: function d is isolated; it outlives a reset
+};
 struct PciConfigState {
   ConfigBytes bytes{};
 };
@@ -55,7 +58,7 @@ class PciBus final : public Device {
   static constexpr std::uint16_t kLines = 0;
   static constexpr std::uint16_t kStreams = 0;
   static constexpr std::uint16_t kTimers = 0;
-  static constexpr std::uint32_t kStateVersion = 1;
+  static constexpr std::uint32_t kStateVersion = 2;
 
   // `lookup` knows every type in `config`; each function is named once, none of the chipset's is named.
   PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator, EffectSink& effects,
@@ -68,6 +71,9 @@ class PciBus final : public Device {
   void reset() override;
   void restore() override;
   void inspect(Inspector& inspector) const override;
+  // An absent function's config space reads all ones. One that comes back does so from reset. The VMM takes windows
+  // and interrupts away by itself, so neither has effects.
+  void on_function_presence(std::uint8_t devfn, bool present) override;
 
   // In a fixed order and number: per function its objects, then its MSI-X vectors. Those that are off are
   // among them.
@@ -89,6 +95,7 @@ class PciBus final : public Device {
   void finish_rules(const PciBusConfig& config);
   void build_regions();
 
+  [[nodiscard]] bool absent(std::uint8_t devfn) const { return (presence_->absent[devfn / 64] >> (devfn % 64) & 1) != 0; }
   // The function and register that CONFADD names; nullptr: nothing answers.
   [[nodiscard]] Function* addressed();
   [[nodiscard]] std::uint8_t addressed_register() const;
@@ -105,6 +112,7 @@ class PciBus final : public Device {
   EffectSink& effects_;
   Redirect& redirect_;
   Persistent<PciBusState> bus_;
+  Persistent<PciPresenceState> presence_;
   std::vector<Function> functions_;
   std::array<std::int16_t, 256> by_devfn_;   // index into functions_, -1: absent
   std::vector<std::size_t> msix_functions_;  // index into functions_ of region 1, 2, ...

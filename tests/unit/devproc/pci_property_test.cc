@@ -131,6 +131,7 @@ TEST(PciProperties, random_state_is_brought_into_range) {
     const auto once = m.state.bytes();
     m.bus->restore();
     ASSERT_EQ(m.state.bytes(), once);
+    for (const std::uint8_t function : kFunctions) m.bus->on_function_presence(function, true);
     for (std::size_t i = 0; i < m.bus->desired_effect_count(); ++i)
       ASSERT_TRUE(parse_effect(m.bus->desired_effect(i))) << i;
     for (std::size_t i = 0; i < kFunctions.size(); ++i) ASSERT_EQ(identity(kFunctions[i]), honest[i]);
@@ -154,6 +155,7 @@ TEST(PciProperties, state_that_no_guest_could_have_written_falls_back) {
     m.state.randomise(random);
     m.build();
     m.bus->restore();
+    m.bus->on_function_presence(kTestFunction, true);
     const auto pm_state = m.read8(kTestFunction, 0x44) & 3;
     ASSERT_TRUE(pm_state == 0 || pm_state == 3);
     ASSERT_LE((m.read16(kTestFunction, 0x4a) >> 4) & 7, 2);

@@ -217,7 +217,7 @@ TEST(DeviceMessages, wrong_number_of_descriptors_is_refused) {
 }
 
 TEST(DeviceMessages, unknown_enum_values_are_refused) {
-  expect_refused(decode_edited_role([](auto role) { role.setStart(2); }), "kind of start");
+  expect_refused(decode_edited_role([](auto role) { role.setStart(3); }), "kind of start");
   expect_refused(decode_edited_role([](auto role) { role.getFds()[0].setPurpose(kFdPurposeCount); }),
                  "purpose");
   expect_refused(decode_edited_role([](auto role) { role.getFds()[0].setPurpose(UINT16_MAX); }), "purpose");

@@ -301,7 +301,7 @@ TEST(RequestProducer, close_never_leaves_a_waiter_behind) {
   }
 }
 
-TEST(RequestProducer, a_late_answer_is_reported_once_and_still_taken) {
+TEST(RequestProducer, a_late_answer_is_reported_once_a_deadline_and_still_taken) {
   Areas areas;
   RecordingReceiver effects;
   Complaints complaints;
@@ -309,6 +309,7 @@ TEST(RequestProducer, a_late_answer_is_reported_once_and_still_taken) {
                        complaints.options(5 * kMillisecond));
   const HandDevice device{areas.replies, areas.requests};
   std::optional<Reply> reply;
+  const std::int64_t began = monotonic_ns();
   std::thread caller([&] {
     AdaptiveWait wait;
     reply = ring.call(make_request(1), wait);
@@ -324,7 +325,9 @@ TEST(RequestProducer, a_late_answer_is_reported_once_and_still_taken) {
   }
   device.answer(1, done_reply(42));
   caller.join();
-  EXPECT_EQ(complaints.overdue, 1);
+  // At 5, 10, 15 ms and a little more on a busy machine, never at each wake-up.
+  EXPECT_GE(complaints.overdue, 2);
+  EXPECT_LE(complaints.overdue, 1 + (monotonic_ns() - began) / (5 * kMillisecond));
   EXPECT_EQ(complaints.last_overdue, 1U);
   ASSERT_TRUE(reply);
   EXPECT_EQ(value_of(*reply), 42U);

@@ -21,6 +21,10 @@ class FakeControl : public VmControl {
   Status resume() override { return note("resume"); }
   Status reset() override { return note("reset"); }
   Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
+  Status fault(const std::string& role, int signal) override { return note(fmt::format("fault {} {}", role, signal)); }
+  Status upgrade(const std::string& role, const std::string& path) override { return note("upgrade " + role + " " + path); }
+  Status restore(const std::string& role) override { return note("restore " + role); }
+  DeviceEvents& events() override { return events_; }
 
   [[nodiscard]] std::vector<std::string> calls() const;
 
@@ -32,6 +36,7 @@ class FakeControl : public VmControl {
 
  private:
   Status note(const std::string& call);
+  DeviceEvents events_;
   mutable std::mutex mutex_;
   std::vector<std::string> calls_;
 };

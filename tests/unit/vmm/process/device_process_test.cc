@@ -91,7 +91,8 @@ TEST(DeviceProcess, time_runs_from_the_start) {
 TEST(DeviceProcess, a_successor_is_told_its_incarnation_and_the_generation_of_the_machine) {
   ProcessRig rig;
   rig.process->ring().set_generation(9);
-  const auto handover = rig.process->take_role("test", 4, control::StartKind::kResume, rig.filter.borrow());
+  rig.process->ring().set_incarnation(4);
+  const auto handover = rig.process->take_role("test", control::StartKind::kResume, true, rig.filter.borrow());
   ASSERT_TRUE(handover);
   const auto decoded = control::decode_to_device(handover->bytes, handover->fds.size());
   ASSERT_TRUE(decoded);
@@ -99,6 +100,7 @@ TEST(DeviceProcess, a_successor_is_told_its_incarnation_and_the_generation_of_th
   EXPECT_EQ(role.incarnation, 4U);
   EXPECT_EQ(role.generation, 9U);
   EXPECT_EQ(role.start, control::StartKind::kResume);
+  EXPECT_TRUE(role.blame);
   for (std::size_t i = 0; i < handover->fds.size(); ++i)
     EXPECT_EQ(handover->fds[i].get(), rig.handover.fds[i].get()) << "the very same descriptors";
 }

@@ -27,7 +27,8 @@ class ProcessRig {
     ram = std::make_unique<GuestRam>(GuestRam::create(plan.memory).value());
     role = platform ? plan.platform_role : plan.roles.size() - 1;
     process = DeviceProcess::create(plan.roles[role], *ram, effects, pending, complaints.options()).value();
-    handover = process->take_role("test", 1, control::StartKind::kFresh, filter.borrow()).value();
+    handover = process->take_role("test", control::StartKind::kFresh, false, filter.borrow()).value();
+    process->set_serving(process->ring().incarnation());
     message = std::get<control::TakeRole>(control::decode_to_device(handover.bytes, handover.fds.size()).value());
     for (std::size_t i = 0; i < message.fds.size(); ++i) {
       if (message.fds[i].purpose != control::FdPurpose::kReplyRegion) continue;

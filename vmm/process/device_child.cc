@@ -1,0 +1,111 @@
+#include "vmm/process/device_child.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "sandbox/policies.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::chrono::seconds kSendDeadline{1};
+constexpr int kStandbyFilterFd = 4;  // devproc/host/main.cc
+constexpr std::size_t kLongestLogLine = 512;
+constexpr std::size_t kLogRation = 256 * 1024;  // bytes a second
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceChild>> DeviceChild::spawn(const Spawn& how) {
+  auto child = std::make_unique<DeviceChild>();
+  ASSIGN_OR_RETURN(auto channels, control::ControlChannel::create_pair());
+  child->control_ = std::move(channels.first);
+  const UniqueFd peer = channels.second.take_socket();
+  int pipe_fds[2];
+  if (::pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a log pipe");
+  child->log_.reset(pipe_fds[0]);
+  const UniqueFd log_writer(pipe_fds[1]);
+  child->name = how.name;
+  child->ration_ = kLogRation;
+  child->identity_ = how.identity;
+  sandbox::SpawnOptions options;
+  options.arguments = {"bulkhead-device", "--vm", how.vm, "--role", how.name};
+  options.descriptors = {{log_writer.borrow(), STDERR_FILENO},
+                         {peer.borrow(), sandbox::kControlFd},
+                         {how.standby_filter, kStandbyFilterFd}};
+  options.identity_index = how.identity;
+  options.tracer = how.tracer;
+  ASSIGN_OR_RETURN(child->process_, sandbox::spawn(*how.executable, options));
+  return child;
+}
+
+Status DeviceChild::send(std::span<const std::byte> bytes, std::span<const BorrowedFd> fds) {
+  if (!control_.valid()) return make_error("the device process has closed its control channel");
+  return control_.send(bytes, fds, control::deadline_in(kSendDeadline));
+}
+
+Status DeviceChild::send_signal(int signal) {
+  if (!process_.valid() ||
+      ::syscall(SYS_pidfd_send_signal, process_.pidfd().get(), signal, nullptr, 0) != 0)
+    return make_errno_error("cannot signal the device process");
+  return ok();
+}
+
+void DeviceChild::kill(std::string why) {
+  if (!lives() || killed) return;
+  killed = true;
+  reason = std::move(why);
+  (void)process_.kill();
+}
+
+std::optional<control::FromDevice> DeviceChild::receive() {
+  Result<control::Message> message = control_.receive(control::no_wait());
+  if (!message) {
+    if (message.error().error_number == control::kTimedOut) return std::nullopt;
+    close_channel();
+    // A closed channel is what a dying process leaves; its exit stop says more.
+    if (message.error().error_number != control::kPeerClosed) kill(message.error().message);
+    // An honest process closes it only by dying.
+    if (message.error().error_number == control::kPeerClosed && lives()) kill("it closed its control channel");
+    return std::nullopt;
+  }
+  Result<control::FromDevice> decoded = control::decode_from_device(message->bytes);
+  if (!decoded) {
+    close_channel();
+    kill(decoded.error().message);
+    return std::nullopt;
+  }
+  if (killed) return std::nullopt;
+  if (!asked && state != State::kStarting && state != State::kChecking) {
+    close_channel();
+    kill("it spoke without being asked");
+    return std::nullopt;
+  }
+  return std::move(*decoded);
+}
+
+void DeviceChild::read_log() {
+  char buffer[4096];
+  const ssize_t n = ::read(log_.get(), buffer, std::min(sizeof buffer, std::max<std::size_t>(ration_, 1)));
+  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) log_.reset();
+  for (ssize_t i = 0; i < n; ++i) log_byte(buffer[i]);
+  if (n > 0) ration_ -= std::min(ration_, static_cast<std::size_t>(n));
+}
+
+void DeviceChild::log_byte(char byte) {
+  if (byte != '\n' && log_line_.size() < kLongestLogLine) {
+    log_line_ += byte;
+    return;
+  }
+  if (log_limiter_.allow()) log(LogLevel::kInfo, "[{}] {}", name, log_line_);
+  log_line_.clear();
+  if (byte != '\n') log_line_ += byte;
+}
+
+void DeviceChild::refill_log_ration() { ration_ = kLogRation; }
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,70 @@
+#include "vmm/process/device_events.h"
+
+#include <time.h>
+
+#include "ipc/base/log.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+std::string sentence_of(const control::DeviceEvent& event) {
+  const auto stall_ms = static_cast<double>(event.stall_ns) / 1e6;
+  switch (event.kind) {
+    case control::DeviceEventKind::kDied:
+    case control::DeviceEventKind::kHung: return event.cause;
+    case control::DeviceEventKind::kRestarting:
+      return fmt::format("{} is started again (incarnation {}): {}", event.role, event.incarnation, event.cause);
+    case control::DeviceEventKind::kRestored:
+      return fmt::format("{} (pid {}) goes on as incarnation {} after {:.2f} ms", event.role, event.pid,
+                         event.incarnation, stall_ms);
+    case control::DeviceEventKind::kIsolated: return fmt::format("{} is isolated: {}", event.role, event.cause);
+    case control::DeviceEventKind::kReturned: return fmt::format("{} is brought back from reset", event.role);
+    case control::DeviceEventKind::kUpgraded:
+      return fmt::format("{} (pid {}) goes on under {} after {:.2f} ms", event.role, event.pid, event.cause, stall_ms);
+  }
+  return {};
+}
+
+}  // namespace
+
+void DeviceEvents::add(control::DeviceEvent event) {
+  static constinit LogLimiter limiter{256};
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  event.time_ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
+  const bool bad = event.kind == control::DeviceEventKind::kDied || event.kind == control::DeviceEventKind::kHung ||
+                   event.kind == control::DeviceEventKind::kIsolated;
+  if (limiter.allow()) log(bad ? LogLevel::kWarning : LogLevel::kInfo, "{}", sentence_of(event));
+  std::function<void()> listener;
+  {
+    const std::lock_guard lock(lock_);
+    event.number = ++last_;
+    events_.push_back(std::move(event));
+    if (events_.size() > kKept) events_.pop_front();
+    listener = listener_;
+  }
+  if (listener) listener();
+}
+
+std::vector<control::DeviceEvent> DeviceEvents::since(std::uint64_t after, std::size_t most) const {
+  const std::lock_guard lock(lock_);
+  std::vector<control::DeviceEvent> found;
+  for (const control::DeviceEvent& event : events_) {
+    if (event.number <= after) continue;
+    if (found.size() == most) break;
+    found.push_back(event);
+  }
+  return found;
+}
+
+std::uint64_t DeviceEvents::last() const {
+  const std::lock_guard lock(lock_);
+  return last_;
+}
+
+void DeviceEvents::set_listener(std::function<void()> listener) {
+  const std::lock_guard lock(lock_);
+  listener_ = std::move(listener);
+}
+
+}  // namespace bulkhead::vmm

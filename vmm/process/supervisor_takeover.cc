@@ -1,0 +1,293 @@
+// Supervisor: birth, death and succession of device processes.
+#include <signal.h>
+
+#include <algorithm>
+#include <future>
+#include <utility>
+
+#include "ipc/base/log.h"
+#include "ipc/ring/adaptive_wait.h"
+#include "vmm/process/supervisor.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr std::int64_t kStandbyPauseNs = 1'000'000'000;    // after one died by itself
+constexpr std::int64_t kFirstStartNs = 5'000'000'000;      // for a process's first Ready, on a busy host
+constexpr std::int64_t kCheckNs = 2'000'000'000;           // for an upgrade's candidate
+
+}  // namespace
+
+Result<DeviceChild*> Supervisor::spawn(const sandbox::Executable& executable, const std::string& name) {
+  unsigned identity = 0;
+  while (identity < identities_.size() && identities_[identity]) ++identity;
+  if (identity == identities_.size()) return make_error("there are too many device processes");
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child,
+                   DeviceChild::spawn({.executable = &executable,
+                                       .vm = options_.vm,
+                                       .name = name,
+                                       .identity = identity,
+                                       .standby_filter = standby_filter_.borrow(),
+                                       .tracer = &tracer_}));
+  identities_.set(identity);
+  children_.push_back(std::move(child));
+  return children_.back().get();
+}
+
+void Supervisor::play_role(Ward& ward) {
+  if (ending_ || ward.isolated) return;
+  if (ward.upgrade && ward.upgrade->quiescing) {
+    const Status given = hand_over(ward, *ward.upgrade->candidate);
+    if (given) return;
+    end_upgrade(ward, given);
+  }
+  // The standby is of the default executable; a role that was upgraded waits for a process of its own.
+  if (standby_ != nullptr && ward.executable == executable_) {
+    if (hand_over(ward, *std::exchange(standby_, nullptr))) return;
+  }
+  Result<DeviceChild*> fresh = spawn(*ward.executable, ward.role->plan().name);
+  Status given = ok();
+  if (fresh) given = hand_over(ward, **fresh);
+  if (fresh && given) return;
+  const std::string why = fresh ? given.error().message : fresh.error().message;
+  if (!ward.ever_served) return fail_launch(why);
+  const RestartPolicy::Decision next = ward.policy.on_death(ipc::monotonic_ns(), false);
+  if (next.kind != RestartPolicy::Decision::Kind::kRestart)
+    return give_up(ward, next.kind == RestartPolicy::Decision::Kind::kStop, "it cannot be started again: " + why);
+  ward.restart_at_ns = ipc::monotonic_ns() + std::max<std::int64_t>(next.pause_ns, 10'000'000);
+}
+
+Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
+  const auto start = ward.ever_served ? control::StartKind::kResume : control::StartKind::kFresh;
+  ASSIGN_OR_RETURN(const DeviceProcess::Handover handover,
+                   ward.role->take_role(options_.vm, start, ward.blame, role_filter_.borrow()));
+  RETURN_IF_ERROR(child.send(handover.bytes, handover.fds));
+  child.ward = &ward;
+  child.name = ward.role->plan().name;
+  child.state = DeviceChild::State::kStarting;
+  child.deadline_ns = ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
+  ward.child = &child;
+  if (ward.ever_served && !ward.upgrade) {
+    ++ward.restarts;
+    const ipc::RequestProducer& ring = ward.role->ring();
+    const ipc::Ticket first = ring.first_unserved();
+    ward.replayed += ring.submitted() + 1 - std::min(first, ring.submitted() + 1);
+    control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kRestarting);
+    event.cause = ward.last_cause;
+    events_.add(std::move(event));
+  }
+  return ok();
+}
+
+void Supervisor::prepare_standby() {
+  if (!options_.standby) return;
+  Result<DeviceChild*> child = spawn(*executable_, "standby");
+  if (child) {
+    standby_ = *child;
+    return;
+  }
+  standby_not_before_ns_ = ipc::monotonic_ns() + kStandbyPauseNs;
+  static constinit LogLimiter limiter{4};
+  if (limiter.allow()) log(LogLevel::kWarning, "no standby: {}", child.error().message);
+}
+
+void Supervisor::handle_deaths() {
+  for (const sandbox::ExitReport& report : tracer_.poll()) {
+    for (std::size_t i = 0; i < children_.size(); ++i) {
+      DeviceChild& child = *children_[i];
+      if (child.lives() && child.pid() == report.pid) bury(child, report);
+    }
+    // Only now: its end competes with the successor's start.
+    if (report.held) tracer_.release(report.pid);
+  }
+  forget_corpses();
+}
+
+void Supervisor::forget_corpses() {
+  std::erase_if(children_, [this](const std::unique_ptr<DeviceChild>& child) {
+    if (child->lives()) return false;
+    child->try_reap();
+    if (!child->reaped()) return false;
+    identities_.reset(child->identity());
+    return true;
+  });
+}
+
+control::DeviceEvent Supervisor::event_of(const Ward& ward, control::DeviceEventKind kind) const {
+  control::DeviceEvent event;
+  event.kind = kind;
+  event.role = ward.role->plan().name;
+  event.incarnation = ward.role->ring().incarnation();
+  if (ward.child != nullptr) event.pid = static_cast<std::uint32_t>(ward.child->pid());
+  const ipc::Ticket first = ward.role->ring().first_unserved();
+  if (first <= ward.role->ring().submitted()) event.ticket = first;
+  return event;
+}
+
+void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
+  const std::int64_t now = ipc::monotonic_ns();
+  child.state = DeviceChild::State::kDead;
+  if (child.log_fd().get() >= 0) child.read_log();
+  child.close_channel();
+  if (child.asked) std::exchange(child.asked, nullptr)(make_error("the device process ended"));
+  if (ending_) return;
+  std::string cause = report.describe(child.name);
+  if (!child.reason.empty()) cause += " (" + child.reason + ")";
+  if (standby_ == &child) {
+    standby_ = nullptr;
+    standby_not_before_ns_ = child.drill != 0 ? now : now + kStandbyPauseNs;
+    return log(LogLevel::kWarning, "{}", cause);
+  }
+  Ward* ward = child.ward;
+  if (ward == nullptr) return;
+  if (ward->upgrade && ward->upgrade->candidate == &child && ward->child != &child) {
+    end_upgrade(*ward, make_error("the new executable's process ended: " + cause));
+    return;
+  }
+  if (ward->child != &child) return;
+  if (!child.planned) {
+    control::DeviceEvent event =
+        event_of(*ward, child.hung ? control::DeviceEventKind::kHung : control::DeviceEventKind::kDied);
+    event.cause = cause;
+    event.signal = report.signal;
+    if (report.syscall) event.system_call = sandbox::syscall_name(report.syscall_arch, *report.syscall);
+    events_.add(std::move(event));
+  }
+  ward->child = nullptr;
+  if (ward->stalled_since_ns == 0) ward->stalled_since_ns = child.hung ? now - options_.deadline_ns : now;
+  // From here on its answers no longer count, unless its successor publishes them again.
+  ward->role->ring().set_incarnation(ward->role->ring().incarnation() + 1);
+  succeed(*ward, child, cause);
+}
+
+void Supervisor::succeed(Ward& ward, const DeviceChild& dead, const std::string& cause) {
+  ward.last_cause = cause;
+  ward.blame = dead.drill == 0 && !dead.planned;
+  if (!ward.blame) return play_role(ward);
+  if (ward.upgrade) end_upgrade(ward, make_error("the device process ended: " + cause));
+  const RestartPolicy::Decision next = ward.policy.on_death(ipc::monotonic_ns(), dead.failed);
+  switch (next.kind) {
+    case RestartPolicy::Decision::Kind::kRestart:
+      if (next.pause_ns == 0) return play_role(ward);
+      ward.restart_at_ns = ipc::monotonic_ns() + next.pause_ns;
+      return;
+    case RestartPolicy::Decision::Kind::kIsolate: return give_up(ward, false, cause);
+    case RestartPolicy::Decision::Kind::kStop: return give_up(ward, true, cause);
+  }
+}
+
+void Supervisor::give_up(Ward& ward, bool stop, const std::string& cause) {
+  ward.isolated = true;
+  ward.restart_at_ns.reset();
+  // Whoever waits for an answer reads all ones, now and from here on.
+  ward.role->ring().close();
+  if (!ward.ever_served) fail_launch("a device process ended while the VM started: " + cause);
+  if (!stop) {
+    control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kIsolated);
+    event.cause = cause;
+    events_.add(std::move(event));
+  }
+  on_loss_(*ward.role, stop, cause);
+}
+
+Status Supervisor::signal_child(DeviceChild* child, int signal) {
+  if (child == nullptr || !child->lives() || child->killed) return make_error("the device process is not running");
+  child->drill = signal;
+  tracer_.make_deadly(child->pid(), signal);
+  return child->send_signal(signal);
+}
+
+Status Supervisor::drill(DeviceProcess& role, int signal) {
+  Status result = ok();
+  run_there([&] {
+    const Ward* ward = find(role);
+    result = signal_child(ward != nullptr ? ward->child : nullptr, signal);
+  });
+  return result;
+}
+
+Status Supervisor::drill_standby(int signal) {
+  Status result = ok();
+  run_there([&] { result = signal_child(standby_, signal); });
+  return result;
+}
+
+Status Supervisor::revive(DeviceProcess& role) {
+  run_there([&] {
+    Ward* ward = find(role);
+    if (ward == nullptr || !ward->isolated) return;
+    ward->isolated = false;
+    ward->ever_served = false;  // it starts from reset, like the first one
+    ward->blame = false;
+    ward->stalled_since_ns = 0;
+    ward->policy.forgive();
+    {
+      const std::lock_guard lock(lock_);
+      --serving_;
+      launch_error_.clear();
+    }
+    play_role(*ward);
+  });
+  RETURN_IF_ERROR(wait_until_serving());
+  run_there([&] {
+    if (Ward* ward = find(role)) events_.add(event_of(*ward, control::DeviceEventKind::kReturned));
+  });
+  return ok();
+}
+
+Status Supervisor::upgrade(DeviceProcess& role, sandbox::Executable executable) {
+  const auto done = std::make_shared<std::promise<Status>>();
+  auto shared = std::make_shared<const sandbox::Executable>(std::move(executable));
+  post([this, &role, done, shared] {
+    Ward* ward = find(role);
+    const auto answer = [done](Status status) { done->set_value(std::move(status)); };
+    if (ward == nullptr || ward->child == nullptr || ward->child->state != DeviceChild::State::kServing)
+      return answer(make_error("the device process is not running"));
+    if (ward->upgrade || ward->child->asked) return answer(make_error("the device process is busy"));
+    start_upgrade(*ward, shared, answer);
+  });
+  return done->get_future().get();
+}
+
+void Supervisor::start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Executable> executable,
+                               std::function<void(Status)> done) {
+  Result<std::vector<std::byte>> question = ward.role->check_role(options_.vm);
+  if (!question) return done(question.error());
+  Result<DeviceChild*> candidate = spawn(*executable, "upgrade");
+  if (!candidate) return done(candidate.error());
+  (*candidate)->ward = &ward;
+  (*candidate)->state = DeviceChild::State::kChecking;
+  (*candidate)->deadline_ns = ipc::monotonic_ns() + kCheckNs;
+  ward.upgrade = Ward::Upgrade{.candidate = *candidate, .executable = std::move(executable), .done = std::move(done)};
+  if (const Status sent = (*candidate)->send(*question); !sent) end_upgrade(ward, sent);
+}
+
+void Supervisor::judge_candidate(Ward& ward, const control::Ready& ready) {
+  if (ward.child == nullptr || ward.child->state != DeviceChild::State::kServing)
+    return end_upgrade(ward, make_error("the device process is being restarted; try again"));
+  const control::Ready& now = ward.child->ready;
+  if (ready.layout_hash != now.layout_hash || ready.states != now.states)
+    return end_upgrade(ward, make_error("the new executable keeps its state in another way (state version), so it cannot "
+                                        "take over; the running process goes on"));
+  ward.upgrade->candidate->state = DeviceChild::State::kStandby;
+  ward.upgrade->quiescing = true;
+  DeviceChild& old = *ward.child;
+  const auto retire = [&old](const Result<control::FromDevice>&) {
+    if (!old.lives()) return;
+    old.planned = true;
+    old.kill("it is replaced by another executable");
+  };
+  const Result<std::vector<std::byte>> quiesce = control::encode(control::ToDevice(control::Quiesce{}));
+  old.asked = retire;
+  old.deadline_ns = ipc::monotonic_ns() + options_.deadline_ns;
+  if (!quiesce || !old.send(*quiesce)) std::exchange(old.asked, nullptr)(make_error("it does not listen"));
+}
+
+void Supervisor::end_upgrade(Ward& ward, Status status) {
+  if (!ward.upgrade) return;
+  const Ward::Upgrade upgrade = *std::exchange(ward.upgrade, std::nullopt);
+  if (!status && ward.child != upgrade.candidate) upgrade.candidate->kill("its upgrade was given up");
+  upgrade.done(std::move(status));
+}
+
+}  // namespace bulkhead::vmm

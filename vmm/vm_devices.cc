@@ -1,0 +1,195 @@
+// VirtualMachine's device processes as managers see them: listed, inspected, drilled, upgraded, isolated, restored.
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "ipc/base/log.h"
+#include "sandbox/jail_status.h"
+#include "vmm/vm.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+std::string permissions_of(const RolePlan& role) {
+  std::string text;
+  for (std::size_t i = 0; i < kSyscallGroupCount; ++i) {
+    const auto group = static_cast<SyscallGroup>(i);
+    if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
+  }
+  text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
+  constexpr std::array<std::string_view, 6> kEffectNames = {"", "window", "intx-route", "function-control", "msi-route",
+                                                            "power"};
+  text += "effects:";
+  for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
+    if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);
+  }
+  text += role.effects() == 0 ? " none\n" : "\n";
+  for (const InstancePlan& instance : role.instances) {
+    text += fmt::format("{} ({}): {} regions, {} interrupt lines, {} messages, {} streams\n", instance.name,
+                        instance.type->type, instance.regions.size(), instance.lines.size(), instance.type->messages,
+                        instance.type->streams);
+  }
+  return text;
+}
+
+control::JailSummary jail_of(pid_t pid) {
+  control::JailSummary summary;
+  const Result<sandbox::JailStatus> jail = sandbox::read_jail_status(pid);
+  const Result<sandbox::JailStatus> own = sandbox::read_jail_status(::getpid());
+  if (!jail || !own) return summary;
+  summary.seccomp_mode = static_cast<std::uint8_t>(jail->seccomp_mode);
+  summary.no_new_privs = jail->no_new_privs;
+  summary.cap_eff = jail->cap_effective;
+  summary.uid = jail->uid;
+  for (const auto& [name, link] : jail->namespaces) {
+    const auto mine = own->namespaces.find(name);
+    if (mine != own->namespaces.end() && mine->second != link) summary.own_namespaces.push_back(name);
+  }
+  return summary;
+}
+
+}  // namespace
+
+std::int64_t VirtualMachine::patience_ns() const {
+  // A hang is found after a deadline, three hangs make a poisoned input, and pauses lie between restarts.
+  return 4 * options_.device_deadline_ns + 5'000'000'000;
+}
+
+RestartPolicy VirtualMachine::policy_of(const RolePlan& role) const {
+  control::OnCrash action = control::OnCrash::kRestart;
+  for (const control::OnCrashRule& rule : config_.on_crash) {
+    if (rule.role.empty()) action = rule.action;
+  }
+  for (const control::OnCrashRule& rule : config_.on_crash) {
+    if (rule.role == role.name) action = rule.action;
+  }
+  const bool essential = &role == &plan_.roles[plan_.pci_role] || &role == &plan_.roles[plan_.platform_role];
+  return {action, essential};
+}
+
+Result<DeviceProcess*> VirtualMachine::find_role(const std::string& name) {
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    if (process->plan().name == name) return process.get();
+  }
+  std::string known;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_)
+    known += (known.empty() ? "" : ", ") + process->plan().name;
+  return make_error("this VM has no device process named " + name + " (it has " + known + ")");
+}
+
+Result<std::vector<control::DeviceInfo>> VirtualMachine::devices() {
+  std::vector<control::DeviceInfo> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) all.push_back(describe_process(*process));
+  return all;
+}
+
+control::DeviceInfo VirtualMachine::describe_process(DeviceProcess& process) {
+  control::DeviceInfo info;
+  info.role = process.plan().name;
+  for (const InstancePlan& instance : process.plan().instances)
+    info.instances.push_back(fmt::format("{} ({})", instance.name, instance.type->type));
+  const Supervisor::Info life = supervisor_->info_of(process);
+  info.pid = static_cast<std::uint32_t>(life.pid);
+  info.state = life.state;
+  info.incarnation = life.incarnation;
+  info.restarts = life.restarts;
+  info.last_stall_ns = life.last_stall_ns;
+  info.longest_stall_ns = life.longest_stall_ns;
+  info.replayed = life.replayed;
+  if (life.pid != 0) info.jail = jail_of(life.pid);
+  info.requests = process.channel().requests();
+  info.posted = process.channel().posted();
+  const ipc::DeviceCounters& counters = process.replies().counters;
+  info.commits = counters.commits.load(std::memory_order_relaxed);
+  info.poisoned = counters.poisoned.load(std::memory_order_relaxed);
+  info.statistics = {.requests_served = counters.requests.load(std::memory_order_relaxed),
+                     .commits = info.commits,
+                     .timers_fired = counters.timers.load(std::memory_order_relaxed),
+                     .lines_raised = counters.interrupts.load(std::memory_order_relaxed),
+                     .refused_accesses = counters.bad_accesses.load(std::memory_order_relaxed),
+                     .spins_won = counters.spins_won.load(std::memory_order_relaxed),
+                     .sleeps = counters.sleeps.load(std::memory_order_relaxed)};
+  info.permissions = permissions_of(process.plan());
+  return info;
+}
+
+Status VirtualMachine::power_button() {
+  // Posted: nobody waits, not even for a process that is being replaced.
+  ipc::Request request;
+  request.kind = ipc::RequestKind::kPowerButton;
+  request.instance = plan_.pm_instance;
+  if (!processes_[plan_.platform_role]->ring().post(request)) return make_error("the platform device process is gone");
+  return ok();
+}
+
+Result<std::vector<control::InspectedInstance>> VirtualMachine::inspect(const std::string& instance) {
+  std::vector<control::InspectedInstance> all;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    const auto named = [&](const InstancePlan& plan) { return instance.empty() || plan.name == instance; };
+    const std::vector<InstancePlan>& instances = process->plan().instances;
+    if (std::none_of(instances.begin(), instances.end(), named)) continue;
+    ASSIGN_OR_RETURN(control::FromDevice answer, supervisor_->ask(*process, control::Inspect{instance}));
+    auto* reply = std::get_if<control::InspectReply>(&answer);
+    if (reply == nullptr) return make_error("the device process gave another answer than was asked for");
+    for (control::InspectedInstance& one : reply->instances) all.push_back(std::move(one));
+  }
+  if (all.empty()) return make_error("there is no device \"" + instance + "\" in this VM");
+  return all;
+}
+
+Status VirtualMachine::fault(const std::string& role, int signal) {
+  constexpr std::array<int, 4> kSignals = {SIGKILL, SIGSEGV, SIGSTOP, SIGABRT};
+  if (std::find(kSignals.begin(), kSignals.end(), signal) == kSignals.end())
+    return make_error("a fault drill sends KILL, SEGV, STOP or ABRT");
+  if (role == "standby") return supervisor_->drill_standby(signal);
+  ASSIGN_OR_RETURN(DeviceProcess * process, find_role(role));
+  return supervisor_->drill(*process, signal);
+}
+
+Status VirtualMachine::upgrade(const std::string& role, const std::string& executable_path) {
+  ASSIGN_OR_RETURN(DeviceProcess * process, find_role(role));
+  ASSIGN_OR_RETURN(sandbox::Executable executable, sandbox::Executable::open(executable_path));
+  return supervisor_->upgrade(*process, std::move(executable));
+}
+
+void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
+  for (const InstancePlan& instance : process.plan().instances) {
+    if (!instance.devfn) continue;
+    effects_->set_present(*instance.devfn, present);
+    processes_[plan_.pci_role]->channel().request(ipc::RequestKind::kFunctionPresence, plan_.pci_instance,
+                                                  std::uint32_t{*instance.devfn} | (present ? 0x100U : 0U));
+  }
+}
+
+void VirtualMachine::do_isolate(DeviceProcess& process) {
+  // The ring is closed: whatever the guest still asks reads all ones. Now its windows, its interrupts and its config
+  // space go as well.
+  set_presence(process, false);
+}
+
+Status VirtualMachine::do_restore(DeviceProcess& process) {
+  if (!process.ring().closed()) return make_error(process.plan().name + " is not isolated");
+  // The ring begins anew, so nobody may be inside it.
+  if (!threads_->close(patience_ns())) {
+    if (!paused_) threads_->open();
+    return make_error("a CPU waits for a device process that does not answer");
+  }
+  Status status = process.erase_state();
+  if (status) {
+    process.ring().reopen();
+    status = supervisor_->revive(process);
+    if (!status) process.ring().close();
+  }
+  if (status) set_presence(process, true);
+  if (!paused_) threads_->open();
+  return status;
+}
+
+Status VirtualMachine::restore(const std::string& role) {
+  ASSIGN_OR_RETURN(DeviceProcess * process, find_role(role));
+  return run_on_main([this, process] { return do_restore(*process); });
+}
+
+}  // namespace bulkhead::vmm
