@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -62,7 +63,10 @@ Finished run_program(const std::vector<std::string>& arguments, const std::strin
   });
   std::jthread errors([&] { finished.err = program.errors(); });
   std::jthread watchdog([&](const std::stop_token& stop) {
-    for (int i = 0; i < 300 && !stop.stop_requested(); ++i) std::this_thread::sleep_for(100ms);
+    std::mutex lock;
+    std::unique_lock held(lock);
+    std::condition_variable_any never;
+    never.wait_for(held, stop, 30s, [] { return false; });
     if (!stop.stop_requested()) program.signal(SIGKILL);
   });
   finished.out = read_all(program.output().get());

@@ -212,10 +212,26 @@ TEST(RunProgram, vm_ends_when_this_program_is_killed) {
 TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   const Scratch scratch;
   scratch.write("initrd", "initrd");
-  const Finished finished = run_program(
-      scratch.run("facts", {"--initrd", scratch.path("initrd"), "--log", scratch.path("log"), "--memory",
-                            "1G", "--cpus", "4", "--topology", "1:2:2", "--on-reset", "exit", "--device",
-                            "pci-test,vectors=8", "--device", "x", "--name", "alpha"}));
+  const Finished finished = run_program(scratch.run("facts", {"--initrd",
+                                                              scratch.path("initrd"),
+                                                              "--log",
+                                                              scratch.path("log"),
+                                                              "--memory",
+                                                              "1G",
+                                                              "--cpus",
+                                                              "4",
+                                                              "--device-deadline",
+                                                              "250ms",
+                                                              "--topology",
+                                                              "1:2:2",
+                                                              "--on-reset",
+                                                              "exit",
+                                                              "--device",
+                                                              "pci-test,vectors=8",
+                                                              "--device",
+                                                              "x",
+                                                              "--name",
+                                                              "alpha"}));
   ASSERT_EQ(finished.status, 0) << finished.err;
   EXPECT_TRUE(has_line(finished.out, "fd 0 /dev/null")) << finished.out;
   EXPECT_TRUE(has_line(finished.out, "fd 1 /dev/null")) << finished.out;
@@ -223,6 +239,7 @@ TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   EXPECT_TRUE(has_line(finished.out, "sigterm blocked 0"));
   EXPECT_TRUE(has_line(finished.out, "sigpipe ignored false"));
   EXPECT_TRUE(has_line(finished.out, "memory 1073741824 cpus 4 on_reset 1"));
+  EXPECT_TRUE(has_line(finished.out, "device deadline 250000000"));
   EXPECT_TRUE(has_line(finished.out, "topology 1:2:2"));
   EXPECT_TRUE(has_line(finished.out, "device pci-test [vectors]=[8]"));
   EXPECT_TRUE(has_line(finished.out, "device x"));
@@ -354,12 +371,18 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
     return run_program(scratch.run("x", more));
   };
   constexpr const char* kSize = "must be a whole number with K, M, G or T, such as 512M";
-  expect_refused(with({"--memory", "lots"}), 2, std::string("--memory lots: ") + kSize);
-  expect_refused(with({"--memory", "0"}), 2, "--memory 0: must be from 1M to 16T");
-  expect_refused(with({"--memory", "17T"}), 2, "--memory 17T: must be from 1M to 16T");
+  for (const char* memory : {"lots", "-5", "1.5G", "12Q"})
+    expect_refused(with({"--memory", memory}), 2, std::string("--memory ") + memory + ": " + kSize);
+  for (const char* memory : {"0", "1K", "15M", "17T"})
+    expect_refused(with({"--memory", memory}), 2,
+                   std::string("--memory ") + memory + ": must be from 16M to 16T");
   expect_refused(with({"--memory", "16777217T"}), 2, "--memory 16777217T: is larger than any machine");
-  expect_refused(with({"--memory", "1048577"}), 2, "--memory 1048577: must be a multiple of 4K");
-  for (const char* cpus : {"0", "65", "-1", "two", "1.5", "4294967297"})
+  expect_refused(with({"--memory", "16388K"}), 2, "--memory 16388K: must be a multiple of 1M");
+  for (const char* deadline : {"9ms", "3601s", "0s", "1", "soon", "-1s"})
+    expect_refused(with({"--device-deadline", deadline}), 2,
+                   std::string("--device-deadline ") + deadline +
+                       ": must be a whole number with ms or s, such as 500ms, from 10ms to 3600s");
+  for (const char* cpus : {"0", "65", "-1", "two", "1.5", "", "4294967297"})
     expect_refused(with({"--cpus", cpus}), 2,
                    std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
   expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2,
@@ -369,9 +392,26 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   expect_refused(with({"--console", "tty"}), 2, "--console tty: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--console", "file:"}), 2, "--console file:: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--on-reset", "stop"}), 2, "--on-reset stop: must be reboot or exit");
+  const std::pair<std::string, std::string> names[] = {
+      {"", ""},        {"a/b", "a/b"},        {"a b", "a b"},
+      {".a", ".a"},    {"-a", "-a"},          {"..", ".."},
+      {"a\nb", "a?b"}, {"a\x1b[2J", "a?[2J"}, {std::string(64, 'x'), std::string(64, 'x')}};
+  for (const auto& [name, shown] : names)
+    expect_refused(with({"--name", name}), 2,
+                   "--name " + shown +
+                       ": must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+  for (const char* option : {"--kernel", "--initrd", "--log", "--vmm", "--device-program"}) {
+    const Finished finished = run_program({"run", option, ""});
+    EXPECT_EQ(finished.status, 2);
+    EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named"))
+        << finished.err;
+  }
   expect_refused(
-      with({"--name", "a/b"}), 2,
-      "--name a/b: must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+      run_program({"frobnicate", "--help"}), 2,
+      "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
+      "pause, resume, reset");
+  expect_refused(run_program({"--fast", "ls"}), 2,
+                 "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");
   expect_refused(run_program({"stop", "a/b"}), 2, "'a/b' is not the name of a VM");
   expect_refused(
@@ -395,10 +435,16 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
 TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
   const Finished help = run_program({"run", "--help"});
   EXPECT_EQ(help.status, 0);
-  for (const char* text :
-       {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel", "--device"})
+  for (const char* text : {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel",
+                           "--device", "--device-deadline TIME=1s"})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
-  EXPECT_EQ(run_program({"--help"}).status, 0);
+  const Finished commands = run_program({"--help"});
+  EXPECT_EQ(commands.status, 0);
+  for (const char* command :
+       {"run", "ls", "devices", "inspect", "stop", "kill", "pause", "resume", "reset"}) {
+    EXPECT_NE(commands.out.find("\n  " + std::string(command) + "  "), std::string::npos) << command;
+    EXPECT_EQ(run_program({command, "--help"}).status, 0) << command;
+  }
   const Finished version = run_program({"--version"});
   EXPECT_EQ(version.status, 0);
   EXPECT_TRUE(version.out.starts_with("bulkhead 0.")) << version.out;
