@@ -30,6 +30,7 @@ std::vector<char*> argument_vector(std::string& program, std::vector<std::string
 }
 
 [[noreturn]] void execute(std::vector<std::string> arguments) {
+  ::signal(SIGPIPE, SIG_DFL);  // as a shell starts it; type() ignores it here
   std::string program = BULKHEAD_PROGRAM;
   const auto vector = argument_vector(program, arguments);
   ::execv(BULKHEAD_PROGRAM, vector.data());
