@@ -30,7 +30,9 @@ constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {
 }  // namespace
 
 VirtualMachine::VirtualMachine(control::VmConfig config, VmOptions options)
-    : config_(std::move(config)), options_(std::move(options)) {}
+    : config_(std::move(config)), options_(std::move(options)) {
+  if (options_.device_deadline_ns == 0) options_.device_deadline_ns = config_.device_deadline_ns;
+}
 
 Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(control::VmConfig config, UniqueFd child_signals,
                                                                VmOptions options) {

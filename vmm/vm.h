@@ -38,7 +38,7 @@ namespace bulkhead::vmm {
 using BootSource = std::function<Result<BootRegisters>(GuestRam& ram)>;
 
 struct VmOptions {
-  std::int64_t device_deadline_ns = 1'000'000'000;
+  std::int64_t device_deadline_ns = 0;  // instead of config.device_deadline_ns
   bool standby = true;  // a warm device process waits for the next death
   std::optional<BootSource> boot;  // instead of config.files.kernel
   bool filter_vcpus = true;        // seccomp on vCPU threads

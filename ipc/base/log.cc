@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "ipc/base/check.h"
+#include "ipc/base/printable.h"
 
 namespace bulkhead {
 namespace {
@@ -45,7 +46,7 @@ void write_log(LogLevel level, std::string_view message) {
   if (!log_enabled(level)) return;
   // A message may quote what a guest or a device process sent: no control character gets through.
   std::string line = fmt::format("{}: {}: ", log_role.data(), name_of(level));
-  for (const char c : message) line += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? ' ' : c;
+  line += printable(message, ' ');
   line += '\n';
   // A full disk or a closed pipe must not stop a VM; the one who opens the log checks it first.
   [[maybe_unused]] const ssize_t written =

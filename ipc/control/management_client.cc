@@ -1,5 +1,6 @@
 #include "ipc/control/management_client.h"
 
+#include "ipc/base/printable.h"
 #include "ipc/control/capnp_codec.h"
 #include "ipc/control/management_codec.h"
 #include "ipc/control/rpc_loop.h"
@@ -104,7 +105,7 @@ class Client final : public ManagementClient {
         case kj::Exception::Type::OVERLOADED: return Error{"the VM does not answer", kTimedOut};
         default:
           return make_error(
-              fmt::format("the VM's answer cannot be used: {}", exception.getDescription().cStr()));
+              fmt::format("the VM's answer cannot be used: {}", printable(exception.getDescription().cStr())));
       }
     }
   }

@@ -33,6 +33,7 @@ struct VmConfig {
   onReset @14 :UInt8;   # OnReset
   devices @15 :List(DeviceRequest);
   files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order; each at most once
+  deviceDeadlineNs @17 :UInt64;
 }
 
 struct ToVmm {

@@ -12,7 +12,6 @@ using namespace codec;
 
 constexpr std::size_t kMaxReport = std::size_t{32} << 10;  // a crash report
 constexpr std::size_t kMaxPropertyLength = 1024;
-constexpr std::uint64_t kPageSize = 4096;
 
 // The members of VmFiles, by their number on the wire.
 constexpr std::array kFileMembers = {&VmFiles::kernel,        &VmFiles::initrd,
@@ -35,6 +34,7 @@ void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setConsolePath(text(config.console_path));
   out.setLogPath(text(config.log_path));
   out.setOnReset(static_cast<std::uint8_t>(config.on_reset));
+  out.setDeviceDeadlineNs(static_cast<std::uint64_t>(config.device_deadline_ns));
   auto devices = out.initDevices(static_cast<unsigned>(config.devices.size()));
   for (unsigned i = 0; i < devices.size(); ++i) {
     devices[i].setType(text(config.devices[i].type));
@@ -94,7 +94,7 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
 // What holds between fields.
 void check_config(const VmConfig& config) {
   if (config.memory_bytes < kMinMemory || config.memory_bytes > kMaxMemory ||
-      config.memory_bytes % kPageSize != 0)
+      config.memory_bytes % kMemoryUnit != 0)
     refuse("a memory of {} bytes", config.memory_bytes);
   if (config.cpus == 0 || config.cpus > kMaxCpus) refuse("{} CPUs", config.cpus);
   const Topology& topology = config.topology;
@@ -102,6 +102,8 @@ void check_config(const VmConfig& config) {
       topology.sockets * topology.cores * topology.threads != config.cpus)
     refuse("a topology of {} x {} x {} for {} CPUs", topology.sockets, topology.cores, topology.threads,
            config.cpus);
+  if (config.device_deadline_ns < kMinDeviceDeadlineNs || config.device_deadline_ns > kMaxDeviceDeadlineNs)
+    refuse("a device deadline of {} ns", config.device_deadline_ns);
   if (!config.files.kernel.valid()) refuse("no kernel");
   const bool input = config.files.console_input.valid();
   const bool output = config.files.console_output.valid();
@@ -126,6 +128,7 @@ VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   config.console_path = read_text(in.getConsolePath(), "the console's path", kMaxPathLength);
   config.log_path = read_text(in.getLogPath(), "the log's path", kMaxPathLength);
   config.on_reset = read_enum(in.getOnReset(), OnReset::kExit, "what a reset does");
+  config.device_deadline_ns = static_cast<std::int64_t>(in.getDeviceDeadlineNs());
   config.devices = read_devices(in.getDevices());
   check_config(config);
   return config;

@@ -30,8 +30,13 @@ inline constexpr std::size_t kMaxPathLength = 4095;
 inline constexpr std::size_t kMaxDevices = 64;
 inline constexpr std::size_t kMaxProperties = 32;  // of one device
 inline constexpr std::uint32_t kMaxCpus = 64;
-inline constexpr std::uint64_t kMinMemory = std::uint64_t{1} << 20;
+inline constexpr std::uint64_t kMinMemory = std::uint64_t{16} << 20;
 inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 44;
+inline constexpr std::uint64_t kMemoryUnit = std::uint64_t{1} << 20;
+// How long a device process may take over one request. Less than the least would end VMs on a busy host.
+inline constexpr std::int64_t kMinDeviceDeadlineNs = 10'000'000;
+inline constexpr std::int64_t kDefaultDeviceDeadlineNs = 1'000'000'000;
+inline constexpr std::int64_t kMaxDeviceDeadlineNs = 3600 * std::int64_t{1'000'000'000};
 
 // Exit status of `bulkhead run`. A debug-exit of the guest is kExitDebugBase + (value & 63).
 enum ExitStatus : std::uint8_t {
@@ -98,7 +103,7 @@ struct VmConfig {
   std::string kernel_path;       // for messages
   std::string initrd_path;       // for messages; empty when there is none
   std::string command_line;
-  std::uint64_t memory_bytes = 0;  // a multiple of 4096
+  std::uint64_t memory_bytes = 0;  // a multiple of kMemoryUnit
   std::uint32_t cpus = 1;
   Topology topology;
   ConsoleKind console = ConsoleKind::kNone;
@@ -106,6 +111,7 @@ struct VmConfig {
   std::string log_path;
   OnReset on_reset = OnReset::kReboot;
   std::vector<OnCrashRule> on_crash;
+  std::int64_t device_deadline_ns = kDefaultDeviceDeadlineNs;
   std::vector<DeviceRequest> devices;
   VmFiles files;
 };

@@ -2,6 +2,7 @@
 //   eN  sends back what comes
 //   sN  sends the low bytes of x(n+1) = x(n) * 1664525 + 1013904223 from bit 24 on, x(0) = 1
 //   rN  takes such bytes, and says whether they were right
+//   d   writes a line of text to the debug port that would drive a terminal
 #include "guest.inc"
 
 .set RECEIVE_INTERRUPTS, 1       // IER; no interrupt controller lets them through
@@ -37,6 +38,8 @@ guest_main:
     je send
     cmp $'r', %ebx
     je take
+    cmp $'d', %ebx
+    je debug
     print "FAIL what?\n"
     mov $1, %eax
     jmp leave
@@ -44,6 +47,19 @@ guest_main:
 well:
     mov $0, %eax
     jmp leave
+
+    .data
+rude:
+    .ascii "a\033[2J\302\233b\n"
+rude_end:
+    .text
+
+debug:
+    mov $rude, %esi
+    mov $(rude_end - rude), %ecx
+    mov $0xe9, %edx
+    rep outsb
+    jmp well
 
 send_back:
     call get_chunk

@@ -83,11 +83,36 @@ TEST_F(Console, File) {
   EXPECT_TRUE(written == std::string(kReady) + pattern(16 * 1024)) << written.size() << " bytes came";
 }
 
+// The guest goes on, and the user hears once why nothing comes any more.
+TEST_F(Console, FileOnAFullDisk) {
+  TestVm vm(echo("s96", "file:/dev/full"));
+  const Ended& ended = vm.run().wait();
+  EXPECT_EQ(ended.status, kGuestDone);
+  EXPECT_EQ(ended.err,
+            "bulkhead-vmm: warning: the console can no longer be written: No space left on device\n");
+}
+
+TEST_F(Console, DebugTextIsLoggedAndDrivesNoTerminal) {
+  TestVm vm(echo("d", "none"));
+  const Ended& ended = vm.run().wait();
+  EXPECT_EQ(ended.status, kGuestDone);
+  EXPECT_EQ(ended.err, "bulkhead-vmm: info: [guest debug] a [2J b\n");
+}
+
 TEST_F(Console, None) {
   TestVm vm(echo("s1", "none"));
   const Ended& ended = vm.run().wait();
   EXPECT_EQ(ended.status, kGuestDone);
   EXPECT_EQ(ended.out, "");
+}
+
+// What is shown to nobody is dropped: the guest is not held up.
+TEST_F(Console, PseudoterminalThatNobodyReads) {
+  TestVm vm(echo("s96", "pty"));
+  const Ended& ended = vm.run().wait();
+  EXPECT_EQ(ended.status, kGuestDone);
+  EXPECT_TRUE(ended.out.starts_with("console: /dev/pts/")) << ended.out;
+  EXPECT_EQ(ended.err, "");
 }
 
 TEST_F(Console, Pseudoterminal) {

@@ -354,6 +354,32 @@ TEST_P(Death, ManyKillsInARowLeaveNothingBehind) {
 INSTANTIATE_TEST_SUITE_P(Role, Death, ::testing::Values("pci", "platform", "pci_test0"),
                          [](const auto& test) { return std::string(test.param); });
 
+// The user's own deadline holds: three seconds instead of one.
+TEST_F(KvmTest, DeadlineOfADeviceProcessIsTheUsers) {
+  TestVm vm({.guest = "monitor", .cpus = 2, .more = {"--device-deadline", "3s"}});
+  ASSERT_TRUE(vm.run().wait_for_output("boot\n")) << vm.run().err();
+  const pid_t pid = vm.device_pid("pci_test0");  // the guest's second CPU keeps it busy
+  const auto began = std::chrono::steady_clock::now();
+  ::kill(pid, SIGSTOP);
+  const Ended& ended = vm.run().wait(Milliseconds(30'000));
+  EXPECT_GE(std::chrono::steady_clock::now() - began, Milliseconds(2'900));
+  EXPECT_EQ(ended.status, kHostError);
+  EXPECT_NE(ended.err.find("was not answered in time"), std::string::npos) << ended.err;
+}
+
+// A program in the place of bulkhead-device that says what would drive a terminal, and ends.
+TEST_F(KvmTest, WhatADeviceProcessSaysCannotDriveTheTerminal) {
+  TestVm vm({.guest = "monitor", .cpus = 2, .more = {"--device-program", KVMTEST_RUDE_DEVICE}});
+  const Ended& ended = vm.run().wait(Milliseconds(20'000));
+  EXPECT_EQ(ended.status, kHostError);
+  EXPECT_NE(ended.err.find("] a [2J !\n"), std::string::npos) << ended.err;
+  EXPECT_EQ(ended.err.find_first_of("\x1b\x07\r\x9b"), std::string::npos) << ended.err;
+  EXPECT_NE(ended.err.find("bulkhead: a device process ended while the VM started: "), std::string::npos)
+      << ended.err;
+  EXPECT_TRUE(device_processes_of(vm.name()).empty());
+  EXPECT_TRUE(fs::is_empty(run_directory()));
+}
+
 TEST_F(DeviceProcesses, NoneOutlivesItsVmm) {
   ::kill(vmm(), SIGKILL);
   const Ended& ended = vm().run().wait(Milliseconds(20'000));

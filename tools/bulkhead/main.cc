@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <climits>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -16,10 +17,11 @@
 namespace {
 
 // Descriptors 0 to 2 must be taken, or a file of ours would end up as somebody's standard output; and
-// nothing that our parent left open may reach the VMM.
+// nothing that our parent left open may reach the VMM. One that was closed fails when it is used, as it
+// should: it is opened the other way round.
 void tidy_descriptors() {
   for (int fd = 0; fd <= 2; ++fd) {
-    if (::fcntl(fd, F_GETFD) < 0) static_cast<void>(::open("/dev/null", O_RDWR));
+    if (::fcntl(fd, F_GETFD) < 0) static_cast<void>(::open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY));
   }
   static_cast<void>(::close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC));
 }
@@ -34,10 +36,11 @@ struct Execute {
 
 int main(int argc, char** argv) {
   tidy_descriptors();
+  ::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error like others
   try {
     return std::visit(Execute{}, bulkhead::cli::parse_command_line(argc, argv));
   } catch (const std::exception& exception) {  // out of memory; a bug
-    std::fprintf(stderr, "bulkhead: %s\n", exception.what());
+    bulkhead::cli::complain(exception.what());
     return bulkhead::control::kExitHostError;
   }
 }

@@ -154,6 +154,11 @@ ordered_json to_json(const DeviceInfo& device) {
           {"permissions", device.permissions}};
 }
 
+// Bytes that are no UTF-8 (in an error's sentence) are replaced: by default they throw.
+std::string text_of(const ordered_json& json) {
+  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
 std::string device_table(const std::vector<DeviceInfo>& devices) {
   std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS",
                                                  "UID", "NAMESPACES", "REQUESTS", "POSTED", "COMMITS",
@@ -232,8 +237,7 @@ int manage(const ListOptions& options) {
       rows.push_back({vm.name, fmt::to_string(vm.pid), "no answer", "-", "-", "-"});
     }
   }
-  print_out(options.json ? json.dump(2) + "\n" : table(rows));
-  return 0;
+  return print_out(options.json ? text_of(json) : table(rows));
 }
 
 int manage(const DevicesOptions& options) {
@@ -244,11 +248,9 @@ int manage(const DevicesOptions& options) {
   if (options.json) {
     ordered_json json = ordered_json::array();
     for (const DeviceInfo& device : *devices) json.push_back(to_json(device));
-    print_out(json.dump(2) + "\n");
-  } else {
-    print_out(options.permissions ? permission_text(*devices) : device_table(*devices));
+    return print_out(text_of(json));
   }
-  return 0;
+  return print_out(options.permissions ? permission_text(*devices) : device_table(*devices));
 }
 
 int manage(const InspectOptions& options) {
@@ -267,8 +269,7 @@ int manage(const InspectOptions& options) {
     }
     json[instance.name] = std::move(fields);
   }
-  print_out(options.json ? json.dump(2) + "\n" : text);
-  return 0;
+  return print_out(options.json ? text_of(json) : text);
 }
 
 int manage(const ActionOptions& options) {

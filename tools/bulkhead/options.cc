@@ -4,7 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cstdio>
+#include <optional>
+#include <sstream>
 
 #include "ipc/base/checked.h"
 #include "ipc/control/device_messages.h"
@@ -14,6 +15,14 @@ namespace bulkhead::cli {
 namespace {
 
 using control::ConsoleKind;
+
+constexpr const char* kFooter =
+    "`bulkhead COMMAND --help` says more about a command. The exit status of every command but `run`, "
+    "whose\n"
+    "own help has it, is 0 when it was done, 1 when it was not and 2 for bad usage.\n"
+    "\n"
+    "VMs are found by their sockets in BULKHEAD_RUN_DIR; by default /run/bulkhead for root, and\n"
+    "XDG_RUNTIME_DIR/bulkhead or else /tmp/bulkhead-UID for others. Everybody sees their own VMs only.";
 
 constexpr const char* kRunFooter =
     "With --console stdio on a terminal: Ctrl-A x ends the VM, Ctrl-A a sends Ctrl-A, Ctrl-A h shows "
@@ -34,7 +43,9 @@ struct Raw {
   std::string topology;
   std::string console = "stdio";
   std::string on_reset = "reboot";
+  std::string device_deadline = "1s";
   std::vector<std::string> devices;
+  std::optional<std::string> vm_name;
   std::string name;
   std::string instance;
   bool json = false;
@@ -49,48 +60,61 @@ std::optional<T> parse_number(std::string_view text) {
   return value;
 }
 
-void add_run(CLI::App& app, Raw& raw) {
-  CLI::App* run = app.add_subcommand("run", "Boot a VM and stay with it until it ends.");
-  run->footer(kRunFooter);
-  run->add_option("--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry")
-      ->required()
-      ->type_name("FILE");
-  run->add_option("--initrd", raw.run.initrd, "initial RAM disk")->type_name("FILE");
+// An option that names a file. An empty name, such as an unset variable of a script, is no file.
+CLI::Option* add_file(CLI::App* command, const char* option, std::string& path, const char* help) {
+  return command->add_option(option, path, help)->type_name("FILE")->check([](const std::string& given) {
+    return std::string(given.empty() ? "no file is named" : "");
+  });
+}
+
+void add_machine(CLI::App* run, Raw& raw) {
+  add_file(run, "--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry note")->required();
+  add_file(run, "--initrd", raw.run.initrd, "initial RAM disk");
   run->add_option("--cmdline", raw.run.command_line, "the kernel's command line")->type_name("TEXT");
-  run->add_option("--memory", raw.memory, "guest RAM, with K, M, G or T")
+  run->add_option("--memory", raw.memory,
+                  "guest RAM: bytes, or a number with K, M, G or T (powers of 1024)")
       ->capture_default_str()
       ->type_name("SIZE");
   run->add_option("--cpus", raw.cpus, "virtual CPUs, 1 to 64")->capture_default_str()->type_name("N");
-  run->add_option("--topology", raw.topology, "default: every CPU a core of one socket")
+  run->add_option("--topology", raw.topology, "of the CPUs; default: every CPU a core of one socket")
       ->type_name("SOCKETS:CORES:THREADS");
-  run->add_option("--console", raw.console, "the first serial port: stdio, pty, file:PATH or none")
-      ->capture_default_str()
-      ->type_name("WHERE");
-  run->add_option("--name", raw.run.name, "for `bulkhead ls` and the others; default: derived, unique")
-      ->type_name("NAME");
-  run->add_option("--log", raw.run.log, "append messages to FILE; default: standard error")
-      ->type_name("FILE");
-  run->add_option("--on-reset", raw.on_reset, "what a reset by the guest does: reboot or exit")
-      ->capture_default_str()
-      ->type_name("ACTION");
-  run->add_option("--device", raw.devices, "add a device; may be given several times")
+  run->add_option("--device", raw.devices,
+                  "add a device; may be given several times; a wrong TYPE names the right ones")
       ->type_name("TYPE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  run->add_option("--vmm", raw.run.vmm, "the VMM to start; default: bulkhead-vmm beside this program")
-      ->type_name("FILE")
+}
+
+void add_run(CLI::App& app, Raw& raw) {
+  CLI::App* run = app.add_subcommand("run", "Boot a VM and stay with it until it ends.");
+  run->footer(kRunFooter);
+  add_machine(run, raw);
+  run->add_option("--console", raw.console,
+                  "the first serial port: stdio, pty (its path is printed), file:PATH or none")
+      ->capture_default_str()
+      ->type_name("WHERE");
+  run->add_option("--name", raw.vm_name, "for `bulkhead ls` and the other commands; default: one made up")
+      ->type_name("NAME");
+  add_file(run, "--log", raw.run.log, "append the VMM's messages to FILE; default: standard error");
+  run->add_option("--on-reset", raw.on_reset, "what a reset by the guest does: reboot or exit")
+      ->capture_default_str()
+      ->type_name("ACTION");
+  run->add_option("--device-deadline", raw.device_deadline,
+                  "most time for a device process over one request: 10ms to 3600s")
+      ->capture_default_str()
+      ->type_name("TIME");
+  add_file(run, "--vmm", raw.run.vmm, "the VMM to start; default: bulkhead-vmm beside this program")
       ->group("Development");
-  run->add_option("--device-program", raw.run.device_program,
-                  "default: bulkhead-device beside this program")
-      ->type_name("FILE")
+  add_file(run, "--device-program", raw.run.device_program,
+           "the device processes' program; default: bulkhead-device beside this program")
       ->group("Development");
 }
 
 void add_managers(CLI::App& app, Raw& raw) {
   const auto named = [&](const char* command, const char* help) {
     CLI::App* sub = app.add_subcommand(command, help);
-    sub->add_option("NAME", raw.name, "the VM")->required();
+    sub->add_option("NAME", raw.name, "the VM, as `bulkhead ls` shows it")->required()->type_name(" ");
     return sub;
   };
   app.add_subcommand("ls", "List this user's running VMs.")
@@ -99,10 +123,12 @@ void add_managers(CLI::App& app, Raw& raw) {
   devices->add_flag("--permissions", raw.permissions, "what each jail allows");
   devices->add_flag("--json", raw.json, "machine-readable");
   CLI::App* inspect = named("inspect", "Show a device's registers and counters.");
-  inspect->add_option("INSTANCE", raw.instance, "as `bulkhead devices` names it; default: all");
+  inspect->add_option("INSTANCE", raw.instance, "as `bulkhead devices` names it; default: all")
+      ->type_name(" ");
   inspect->add_flag("--json", raw.json, "machine-readable");
-  named("stop", "Press a VM's power button.");
-  named("kill", "End a VM at once.");
+  named("stop", "Press a VM's power button: a guest that listens to it shuts down.")
+      ->footer("Does not wait for the guest. `bulkhead kill` ends a VM whose guest takes no notice.");
+  named("kill", "End a VM at once, as if its power were cut.");
   named("pause", "Stop a VM's CPUs and clock.");
   named("resume", "Let a paused VM go on.");
   named("reset", "Press a VM's reset button.");
@@ -145,19 +171,30 @@ Status read_memory(const std::string& text, RunOptions& run) {
   const auto bytes = parse_size(text);
   if (!bytes) return make_error(fmt::format("--memory {}: {}", text, bytes.error().message));
   if (*bytes < control::kMinMemory || *bytes > control::kMaxMemory)
-    return make_error(fmt::format("--memory {}: must be from 1M to 16T", text));
-  if (*bytes % 4096 != 0) return make_error(fmt::format("--memory {}: must be a multiple of 4K", text));
+    return make_error(fmt::format("--memory {}: must be from 16M to 16T", text));
+  if (*bytes % control::kMemoryUnit != 0)
+    return make_error(fmt::format("--memory {}: must be a multiple of 1M", text));
   run.memory_bytes = *bytes;
   return ok();
 }
 
+Result<std::int64_t> read_device_deadline(const std::string& text) {
+  const auto deadline = parse_duration(text);
+  if (!deadline || *deadline < control::kMinDeviceDeadlineNs || *deadline > control::kMaxDeviceDeadlineNs)
+    return make_error(fmt::format(
+        "--device-deadline {}: must be a whole number with ms or s, such as 500ms, from 10ms to 3600s",
+        text));
+  return *deadline;
+}
+
 Result<RunOptions> check_run(Raw& raw) {
   RunOptions run = std::move(raw.run);
-  if (!run.name.empty() && !control::is_name(run.name))
+  if (raw.vm_name && !control::is_name(*raw.vm_name))
     return make_error(
         fmt::format("--name {}: must be 1 to {} letters, digits, '_', '.' or '-', the first a letter "
                     "or digit",
-                    run.name, control::kMaxNameLength));
+                    *raw.vm_name, control::kMaxNameLength));
+  run.name = raw.vm_name.value_or("");
   if (run.command_line.size() > control::kMaxCommandLine)
     return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}",
                                   run.command_line.size(), control::kMaxCommandLine));
@@ -168,6 +205,7 @@ Result<RunOptions> check_run(Raw& raw) {
     run.on_reset = control::OnReset::kExit;
   else if (raw.on_reset != "reboot")
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
+  ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   if (raw.devices.size() > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(),
                                   control::kMaxDevices));
@@ -176,6 +214,22 @@ Result<RunOptions> check_run(Raw& raw) {
     run.devices.push_back(std::move(device));
   }
   return run;
+}
+
+// A word where the command belongs that is none, named: CLI11 only says that one is missing.
+std::optional<std::string> wrong_command(const CLI::App& app, int argc, const char* const* argv) {
+  const std::string_view word = argc < 2 ? "" : argv[1];
+  if (word.starts_with('-')) {
+    if (app.get_option_no_throw(std::string(word)) != nullptr) return std::nullopt;
+    return fmt::format("there is no option '{}' before a command; `bulkhead --help` says more", word);
+  }
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == word) return std::nullopt;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", command->get_name());
+  }
+  if (argc < 2) return fmt::format("a command is missing: {}; `bulkhead --help` says more", known);
+  return fmt::format("there is no command '{}'; the commands are {}", word, known);
 }
 
 Leave bad_usage(const std::string& sentence) {
@@ -207,6 +261,17 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   const auto bytes = checked_mul(*number, std::uint64_t{1} << shift);
   if (!bytes) return make_error("is larger than any machine");
   return *bytes;
+}
+
+Result<std::int64_t> parse_duration(std::string_view text) {
+  const bool milliseconds = text.ends_with("ms");
+  if (!milliseconds && !text.ends_with('s')) return make_error("has no unit");
+  const auto number = parse_number<std::int64_t>(text.substr(0, text.size() - (milliseconds ? 2 : 1)));
+  if (!number || *number < 0) return make_error("is not a whole number");
+  const auto nanoseconds = checked_mul<std::uint64_t>(static_cast<std::uint64_t>(*number),
+                                                      milliseconds ? 1'000'000 : 1'000'000'000);
+  if (!nanoseconds || *nanoseconds > INT64_MAX) return make_error("is too long");
+  return static_cast<std::int64_t>(*nanoseconds);
 }
 
 Result<control::DeviceRequest> parse_device(std::string_view text) {
@@ -257,13 +322,19 @@ Command parse_command_line(int argc, const char* const* argv) {
   CLI::App app("Runs virtual machines whose every device is a sandboxed process of its own.", "bulkhead");
   app.set_version_flag("--version", "bulkhead " BULKHEAD_VERSION);
   app.require_subcommand(1);
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  app.get_formatter()->label("Subcommands", "Commands");
   Raw raw;
   add_run(app, raw);
   add_managers(app, raw);
+  app.footer(kFooter);  // last: a command takes over the footer that is there when it is added
+  if (const auto sentence = wrong_command(app, argc, argv)) return bad_usage(*sentence);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return Leave{app.exit(success)};
+    std::ostringstream text;
+    app.exit(success, text, text);
+    return Leave{print_out(text.str())};
   } catch (const CLI::Error& error) {
     return bad_usage(
         fmt::format("{}; `bulkhead --help` and `bulkhead COMMAND --help` say more", error.what()));

@@ -25,6 +25,7 @@ struct RunOptions {
   std::string name;  // empty: derived
   std::string log;
   control::OnReset on_reset = control::OnReset::kReboot;
+  std::int64_t device_deadline_ns = control::kDefaultDeviceDeadlineNs;
   std::vector<control::DeviceRequest> devices;
   std::string vmm;             // empty: bulkhead-vmm beside this program
   std::string device_program;  // empty: bulkhead-device beside this program
@@ -63,6 +64,8 @@ using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, Ins
 
 // "256M": a whole number with an optional K, M, G or T (powers of 1024).
 [[nodiscard]] Result<std::uint64_t> parse_size(std::string_view text);
+// "500ms" or "2s", in nanoseconds.
+[[nodiscard]] Result<std::int64_t> parse_duration(std::string_view text);
 // "TYPE[,key=value...]"
 [[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
 // "SOCKETS:CORES:THREADS"

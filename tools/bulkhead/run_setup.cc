@@ -37,11 +37,19 @@ Result<UniqueFd> open_input(const char* what, const std::string& path) {
   return file;
 }
 
+// O_NONBLOCK: neither now nor later is anybody waited for who does not read a FIFO.
+Result<UniqueFd> open_output(const std::string& what, const std::string& path, int flags) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0600);
+  if (fd >= 0) return UniqueFd(fd);
+  if (errno == ENXIO)
+    return make_error(what + ": is a FIFO that nobody reads, or a device that is not there");
+  return make_errno_error(what);
+}
+
 // Opens the log and proves that it takes a line.
 Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
-  if (fd < 0) return make_errno_error(fmt::format("--log {}", path));
-  UniqueFd file(fd);
+  ASSIGN_OR_RETURN(UniqueFd file, open_output(fmt::format("--log {}", path), path, O_APPEND));
+  const int fd = file.get();
   const std::string line = fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n",
                                        fmt::gmtime(std::time(nullptr)), name);
   const ssize_t written = ::write(fd, line.data(), line.size());
@@ -84,10 +92,9 @@ Status open_console(const RunOptions& options, RunSetup& setup) {
     case ConsoleKind::kPty: return open_pty(setup);
     case ConsoleKind::kFile: {
       setup.config.console_path = options.console_path;
-      const int fd =
-          ::open(options.console_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
-      if (fd < 0) return make_errno_error(fmt::format("--console file:{}", options.console_path));
-      files.console_output.reset(fd);
+      ASSIGN_OR_RETURN(files.console_output,
+                       open_output(fmt::format("--console file:{}", options.console_path),
+                                   options.console_path, O_TRUNC));
       return ok();
     }
     case ConsoleKind::kStdio: {
@@ -128,6 +135,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   config.cpus = options.cpus;
   config.topology = options.topology;
   config.on_reset = options.on_reset;
+  config.device_deadline_ns = options.device_deadline_ns;
   config.devices = options.devices;
   config.log_path = options.log;
 
@@ -144,6 +152,11 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
     ASSIGN_OR_RETURN(device_program, beside_us("bulkhead-device"));
   }
   ASSIGN_OR_RETURN(config.files.device_executable, UniqueFd::open(device_program, O_RDONLY));
+  // The VMM is who claims the name; a name that is taken is refused here too, so that a second VM does not
+  // empty the first one's console file before it hears of it.
+  ASSIGN_OR_RETURN(const auto directory, control::RunDirectory::open(config.run_directory));
+  if (!config.name_is_derived && directory.is_live(config.name))
+    return make_error(fmt::format("a VM named {} is already running", config.name));
   // Files that are created come last: nothing is left behind when something else is wrong.
   if (!options.log.empty()) {
     ASSIGN_OR_RETURN(config.files.log, open_log(options.log, config.name));

@@ -26,7 +26,6 @@ Result<UniqueFd> watch_signals() {
   sigemptyset(&set);
   for (const int number : kHandledSignals) sigaddset(&set, number);
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
   const int fd = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (fd < 0) return make_errno_error("cannot watch signals");
   return UniqueFd(fd);
@@ -97,8 +96,7 @@ void Session::connect_console() {
 
 int Session::run() {
   if (config_.console == control::ConsoleKind::kPty)
-    print_out(fmt::format("console: {}\n", config_.console_path));
-  static_cast<void>(std::fflush(stdout));
+    static_cast<void>(print_out(fmt::format("console: {}\n", config_.console_path)));
   for (;;) {
     if (process_ended_) drain_after_end();
     if (is_over()) break;
@@ -270,7 +268,7 @@ int Session::finish() {
   if (terminal_) terminal_->leave();
   const int wait_status = vm_.wait(std::chrono::milliseconds(0));
   const auto report = [](const std::string& sentence) {
-    if (!sentence.empty()) complain(sentence);
+    if (!sentence.empty()) complain(sentence, "\n", Newlines::kKeep);
   };
   if (exited_) {
     report(exited_->sentence);

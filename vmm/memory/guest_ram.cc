@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #include "ipc/base/checked.h"
 
@@ -17,9 +18,22 @@ std::optional<std::uint64_t> locate(const MemoryLayout& layout, std::uint64_t ad
   return std::nullopt;
 }
 
+std::uint64_t host_memory() {
+  struct sysinfo info {};
+  if (::sysinfo(&info) != 0) return UINT64_MAX;  // cannot happen
+  return (std::uint64_t{info.totalram} + info.totalswap) * info.mem_unit;
+}
+
 }  // namespace
 
+Status check_fits_host(std::uint64_t ram, std::uint64_t host) {
+  if (ram <= host) return ok();
+  return make_error(fmt::format("{} MiB of guest memory are more than this host has ({} MiB of RAM and swap)",
+                                ram / kMiB, host / kMiB));
+}
+
 Result<GuestRam> GuestRam::create(const MemoryLayout& layout) {
+  RETURN_IF_ERROR(check_fits_host(layout.ram(), host_memory()));
   auto region = ipc::WritableRegion::create("bulkhead-ram", layout.ram(), ipc::PeerRights::kReadWrite);
   if (!region) {
     return Error{

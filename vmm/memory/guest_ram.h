@@ -22,6 +22,11 @@
 
 namespace bulkhead::vmm {
 
+// Whether a guest of `ram` bytes may be tried on a host with `host` bytes of RAM and swap. To promise more than is free
+// is the host's policy and may work out; to promise more than there is never does, and KVM's tables for 3 TiB of guest
+// memory alone took it a quarter of a minute and 6 GiB.
+Status check_fits_host(std::uint64_t ram, std::uint64_t host);
+
 class GuestRam {
  public:
   static Result<GuestRam> create(const MemoryLayout& layout);

@@ -7,6 +7,7 @@
 
 #include "ipc/base/checked.h"
 #include "ipc/base/log.h"
+#include "ipc/base/printable.h"
 #include "ipc/base/unique_fd.h"
 
 namespace bulkhead {
@@ -93,19 +94,40 @@ TEST(LogLimiter, it_lets_a_burst_through_and_then_every_doubling) {
   EXPECT_EQ(limiter.count(), 40U);
 }
 
+TEST(Printable, what_drives_a_terminal_is_replaced_and_letters_of_any_kind_stay) {
+  const std::pair<std::string_view, std::string_view> texts[] = {
+      {"plain ~", "plain ~"},
+      {"a\x1b[2J\x7f\b\r\n\t", "a?[2J?????"},
+      {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa7", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa7"},
+      {"\xc2\x9b"
+       "31m",
+       "?31m"},  // CSI as UTF-8
+      {"\x9b"
+       "31m",
+       "?31m"},                             // and as a byte
+      {"\xc0\x9b", "??"},                   // a control character, longer than need be
+      {"\xe2\x80\xaegpj.exe", "?gpj.exe"},  // right to left from here
+      {"\xe2\x82", "??"},                   // cut
+      {"\xed\xa0\x80\xff", "????"},
+  };
+  for (const auto& [text, expected] : texts) EXPECT_EQ(printable(text), expected) << expected;
+  EXPECT_EQ(printable("a\nb\x1b", '_', Newlines::kKeep), "a\nb_");
+  EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a?b");
+}
+
 TEST(Log, a_message_is_one_line_of_printable_characters) {
   int pipe_fds[2];
   ASSERT_EQ(::pipe2(pipe_fds, O_CLOEXEC), 0);
   const UniqueFd reader(pipe_fds[0]);
   UniqueFd writer(pipe_fds[1]);
   set_log_fd(writer.borrow());
-  log(LogLevel::kWarning, "from the guest: {}", "a\nb\x1b[2J\x7f");
+  log(LogLevel::kWarning, "from the guest: {}", "a\nb\x1b[2J\x7f\xc2\x9b!");
   set_log_fd(BorrowedFd(STDERR_FILENO));
   writer.reset();
   char buffer[256] = {};
   const ssize_t n = ::read(reader.get(), buffer, sizeof buffer - 1);
   ASSERT_GT(n, 0);
-  EXPECT_EQ(std::string(buffer), "bulkhead: warning: from the guest: a b [2J \n");
+  EXPECT_EQ(std::string(buffer), "bulkhead: warning: from the guest: a b [2J  !\n");
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ VmConfig sample() {
   config.console_path = "p";
   config.log_path = "/tmp/log";
   config.on_reset = OnReset::kExit;
+  config.device_deadline_ns = 2'500'000'000;
   config.devices = {{.type = "pci-test", .properties = {{"vectors", "8"}, {"note", "a=b c"}}}};
   config.files.kernel = UniqueFd::open("/dev/zero", O_RDONLY).value();
   config.files.console_input = any_fd();
@@ -70,6 +71,7 @@ TEST(VmConfigMessages, configuration_survives_the_round_trip) {
   EXPECT_EQ(got.console_path, sent.console_path);
   EXPECT_EQ(got.log_path, sent.log_path);
   EXPECT_EQ(got.on_reset, sent.on_reset);
+  EXPECT_EQ(got.device_deadline_ns, sent.device_deadline_ns);
   EXPECT_EQ(got.devices, sent.devices);
 }
 
@@ -106,6 +108,15 @@ TEST(VmConfigMessages, values_that_make_no_machine_are_refused) {
             }).find("topology"),
             std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes += 1; }).find("memory"), std::string::npos);
+  for (const std::int64_t deadline :
+       {std::int64_t{0}, kMinDeviceDeadlineNs - 1, kMaxDeviceDeadlineNs + 1, std::int64_t{-1}, INT64_MIN})
+    EXPECT_NE(refusal([=](VmConfig& c) { c.device_deadline_ns = deadline; }).find("device deadline"),
+              std::string::npos)
+        << deadline;
+  for (const std::int64_t deadline : {kMinDeviceDeadlineNs, kMaxDeviceDeadlineNs})
+    EXPECT_EQ(refusal([=](VmConfig& c) { c.device_deadline_ns = deadline; }), "accepted");
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMinMemory - kMemoryUnit; }).find("memory"),
+            std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = 0; }).find("memory"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMaxMemory * 2; }).find("memory"),
             std::string::npos);

@@ -2,6 +2,8 @@
 //   exit=N           ends with status N
 //   report=N         the same with a sentence
 //   fail             does not start
+//   rude=N           ends with status N and a report, two lines, that would drive a terminal
+//   rude-fail        does not start, and says so in the same way
 //   crash, vanish    is killed after, or before, it has started
 //   garbage          sends a message that is none
 //   echo             copies console input to output until it reads a line "quit"
@@ -36,6 +38,8 @@ using namespace bulkhead::control;
 using namespace std::chrono_literals;
 
 ControlChannel* cli = nullptr;
+
+constexpr const char* kRude = "a \x1b[2J\r\nb \xc2\x9b\x7f";
 
 void report(const FromVmm& message) {
   const auto encoded = encode(message).value();
@@ -144,6 +148,7 @@ void facts(const VmConfig& config) {
   out += fmt::format("sigpipe ignored {}\n", action.sa_handler == SIG_IGN);
   out += fmt::format("memory {} cpus {} on_reset {}\n", config.memory_bytes, config.cpus,
                      static_cast<int>(config.on_reset));
+  out += fmt::format("device deadline {}\n", config.device_deadline_ns);
   out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores,
                      config.topology.threads);
   for (const auto& device : config.devices) {
@@ -174,11 +179,16 @@ void act(const VmConfig& config) {
     report(VmFailed{.sentence = "there is no /dev/kvm on this host", .status = kExitHostError});
     std::_Exit(1);
   }
+  if (is("rude-fail")) {
+    report(VmFailed{.sentence = kRude, .status = kExitHostError});
+    std::_Exit(1);
+  }
   if (is("serve")) return serve(config);
   report(Started{.name = config.name, .device_processes = 2});
   if (is("exit=")) finish(static_cast<std::uint8_t>(number_after(what, "exit=")));
   if (is("report="))
     finish(static_cast<std::uint8_t>(number_after(what, "report=")), "the guest crashed: triple fault");
+  if (is("rude=")) finish(static_cast<std::uint8_t>(number_after(what, "rude=")), kRude);
   if (is("crash")) ::raise(SIGKILL);
   if (is("echo")) echo(config);
   if (is("flood=")) flood(config, number_after(what, "flood="));

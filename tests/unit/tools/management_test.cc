@@ -341,8 +341,8 @@ TEST(Management, other_users_are_turned_away) {
   ASSERT_EQ(::chmod(address.sun_path, 0777), 0);
   ASSERT_EQ(::listen(listener.get(), 5), 0);
   const auto server = ManagementServer::start(std::move(listener), vm).value();
-  // The raw call changes this one thread alone (libc's would change them all); a fork of a process with threads could
-  // find malloc's lock held for ever.
+  // The raw call changes this one thread alone (libc's would change them all); a fork of a process with
+  // threads could find malloc's lock held for ever.
   const auto answered_as = [&](uid_t uid) {
     bool answered = false;
     std::thread([&] {
@@ -392,6 +392,66 @@ TEST(ManagementProgram, unknown_vm_gets_one_sentence) {
   }
   EXPECT_EQ(run_program({"ls"}).out, "NAME  PID  STATE  CPUS  MEMORY  UPTIME\n");
   EXPECT_EQ(run_program({"ls", "--json"}).out, "[]\n");
+}
+
+// A VM's name whose socket has somebody behind it who is stuck, or broken, or says what is none of the
+// protocol.
+class BadServer {
+ public:
+  enum class Answer { kSilence, kEnd, kGarbage };
+  BadServer(RunDirectory& directory, const std::string& name, Answer answer)
+      : name_(directory.claim(name).value()),
+        listener_(name_.listen().value()),
+        thread_([this, answer](const std::stop_token& stop) { serve(stop, answer); }) {}
+
+ private:
+  void serve(const std::stop_token& stop, Answer answer) {
+    std::vector<UniqueFd> connections;
+    while (!stop.stop_requested()) {
+      pollfd entry{.fd = listener_.get(), .events = POLLIN, .revents = 0};
+      if (::poll(&entry, 1, 20) <= 0) continue;
+      UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (answer == Answer::kEnd) continue;
+      if (answer == Answer::kGarbage) send_all(connection, std::string(4096, '\x1b').data(), 4096);
+      connections.push_back(std::move(connection));
+    }
+  }
+
+  control::ClaimedName name_;
+  UniqueFd listener_;
+  std::jthread thread_;
+};
+
+TEST(ManagementProgram, server_that_is_none_gets_one_sentence_in_bounded_time) {
+  const Scratch scratch;
+  RunDirectory directory = RunDirectory::open(scratch.path("run")).value();
+  BadServer silent(directory, "silent", BadServer::Answer::kSilence);
+  BadServer ended(directory, "ended", BadServer::Answer::kEnd);
+  BadServer garbage(directory, "garbage", BadServer::Answer::kGarbage);
+  const auto began = std::chrono::steady_clock::now();
+  // Side by side: with a silent server each waits for its own time to run out.
+  std::vector<std::jthread> commands;
+  for (const std::string name : {"silent", "ended", "garbage"}) {
+    for (const std::string command : {"devices", "inspect", "stop", "kill", "pause"}) {
+      commands.emplace_back([command, name] {
+        const auto finished = run_program({command, name});
+        EXPECT_EQ(finished.status, 1) << command;
+        EXPECT_EQ(finished.out, "");
+        EXPECT_EQ(std::count(finished.err.begin(), finished.err.end(), '\n'), 1) << finished.err;
+        EXPECT_TRUE(finished.err.starts_with("bulkhead: ")) << finished.err;
+        EXPECT_EQ(finished.err.find('\x1b'), std::string::npos) << finished.err;
+        EXPECT_EQ(finished.err == "bulkhead: the VM does not answer\n", name == "silent") << finished.err;
+      });
+    }
+  }
+  const auto list = run_program({"ls"});
+  EXPECT_EQ(list.status, 0) << list.err;
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 9s)
+      << "one VM that hangs must not hide the others for long";
+  for (const std::string name : {"silent ", "ended ", "garbage "})
+    EXPECT_NE(list.out.find("\n" + name), std::string::npos) << list.out;
+  commands.clear();
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 25s);
 }
 
 TEST(ManagementProgram, kill_returns_once_the_vm_is_gone) {

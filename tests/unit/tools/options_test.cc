@@ -20,6 +20,18 @@ TEST(ParseSize, refuses_nonsense) {
     EXPECT_FALSE(parse_size(text)) << text;
 }
 
+TEST(ParseDuration, takes_whole_numbers_with_a_unit) {
+  EXPECT_EQ(parse_duration("500ms").value(), 500'000'000);
+  EXPECT_EQ(parse_duration("2s").value(), 2'000'000'000);
+  EXPECT_EQ(parse_duration("0s").value(), 0);
+}
+
+TEST(ParseDuration, refuses_nonsense) {
+  for (const char* text : {"", "s", "ms", "1", "1.5s", "-1s", "+1s", " 1s", "1 s", "1us", "1m", "0x1s",
+                           "9223372036855s", "10000000000s", "99999999999999999999s"})
+    EXPECT_FALSE(parse_duration(text)) << text;
+}
+
 TEST(ParseDevice, takes_a_type_and_properties) {
   const auto plain = parse_device("pci-test").value();
   EXPECT_EQ(plain.type, "pci-test");

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -29,6 +30,7 @@ std::vector<char*> argument_vector(std::string& program, std::vector<std::string
 }
 
 [[noreturn]] void execute(std::vector<std::string> arguments) {
+  ::signal(SIGPIPE, SIG_DFL);  // as a shell starts it; type() ignores it here
   std::string program = BULKHEAD_PROGRAM;
   const auto vector = argument_vector(program, arguments);
   ::execv(BULKHEAD_PROGRAM, vector.data());
@@ -49,12 +51,7 @@ std::string read_all(int fd) {
   return out;
 }
 
-int decode(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status); }
-
-}  // namespace
-
-Finished run_program(const std::vector<std::string>& arguments, const std::string& input) {
-  Running program = Running::on_pipes(arguments);
+Finished finish(Running program, const std::string& input) {
   Finished finished;
   std::jthread writer([&] {
     program.type(input);
@@ -62,13 +59,29 @@ Finished run_program(const std::vector<std::string>& arguments, const std::strin
   });
   std::jthread errors([&] { finished.err = program.errors(); });
   std::jthread watchdog([&](const std::stop_token& stop) {
-    for (int i = 0; i < 300 && !stop.stop_requested(); ++i) std::this_thread::sleep_for(100ms);
+    std::mutex lock;
+    std::unique_lock held(lock);
+    std::condition_variable_any never;
+    never.wait_for(held, stop, 30s, [] { return false; });
     if (!stop.stop_requested()) program.signal(SIGKILL);
   });
-  finished.out = read_all(program.output().get());
+  if (program.output().valid()) finished.out = read_all(program.output().get());
   errors.join();
   finished.status = program.wait(30s);
   return finished;
+}
+
+int decode(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status); }
+
+}  // namespace
+
+Finished run_program(const std::vector<std::string>& arguments, const std::string& input) {
+  return finish(Running::on_pipes(arguments), input);
+}
+
+Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments,
+                          const std::string& input) {
+  return finish(Running::onto(output, arguments), input);
 }
 
 Scratch::Scratch() {
@@ -100,19 +113,27 @@ std::vector<std::string> Scratch::run(const std::string& what, const std::vector
 }
 
 Running Running::on_pipes(const std::vector<std::string>& arguments) {
-  auto in = make_pipe();
   auto out = make_pipe();
+  Running program = onto(out[1].borrow(), arguments);
+  program.output_ = std::move(out[0]);
+  return program;
+}
+
+Running Running::onto(BorrowedFd output, const std::vector<std::string>& arguments) {
+  auto in = make_pipe();
   auto err = make_pipe();
   Running program;
   program.pid_ = ::fork();
   if (program.pid_ == 0) {
     ::dup2(in[0].get(), 0);
-    ::dup2(out[1].get(), 1);
+    if (output.valid())
+      ::dup2(output.get(), 1);
+    else
+      ::close(1);
     ::dup2(err[1].get(), 2);
     execute(arguments);
   }
   program.input_ = std::move(in[1]);
-  program.output_ = std::move(out[0]);
   program.errors_ = std::move(err[0]);
   return program;
 }

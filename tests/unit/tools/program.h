@@ -20,6 +20,10 @@ struct Finished {
 // Runs to its end with `input` as standard input. Kills it after 30 s.
 Finished run_program(const std::vector<std::string>& arguments, const std::string& input = "");
 
+// The same with `output` as standard output, or none when that is not valid.
+Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments,
+                          const std::string& input = "");
+
 // A directory with a kernel file in it, used as run directory as well; removed with its content.
 class Scratch {
  public:
@@ -43,6 +47,8 @@ class Running {
   // On a pseudoterminal (stdin, stdout and stderr, its controlling terminal) or on pipes.
   static Running on_terminal(const std::vector<std::string>& arguments);
   static Running on_pipes(const std::vector<std::string>& arguments);
+  // On pipes but for standard output.
+  static Running onto(BorrowedFd output, const std::vector<std::string>& arguments);
   Running(Running&&) noexcept;
   Running& operator=(Running&&) = delete;
   ~Running();

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -33,6 +34,14 @@ void expect_refused(const Finished& finished, int status, const std::string& sen
   EXPECT_EQ(finished.err, "bulkhead: " + sentence + "\n");
 }
 
+// None, a full one, and a pipe whose reader is gone.
+std::array<UniqueFd, 3> broken_outputs() {
+  int ends[2];
+  EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  ::close(ends[0]);
+  return {UniqueFd(), UniqueFd::open("/dev/full", O_WRONLY).value(), UniqueFd(ends[1])};
+}
+
 std::string pattern(std::size_t count) {
   std::string out;
   for (std::size_t i = 0; i < count; ++i) out += static_cast<char>('a' + i % 26);
@@ -52,6 +61,12 @@ TEST(RunProgram, reports_are_shown) {
   const Scratch scratch;
   expect_refused(run_program(scratch.run("report=11")), 11, "the guest crashed: triple fault");
   expect_refused(run_program(scratch.run("fail")), 1, "there is no /dev/kvm on this host");
+}
+
+TEST(RunProgram, reports_cannot_drive_the_terminal) {
+  const Scratch scratch;
+  expect_refused(run_program(scratch.run("rude=11")), 11, "a ?[2J?\nb ???");
+  expect_refused(run_program(scratch.run("rude-fail")), 1, "a ?[2J?\nb ???");
 }
 
 TEST(RunProgram, death_of_the_vmm_is_an_error_of_the_host) {
@@ -130,6 +145,33 @@ TEST(RunProgram, closed_output_does_not_end_the_vm) {
   EXPECT_EQ(program.wait(1s), -1000);
   program.signal(SIGTERM);
   EXPECT_EQ(program.wait(), 0);
+}
+
+// Closed, full, or a pipe that nobody reads: the guest's output is dropped, once said, and the VM ends as
+// it would.
+TEST(RunProgram, output_that_cannot_be_written_is_dropped) {
+  const Scratch scratch;
+  for (const UniqueFd& output : broken_outputs()) {
+    const Finished finished = test::run_program_onto(output.borrow(), scratch.run("echo"), "first\nquit\n");
+    EXPECT_EQ(finished.status, 0);
+    EXPECT_EQ(finished.err,
+              "bulkhead: standard output takes no more; the console's output is dropped from here on\n");
+  }
+}
+
+TEST(RunProgram, what_is_asked_for_and_cannot_be_printed_is_a_failure) {
+  const Scratch scratch;
+  const char* const reasons[] = {"Bad file descriptor", "No space left on device", "Broken pipe"};
+  const auto outputs = broken_outputs();
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    for (const std::vector<std::string>& arguments :
+         {std::vector<std::string>{"ls"}, {"ls", "--json"}, {"--help"}, {"run", "--help"}, {"--version"}}) {
+      const Finished finished = test::run_program_onto(outputs[i].borrow(), arguments);
+      EXPECT_EQ(finished.status, 1);
+      EXPECT_EQ(finished.err,
+                std::string("bulkhead: cannot write to standard output: ") + reasons[i] + "\n");
+    }
+  }
 }
 
 TEST(RunProgram, waiting_costs_no_cpu) {
@@ -212,10 +254,26 @@ TEST(RunProgram, vm_ends_when_this_program_is_killed) {
 TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   const Scratch scratch;
   scratch.write("initrd", "initrd");
-  const Finished finished = run_program(
-      scratch.run("facts", {"--initrd", scratch.path("initrd"), "--log", scratch.path("log"), "--memory",
-                            "1G", "--cpus", "4", "--topology", "1:2:2", "--on-reset", "exit", "--device",
-                            "pci-test,vectors=8", "--device", "x", "--name", "alpha"}));
+  const Finished finished = run_program(scratch.run("facts", {"--initrd",
+                                                              scratch.path("initrd"),
+                                                              "--log",
+                                                              scratch.path("log"),
+                                                              "--memory",
+                                                              "1G",
+                                                              "--cpus",
+                                                              "4",
+                                                              "--device-deadline",
+                                                              "250ms",
+                                                              "--topology",
+                                                              "1:2:2",
+                                                              "--on-reset",
+                                                              "exit",
+                                                              "--device",
+                                                              "pci-test,vectors=8",
+                                                              "--device",
+                                                              "x",
+                                                              "--name",
+                                                              "alpha"}));
   ASSERT_EQ(finished.status, 0) << finished.err;
   EXPECT_TRUE(has_line(finished.out, "fd 0 /dev/null")) << finished.out;
   EXPECT_TRUE(has_line(finished.out, "fd 1 /dev/null")) << finished.out;
@@ -223,6 +281,7 @@ TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   EXPECT_TRUE(has_line(finished.out, "sigterm blocked 0"));
   EXPECT_TRUE(has_line(finished.out, "sigpipe ignored false"));
   EXPECT_TRUE(has_line(finished.out, "memory 1073741824 cpus 4 on_reset 1"));
+  EXPECT_TRUE(has_line(finished.out, "device deadline 250000000"));
   EXPECT_TRUE(has_line(finished.out, "topology 1:2:2"));
   EXPECT_TRUE(has_line(finished.out, "device pci-test [vectors]=[8]"));
   EXPECT_TRUE(has_line(finished.out, "device x"));
@@ -317,6 +376,16 @@ TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
   ASSERT_EQ(::mkfifo(scratch.path("fifo").c_str(), 0600), 0);
   expect_refused(kernel(scratch.path("fifo")), 1,
                  "--kernel " + scratch.path("fifo") + ": is not a regular file");
+  expect_refused(kernel("/dev/zero"), 1, "--kernel /dev/zero: is not a regular file");
+  // Nobody reads it, and nobody is waited for.
+  const std::string unread = ": is a FIFO that nobody reads, or a device that is not there";
+  expect_refused(run_program(scratch.run("x", {"--console", "file:" + scratch.path("fifo")})), 1,
+                 "--console file:" + scratch.path("fifo") + unread);
+  expect_refused(run_program(scratch.run("x", {"--log", scratch.path("fifo")})), 1,
+                 "--log " + scratch.path("fifo") + unread);
+  expect_refused(run_program(scratch.run("x", {"--console", "file:/tmp"})), 1,
+                 "--console file:/tmp: Is a directory");
+  expect_refused(kernel("a\x1b[2J\n"), 1, "--kernel a?[2J?: No such file or directory");
   expect_refused(run_program(scratch.run("x", {"--initrd", "/nowhere/x"})), 1,
                  "--initrd /nowhere/x: No such file or directory");
   expect_refused(run_program(scratch.run("x", {"--log", "/dev/full"})), 1,
@@ -330,6 +399,26 @@ TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
   expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/dev/null",
                               "--vmm", "/nowhere/v"}),
                  1, "cannot start /nowhere/v: No such file or directory");
+}
+
+TEST(RunProgram, run_directory_that_is_none_is_refused_before_anything_is_made) {
+  const Scratch scratch;
+  ASSERT_EQ(::chmod(scratch.path("run").c_str(), 0750), 0);
+  const std::pair<std::string, std::string> directories[] = {
+      {"/nowhere/run", "cannot make the run directory /nowhere/run: No such file or directory"},
+      {"/proc/run", "cannot make the run directory /proc/run: No such file or directory"},
+      {scratch.path("kernel"),
+       "cannot open the run directory " + scratch.path("kernel") + ": Not a directory"},
+      {scratch.path("run"),
+       "the run directory " + scratch.path("run") + " is open to others (mode 0750, should be 0700)"}};
+  for (const auto& [directory, sentence] : directories) {
+    ::setenv("BULKHEAD_RUN_DIR", directory.c_str(), 1);
+    expect_refused(run_program(scratch.run("x", {"--log", scratch.path("log")})), 1, sentence);
+    EXPECT_FALSE(fs::exists(scratch.path("log")));
+    for (const std::vector<std::string>& arguments :
+         {std::vector<std::string>{"ls"}, {"devices", "a"}, {"stop", "a"}, {"kill", "a"}})
+      expect_refused(run_program(arguments), 1, sentence);
+  }
 }
 
 TEST(RunProgram, unreadable_kernel_is_refused) {
@@ -354,12 +443,18 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
     return run_program(scratch.run("x", more));
   };
   constexpr const char* kSize = "must be a whole number with K, M, G or T, such as 512M";
-  expect_refused(with({"--memory", "lots"}), 2, std::string("--memory lots: ") + kSize);
-  expect_refused(with({"--memory", "0"}), 2, "--memory 0: must be from 1M to 16T");
-  expect_refused(with({"--memory", "17T"}), 2, "--memory 17T: must be from 1M to 16T");
+  for (const char* memory : {"lots", "-5", "1.5G", "12Q"})
+    expect_refused(with({"--memory", memory}), 2, std::string("--memory ") + memory + ": " + kSize);
+  for (const char* memory : {"0", "1K", "15M", "17T"})
+    expect_refused(with({"--memory", memory}), 2,
+                   std::string("--memory ") + memory + ": must be from 16M to 16T");
   expect_refused(with({"--memory", "16777217T"}), 2, "--memory 16777217T: is larger than any machine");
-  expect_refused(with({"--memory", "1048577"}), 2, "--memory 1048577: must be a multiple of 4K");
-  for (const char* cpus : {"0", "65", "-1", "two", "1.5", "4294967297"})
+  expect_refused(with({"--memory", "16388K"}), 2, "--memory 16388K: must be a multiple of 1M");
+  for (const char* deadline : {"9ms", "3601s", "0s", "1", "soon", "-1s"})
+    expect_refused(with({"--device-deadline", deadline}), 2,
+                   std::string("--device-deadline ") + deadline +
+                       ": must be a whole number with ms or s, such as 500ms, from 10ms to 3600s");
+  for (const char* cpus : {"0", "65", "-1", "two", "1.5", "", "4294967297"})
     expect_refused(with({"--cpus", cpus}), 2,
                    std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
   expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2,
@@ -369,9 +464,26 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   expect_refused(with({"--console", "tty"}), 2, "--console tty: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--console", "file:"}), 2, "--console file:: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--on-reset", "stop"}), 2, "--on-reset stop: must be reboot or exit");
+  const std::pair<std::string, std::string> names[] = {
+      {"", ""},        {"a/b", "a/b"},        {"a b", "a b"},
+      {".a", ".a"},    {"-a", "-a"},          {"..", ".."},
+      {"a\nb", "a?b"}, {"a\x1b[2J", "a?[2J"}, {std::string(64, 'x'), std::string(64, 'x')}};
+  for (const auto& [name, shown] : names)
+    expect_refused(with({"--name", name}), 2,
+                   "--name " + shown +
+                       ": must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+  for (const char* option : {"--kernel", "--initrd", "--log", "--vmm", "--device-program"}) {
+    const Finished finished = run_program({"run", option, ""});
+    EXPECT_EQ(finished.status, 2);
+    EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named"))
+        << finished.err;
+  }
   expect_refused(
-      with({"--name", "a/b"}), 2,
-      "--name a/b: must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+      run_program({"frobnicate", "--help"}), 2,
+      "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
+      "pause, resume, reset");
+  expect_refused(run_program({"--fast", "ls"}), 2,
+                 "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");
   expect_refused(run_program({"stop", "a/b"}), 2, "'a/b' is not the name of a VM");
   expect_refused(
@@ -395,10 +507,16 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
 TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
   const Finished help = run_program({"run", "--help"});
   EXPECT_EQ(help.status, 0);
-  for (const char* text :
-       {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel", "--device"})
+  for (const char* text : {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel",
+                           "--device", "--device-deadline TIME=1s"})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
-  EXPECT_EQ(run_program({"--help"}).status, 0);
+  const Finished commands = run_program({"--help"});
+  EXPECT_EQ(commands.status, 0);
+  for (const char* command :
+       {"run", "ls", "devices", "inspect", "stop", "kill", "pause", "resume", "reset"}) {
+    EXPECT_NE(commands.out.find("\n  " + std::string(command) + "  "), std::string::npos) << command;
+    EXPECT_EQ(run_program({command, "--help"}).status, 0) << command;
+  }
   const Finished version = run_program({"--version"});
   EXPECT_EQ(version.status, 0);
   EXPECT_TRUE(version.out.starts_with("bulkhead 0.")) << version.out;
@@ -409,8 +527,13 @@ TEST(RunProgram, second_vm_of_one_name_is_refused) {
   Running first = Running::on_pipes(scratch.run("serve", {"--name", "alpha"}));
   for (int i = 0; i < 5000 && !fs::exists(scratch.path("run/alpha.sock")); ++i)
     std::this_thread::sleep_for(1ms);
-  expect_refused(run_program(scratch.run("serve", {"--name", "alpha"})), 1,
-                 "a VM named alpha is already running");
+  scratch.write("console", "of the first");
+  expect_refused(
+      run_program(scratch.run("serve", {"--name", "alpha", "--console", "file:" + scratch.path("console"),
+                                        "--log", scratch.path("log")})),
+      1, "a VM named alpha is already running");
+  EXPECT_EQ(fs::file_size(scratch.path("console")), 12U);
+  EXPECT_FALSE(fs::exists(scratch.path("log")));
   first.signal(SIGTERM);
   EXPECT_EQ(first.wait(), 0);
   EXPECT_FALSE(fs::exists(scratch.path("run/alpha.sock")));
