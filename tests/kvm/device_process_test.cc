@@ -342,7 +342,8 @@ TEST_P(Death, HungProcessIsReplaced) {
 
 TEST_P(Death, ManyKillsInARowLeaveNothingBehind) {
   for (int i = 0; i < 8; ++i) {
-    ::kill(vm().device_pid(GetParam()), SIGKILL);
+    // 0 while there is no process; as an argument of kill(2) that would mean ourselves.
+    if (const pid_t pid = vm().device_pid(GetParam()); pid > 0) ::kill(pid, SIGKILL);
     std::this_thread::sleep_for(Milliseconds(20));
   }
   ASSERT_TRUE(wait_until([&] { return vm().devices_by_role().at(GetParam()).at("state") == "running"; }));
@@ -361,10 +362,10 @@ TEST_F(KvmTest, DeadlineOfADeviceProcessIsTheUsers) {
   const pid_t pid = vm.device_pid("pci_test0");  // the guest's second CPU keeps it busy
   const auto began = std::chrono::steady_clock::now();
   ::kill(pid, SIGSTOP);
-  const Ended& ended = vm.run().wait(Milliseconds(30'000));
+  ASSERT_TRUE(wait_until([&] { return vm.devices_by_role().at("pci_test0").at("restarts") == 1; }));
   EXPECT_GE(std::chrono::steady_clock::now() - began, Milliseconds(2'900));
-  EXPECT_EQ(ended.status, kHostError);
-  EXPECT_NE(ended.err.find("was not answered in time"), std::string::npos) << ended.err;
+  vm.run().send("q");
+  EXPECT_EQ(vm.run().wait().status, kGuestPassed);
 }
 
 // A program in the place of bulkhead-device that says what would drive a terminal, and ends.
