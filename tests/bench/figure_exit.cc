@@ -2,48 +2,22 @@
 //
 // One guest at CPL 3 writes to two places in turn, exit by exit: one is served by a jailed device process, the other by
 // the same model inside the vCPU thread.
-#include <fcntl.h>
-
 #include <cstring>
 
 #include "devproc/host/dispatch.h"
 #include "devproc/registry.h"
-#include "sandbox/tracer.h"
 #include "tests/bench/figures.h"
+#include "tests/bench/guest_run.h"
 #include "tests/bench/ping_pong.h"
 #include "tests/fakes/fake_wires.h"
-#include "vmm/vm.h"
-
-extern "C" {
-extern const char exit_pairs_begin[];
-extern const char exit_pairs_end[];
-}
 
 namespace bulkhead::bench {
 namespace {
 
-constexpr std::uint64_t kTables = 0x100000;
-constexpr std::uint64_t kCode = 0x200000;
-constexpr std::uint64_t kParameters = 0x300000;
-constexpr std::uint64_t kStack = 0x400000;
-constexpr std::uint64_t kFirstResults = 0x1000000;
-constexpr std::uint64_t kSecondResults = 0x2000000;
 constexpr std::uint64_t kInProcessPort = 0x1080;
 constexpr std::uint64_t kInProcessMemory = 0xD0000000;
 constexpr std::uint64_t kPairs = 24000;
 constexpr std::size_t kTakes = 12;
-
-// What payload.S finds at RDI.
-struct ExitPairs {
-  std::uint64_t count;
-  std::uint64_t first_results;
-  std::uint64_t second_results;
-  std::uint16_t first_port;
-  std::uint16_t second_port;
-  std::uint32_t reserved;
-  std::uint64_t first_address;  // 0: ports
-  std::uint64_t second_address;
-};
 
 // The baseline: a model called on the vCPU's own thread.
 class InProcessChannel final : public vmm::DeviceChannel {
@@ -73,30 +47,10 @@ struct Pairs {
   std::vector<double> second_ns;
 };
 
-Result<vmm::BootRegisters> load_payload(vmm::GuestRam& ram, const ExitPairs& parameters) {
-  const vmm::User64Boot boot{.entry = kCode, .stack = kStack, .tables = kTables, .kernel_stack = kStack + 0x10000,
-                             .arguments = {kParameters, 0}};
-  const vmm::BootTable tables = vmm::user64_tables(boot);
-  const std::span code(reinterpret_cast<const std::byte*>(exit_pairs_begin),
-                       static_cast<std::size_t>(exit_pairs_end - exit_pairs_begin));
-  if (!ram.write(tables.address, tables.bytes) || !ram.write(kCode, code) || !ram.store(kParameters, parameters))
-    return make_error("the benchmark's payload does not fit guest memory");
-  return vmm::user64_registers(boot);
-}
-
 Result<Pairs> run_pairs(const ExitPairs& parameters, vmm::Claim baseline, const char* device) {
-  ASSIGN_OR_RETURN(UniqueFd child_signals, sandbox::child_signal_fd());
-  control::VmConfig config;
-  config.name = "bench";
-  config.memory_bytes = 64 << 20;
-  config.devices = {{"debug_exit", {}}};
-  if (device != nullptr) config.devices.push_back({device, {}});
-  ASSIGN_OR_RETURN(config.files.device_executable, UniqueFd::open(program_path("bulkhead-device"), O_RDONLY));
   vmm::VmOptions options;
-  options.boot = [&](vmm::GuestRam& ram) { return load_payload(ram, parameters); };
   options.extra_claims = {std::move(baseline)};
-  ASSIGN_OR_RETURN(const std::unique_ptr<vmm::VirtualMachine> vm,
-                   vmm::VirtualMachine::create(std::move(config), std::move(child_signals), std::move(options)));
+  ASSIGN_OR_RETURN(const std::unique_ptr<vmm::VirtualMachine> vm, make_guest(parameters, device, std::move(options)));
   const control::Exited ended = vm->run(nullptr);
   if (ended.status != control::kExitDebugBase) return make_error("the benchmark's guest ended badly: " + ended.sentence);
   Pairs pairs;

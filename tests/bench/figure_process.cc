@@ -133,6 +133,16 @@ double cpu_ms(const std::vector<pid_t>& pids) {
   return sum;
 }
 
+// Started, and left alone until what happens at start is over.
+Result<Program> settled_vm() {
+  ASSIGN_OR_RETURN(Program program, Program::start(bulkhead_arguments()));
+  ASSIGN_OR_RETURN([[maybe_unused]] const double ms, program.first_byte_ms());
+  ::sleep(2);
+  return program;
+}
+
+}  // namespace
+
 double pss_mib(pid_t pid) {
   std::ifstream file(fmt::format("/proc/{}/smaps", pid));
   std::string line;
@@ -145,16 +155,6 @@ double pss_mib(pid_t pid) {
   }
   return kib / 1024;
 }
-
-// Started, and left alone until what happens at start is over.
-Result<Program> settled_vm() {
-  ASSIGN_OR_RETURN(Program program, Program::start(bulkhead_arguments()));
-  ASSIGN_OR_RETURN([[maybe_unused]] const double ms, program.first_byte_ms());
-  ::sleep(2);
-  return program;
-}
-
-}  // namespace
 
 Result<Takes> measure_start() {
   Takes takes;

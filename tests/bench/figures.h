@@ -31,12 +31,20 @@ Result<Takes> measure_ring_cold_two_cores();
 Result<Takes> measure_exit_hot();
 Result<Takes> measure_exit_hot_added();
 Result<Takes> measure_exit_posted_added();
+Result<Takes> measure_commit_cost();
+Result<Takes> measure_restart_stall_p50();
+Result<Takes> measure_restart_stall_p99();
+Result<Takes> measure_restart_cold();
+Result<Takes> measure_standby_pss();
 Result<Takes> measure_idle_cpu();
 Result<Takes> measure_start();
 Result<Takes> measure_start_vs_qemu();
 Result<Takes> measure_pss();
 
 [[nodiscard]] double median(std::vector<double> values);
+[[nodiscard]] double percentile(std::vector<double> values, double part);  // part: 0..1
+// PSS of a process without guest RAM.
+[[nodiscard]] double pss_mib(int pid);
 
 // Where this program's siblings are (build/bin).
 [[nodiscard]] std::string program_path(const char* name);

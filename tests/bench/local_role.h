@@ -12,12 +12,17 @@ namespace bulkhead::bench {
 
 class LocalRole final : public ipc::EffectReceiver, public vmm::PendingBits {
  public:
-  // The role holds one `system_ports` device. `cpu`: where the child is pinned, -1 for nowhere.
+  // Whether the child commits what it does, as every device process, or works in place: the base of commit_cost.
+  enum class Serve : std::uint8_t { kCommit, kInPlace };
+  // `cpu`: where the child is pinned, -1 for nowhere.
+  static Result<std::unique_ptr<LocalRole>> start(int cpu, vmm::RolePlan plan, Serve serve = Serve::kCommit);
+  // A role with one `system_ports` device.
   static Result<std::unique_ptr<LocalRole>> start(int cpu);
   ~LocalRole() override;
 
   // One non-posted write to port 80h.
   bool request(ipc::AdaptiveWait& wait);
+  bool request(const ipc::Request& request, ipc::AdaptiveWait& wait);
   // One 64-byte message there and back.
   bool echo();
 
@@ -26,6 +31,7 @@ class LocalRole final : public ipc::EffectReceiver, public vmm::PendingBits {
 
  private:
   LocalRole() = default;
+  [[noreturn]] void serve_in_place(int cpu, ipc::ReplyArea& replies);
   [[noreturn]] void child(int cpu, UniqueFd echo_socket, control::ControlChannel control);
 
   vmm::RolePlan plan_;

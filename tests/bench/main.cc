@@ -13,12 +13,15 @@
 
 namespace bulkhead::bench {
 
-double median(std::vector<double> values) {
+double percentile(std::vector<double> values, double part) {
   if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  const auto index = static_cast<std::size_t>(part * static_cast<double>(values.size()));
+  const auto at = values.begin() + static_cast<std::ptrdiff_t>(std::min(index, values.size() - 1));
+  std::nth_element(values.begin(), at, values.end());
+  return *at;
 }
+
+double median(std::vector<double> values) { return percentile(std::move(values), 0.5); }
 
 std::string program_path(const char* name) {
   char self[PATH_MAX];
@@ -35,6 +38,11 @@ std::vector<Figure> all_figures() {
       {"exit_posted_added", "the same for a posted memory write", 3, measure_exit_posted_added},
       {"ring_cold_one_core", "round trip from sleep over SEQPACKET, one core", 1.05, measure_ring_cold_one_core},
       {"ring_cold_two_cores", "round trip from sleep over SEQPACKET, two cores", 1.05, measure_ring_cold_two_cores},
+      {"commit_cost", "request with commit over the same without, worst of all roles", 1.2, measure_commit_cost},
+      {"restart_stall_p50_ms", "stall of a guest's request when its device is killed, ms", 1, measure_restart_stall_p50},
+      {"restart_stall_p99_ms", "the same, 99th percentile", 5, measure_restart_stall_p99},
+      {"restart_cold_p50_ms", "the same without a standby", 20, measure_restart_cold},
+      {"standby_pss_mib", "memory that the standby adds, MiB", 1.5, measure_standby_pss},
       {"idle_cpu_ms", "CPU time of an idle VM in 10 s, ms", 20, measure_idle_cpu},
       {"start_ms", "exec of `bulkhead run` to the guest's first port write, ms", 40, measure_start},
       {"start_vs_qemu", "the same over qemu-system-x86_64 -M microvm", 0.8, measure_start_vs_qemu},
