@@ -93,19 +93,32 @@ TEST(LogLimiter, it_lets_a_burst_through_and_then_every_doubling) {
   EXPECT_EQ(limiter.count(), 40U);
 }
 
-TEST(Log, a_message_is_one_line_of_printable_characters) {
+std::string logged(const char* text) {
   int pipe_fds[2];
-  ASSERT_EQ(::pipe2(pipe_fds, O_CLOEXEC), 0);
+  EXPECT_EQ(::pipe2(pipe_fds, O_CLOEXEC), 0);
   const UniqueFd reader(pipe_fds[0]);
   UniqueFd writer(pipe_fds[1]);
   set_log_fd(writer.borrow());
-  log(LogLevel::kWarning, "from the guest: {}", "a\nb\x1b[2J\x7f");
+  log(LogLevel::kWarning, "from the guest: {}", text);
   set_log_fd(BorrowedFd(STDERR_FILENO));
   writer.reset();
   char buffer[256] = {};
-  const ssize_t n = ::read(reader.get(), buffer, sizeof buffer - 1);
-  ASSERT_GT(n, 0);
-  EXPECT_EQ(std::string(buffer), "bulkhead: warning: from the guest: a b [2J \n");
+  EXPECT_GT(::read(reader.get(), buffer, sizeof buffer - 1), 0);
+  return buffer;
+}
+
+TEST(Log, a_message_is_one_line_of_printable_characters) {
+  EXPECT_EQ(logged("a\nb\x1b[2J\x7f"), "bulkhead: warning: from the guest: a b [2J \n");
+}
+
+// A terminal may take 9Bh, alone or as UTF-8, for what ESC [ starts.
+TEST(Log, eight_bit_control_characters_are_no_text) {
+  EXPECT_EQ(logged("a\x9b"
+                   "2Jb\xc2\x9b"
+                   "1mc\xe2\x82"),
+            "bulkhead: warning: from the guest: a 2Jb  1mc  \n");
+  EXPECT_EQ(logged("\u00e9 \u20ac"), "bulkhead: warning: from the guest: \u00e9 \u20ac\n")
+      << "text is text";
 }
 
 }  // namespace
