@@ -169,6 +169,8 @@ void RoleHost::resume(std::uint32_t generation) {
   checkpoint_.commit();
   drive_world();
   publish_streams();
+  // The predecessor may have died between an index and its notice: the VMM's stream thread looks again in any case.
+  signal_eventfd(world_.output_doorbell);
   republish_after_takeover();
   checkpoint_.sync();
 }
