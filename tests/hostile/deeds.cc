@@ -71,6 +71,27 @@ bool wrong_total(Device& device, Ticket, Reply& reply) {
   return true;
 }
 
+void dawdle(Device& device, std::int64_t ns) {
+  for (const std::int64_t until = ipc::monotonic_ns() + ns; ipc::monotonic_ns() < until;)
+    device.wait_a_little();
+}
+
+// As late as it may be.
+bool late_reply(Device& device, Ticket, Reply&) {
+  dawdle(device, 800'000'000);
+  return true;
+}
+
+// After a reset the VMM asks for the state of all functions, in pieces: there is always another, and each
+// takes its time.
+bool endless_state(Device& device, Ticket ticket, Reply& reply) {
+  if (device.requests().slots[ipc::slot_of(ticket)].request.kind != ipc::RequestKind::kDesiredState)
+    return true;
+  dawdle(device, 200'000'000);
+  std::memset(reply.payload, 0xff, sizeof reply.payload);
+  return true;
+}
+
 bool no_reply(Device&, Ticket, Reply&) { return false; }
 
 void random_everywhere(Device& device) {
@@ -215,6 +236,8 @@ constexpr std::array kDeeds = {
     Deed{.name = "random-routes", .reply = random_routes},
     Deed{.name = "wrong-generation", .reply = wrong_generation},
     Deed{.name = "wrong-total", .reply = wrong_total},
+    Deed{.name = "late-reply", .reply = late_reply},
+    Deed{.name = "endless-state", .reply = endless_state},
     Deed{.name = "no-reply", .reply = no_reply},
     Deed{.name = "random-everywhere", .turn = random_everywhere},
     Deed{.name = "future-replies", .turn = future_replies},

@@ -55,6 +55,7 @@ class HostileDevice {
   [[nodiscard]] std::uint64_t random() { return random_(); }
   void send(const control::FromDevice& message);
   void publish(ipc::Ticket ticket, const ipc::Reply& reply);
+  void wait_a_little();  // a millisecond or so; ends the process when the VMM is gone
 
  private:
   struct alignas(4096) Page {
@@ -69,7 +70,6 @@ class HostileDevice {
   [[nodiscard]] bool sign_given() const;
   bool serve_request();
   void show_streams();
-  void wait_a_little();
   [[nodiscard]] ipc::ReplyArea& own_replies() {
     return *reinterpret_cast<ipc::ReplyArea*>(own_pages_[0].bytes);
   }

@@ -45,6 +45,8 @@ struct Case {
   bool may_carry_on = false;
 };
 
+void PrintTo(const Case& deed, std::ostream* out) { *out << deed.deed << " by " << deed.role; }
+
 class Hostile : public KvmTest, public ::testing::WithParamInterface<Case> {
  protected:
   void start(const std::string& deed, const std::string& role) {
@@ -148,14 +150,21 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"ungranted-effect", "pci_test0", WROTE("an effect that it was not granted")},
         Case{"random-windows", "pci", nullptr, true}, Case{"random-routes", "pci", kAnything, true},
         Case{"wrong-generation", "platform", nullptr}, Case{"wrong-total", "platform", nullptr},
-        Case{"no-reply", "platform", kUnanswered}, Case{"no-reply", "pci", kUnanswered},
-        Case{"no-reply", "pci_test0", kUnanswered}, Case{"random-everywhere", "platform", kAnything},
-        Case{"random-everywhere", "pci", kAnything}, Case{"random-everywhere", "pci_test0", kAnything},
+        Case{"late-reply", "platform", kUnanswered, true},
+        Case{"late-reply", "pci_test0", kUnanswered, true}, Case{"no-reply", "platform", kUnanswered},
+        Case{"no-reply", "pci", kUnanswered}, Case{"no-reply", "pci_test0", kUnanswered},
+        Case{"random-everywhere", "platform", kAnything}, Case{"random-everywhere", "pci", kAnything},
+        Case{"random-everywhere", "pci_test0", kAnything},
         Case{"future-replies", "platform", kUnanswered, true},
         Case{"future-replies", "pci_test0", kUnanswered, true}, Case{"flip", "platform", kAnything, true},
         Case{"flip", "pci_test0", kAnything, true}, Case{"random-wake-words", "platform", nullptr},
         Case{"random-wake-words", "pci_test0", nullptr}),
     test_name);
+
+// Off until VirtualMachine::ask_for_desired_state() has a bound in time: the main thread asks `pci` up to
+// 9363 times, each time for as long as a request may take, and hears of no kill meanwhile.
+INSTANTIATE_TEST_SUITE_P(DISABLED_State, Hostile,
+                         ::testing::Values(Case{"endless-state", "pci", kAnything, true}), test_name);
 
 INSTANTIATE_TEST_SUITE_P(
     Streams, Hostile,
