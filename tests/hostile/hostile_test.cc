@@ -113,8 +113,9 @@ TEST_P(Hostile, IsContained) {
     if (deed.may_carry_on && how.status == kGuestFailed) return expect_nothing_left();
     ASSERT_NE(deed.sentence, nullptr) << "the VM ended: " << how.err;
     EXPECT_EQ(how.status, kHostError) << how.err;
-    const std::regex sentence("(.*\n)*bulkhead: a device process died: " + std::string(deed.role) +
-                              " \\(pid [0-9]+\\) " + deed.sentence + "\n");
+    const std::regex sentence(
+        "(.*\n)*bulkhead: (the machine could not be reset: [^\n]*|a device process died: " +
+        std::string(deed.role) + " \\(pid [0-9]+\\) " + deed.sentence + ")\n");
     EXPECT_TRUE(std::regex_match(how.err, sentence)) << how.err;
     return expect_nothing_left();
   }
@@ -160,6 +161,11 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"flip", "pci_test0", kAnything, true}, Case{"random-wake-words", "platform", nullptr},
         Case{"random-wake-words", "pci_test0", nullptr}),
     test_name);
+
+// Off until VirtualMachine::on_power() keeps at most one reset waiting: each of these effects posts a task,
+// and the VMM grows by some 60 MiB a second.
+INSTANTIATE_TEST_SUITE_P(DISABLED_Resets, Hostile,
+                         ::testing::Values(Case{"outbound-resets", "platform", nullptr}), test_name);
 
 // Off until VirtualMachine::ask_for_desired_state() has a bound in time: the main thread asks `pci` up to
 // 9363 times, each time for as long as a request may take, and hears of no kill meanwhile.
