@@ -208,12 +208,16 @@ Status VirtualMachine::ask_for_desired_state() {
   // What the `pci` process's state (as firmware would have left it) asks for, in pieces of one reply each.
   RemoteChannel& pci = processes_[plan_.pci_role]->channel();
   std::uint32_t total = 1;
+  // For all pieces together: a hostile process could say that there is always another, and take its time over each.
+  const std::int64_t until = ipc::monotonic_ns() + patience_ns();
   for (std::uint32_t from = 0; from < total && from < 2 * kMaxVectors * 32; from += kMaxEffects) {
     const std::optional<ipc::Reply> reply =
         pci.request(ipc::RequestKind::kDesiredState, plan_.pci_instance, 0, from);
     if (!reply || reply->status != ipc::ReplyStatus::kDone)
       return make_error("the pci device process did not say where its functions are");
     std::memcpy(&total, reply->payload, sizeof total);
+    if (from + kMaxEffects < total && ipc::monotonic_ns() > until)
+      return make_error("the pci device process did not say in time where its functions are");
   }
   return ok();
 }

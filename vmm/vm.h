@@ -8,6 +8,7 @@
 // everything that guests and device processes send was checked before it gets here.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -150,6 +151,7 @@ class VirtualMachine final : public VmControl {
   VmClock paused_clock_;
   bool shut_down_ = false;
   LogLimiter reset_limiter_;
+  std::atomic<bool> reset_waits_{false};  // one is posted: more of them ask for nothing more
 
   std::mutex lock_;  // guards what follows
   std::vector<Task> tasks_;

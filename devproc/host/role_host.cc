@@ -197,6 +197,8 @@ void RoleHost::resume(const control::TakeRole& setup) {
   checkpoint_.commit();
   drive_world();
   publish_streams();
+  // The predecessor may have died between an index and its notice: the VMM's stream thread looks again in any case.
+  signal_eventfd(world_.output_doorbell);
   republish_after_takeover();
   checkpoint_.sync();
 }

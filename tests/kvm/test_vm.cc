@@ -24,9 +24,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string next_name() {
+std::string next_name(const std::string& label) {
   static int count = 0;
-  return "kvmtest-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
+  return label + "-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
 }
 
 std::set<std::string>& names_used() {
@@ -195,7 +195,7 @@ Ended bulkhead(const std::vector<std::string>& arguments, Milliseconds patience)
   return child.wait(patience);
 }
 
-TestVm::TestVm(const VmOptions& options) : name_(next_name()), run_(run_arguments(options, name_)) {
+TestVm::TestVm(const VmOptions& options) : name_(next_name(options.label)), run_(run_arguments(options, name_)) {
   names_used().insert(name_);
 }
 

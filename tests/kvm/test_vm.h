@@ -78,6 +78,7 @@ struct VmOptions {
   std::vector<std::string> devices{"pci_test"};  // and debug_exit
   std::string console = "stdio";
   std::vector<std::string> more{};
+  std::string label = "kvmtest";  // what the VM's name begins with
 };
 
 class TestVm {

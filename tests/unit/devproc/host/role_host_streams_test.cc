@@ -133,6 +133,17 @@ TEST(RoleHostStreams, streams_belong_to_their_devices) {
 
 // A console session in which the device process dies at random, with its spare bank in any condition. Every byte arrives
 // once, in order, in both directions.
+// The predecessor may have died between publishing an index and telling the pump, which then sleeps on it.
+TEST(RoleHostStreams, a_successor_wakes_a_pump_that_sleeps) {
+  RoleRig rig(platform_setup());
+  rig.let_time_go();
+  rig.ask(writes(kCom1, 0, uart::kThr, 1, 'x'));
+  rig.requests().pump_asleep.store(1);
+  const auto successor = rig.take_over();
+  ASSERT_NE(successor, nullptr);
+  EXPECT_TRUE(successor->output_signalled());
+}
+
 TEST(RoleHostStreams, deaths_neither_lose_nor_double_a_byte) {
   std::mt19937_64 random(11);
   auto rig = std::make_unique<RoleRig>(platform_setup());

@@ -1,0 +1,163 @@
+// The VMM's ends of the shared areas against a hostile reply area: RequestProducer with the channel above
+// it, and StreamEnd. One thread plays both sides: an answer lies ready before the call, or never comes;
+// then the first overdue request closes the ring.
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "ipc/ring/stream.h"
+#include "tests/fuzz/fuzz_script.h"
+#include "vmm/bus/remote_channel.h"
+
+namespace {
+
+using namespace bulkhead;
+using namespace bulkhead::ipc;
+using bulkhead::fuzz::FuzzScript;
+using bulkhead::fuzz::require;
+
+class Receiver final : public EffectReceiver {
+ public:
+  bool apply_effect(const Effect& untrusted) override {
+    ++count;
+    const std::optional<Effect> effect = parse_effect(untrusted);
+    require(!effect || *effect == untrusted, "a parsed effect is another");
+    return effect.has_value();
+  }
+  std::size_t count = 0;
+};
+
+class NoBits final : public vmm::PendingBits {
+ public:
+  std::uint64_t pending_bits(std::uint8_t, std::uint16_t) override { return 0x0123'4567'89ab'cdef; }
+};
+
+// A wait that does not spin.
+AdaptiveWait impatient() {
+  AdaptiveWait wait;
+  WakeNote note{};
+  note.cpu.store(~0U);
+  note.time_ns.store(INT64_MAX);
+  wait.learn(note);
+  return wait;
+}
+
+class HostilePeer {
+ public:
+  HostilePeer() {
+    RequestProducer::Options options;
+    options.deadline_ns = 1;
+    options.on_overdue = [this](Ticket) { ring_->close(); };
+    options.on_violation = [this](const char*) { ++violations_; };
+    ring_.emplace(*requests_, *replies_, doorbell_.borrow(), receiver_, std::move(options));
+    channel_.emplace(*ring_, bits_);
+  }
+
+  void step(FuzzScript& script) {
+    switch (script.byte() % 10) {
+      case 0: return scribble(script);
+      case 1: return call(script, true);
+      case 2: return call(script, false);
+      case 3: return post(script);
+      case 4: return read_register(script);
+      case 5: return take_stream(script);
+      case 6: return give_stream(script);
+      case 7: (void)ring_->drain(0); return;
+      case 8: ring_->set_generation(script.byte()); return;
+      default: ring_->set_incarnation(script.byte() % 4); return;
+    }
+  }
+  [[nodiscard]] bool closed() const { return ring_->closed(); }
+
+ private:
+  void scribble(FuzzScript& script) {
+    const std::uint64_t at = script.number(3) % (sizeof(ReplyArea) - 8);
+    const std::uint64_t value = script.number(8);
+    std::memcpy(reinterpret_cast<std::byte*>(replies_.get()) + at, &value, sizeof value);
+  }
+
+  // The reply that the next ticket will find.
+  void prepare(FuzzScript& script) {
+    const Ticket ticket = ring_->submitted() + 1;
+    ReplySlot& slot = replies_->slots[slot_of(ticket)];
+    script.fill(std::as_writable_bytes(std::span(&slot.reply, 1)));
+    if (script.byte() % 4 != 0) slot.reply.generation = ring_->generation();
+    if (script.byte() % 4 != 0) slot.reply.effect_count %= kMaxEffects + 2;
+    slot.incarnation.store(requests_->incarnation.load());
+    slot.ticket.store(ticket);
+    Effect& effect = replies_->effects[slot_of(ticket)].effects[script.byte() % kMaxEffects];
+    script.fill(std::as_writable_bytes(std::span(&effect, 1)));
+    effect.kind %= 7;
+  }
+
+  void call(FuzzScript& script, bool answered) {
+    if (answered) prepare(script);
+    Request request;
+    script.fill(std::as_writable_bytes(std::span(request.payload).first(4)));
+    const std::size_t before = receiver_.count;
+    AdaptiveWait wait = impatient();
+    const std::optional<Reply> reply = ring_->call(request, wait);
+    require(receiver_.count - before <= std::size_t{kSlots} * kMaxEffects,
+            "more effects than all slots hold");
+    if (!reply) return require(ring_->closed(), "no reply, and the ring is open");
+    require(reply->generation == ring_->generation(), "a reply of another generation");
+    require(reply->effect_count <= kMaxEffects, "a reply with too many effects");
+  }
+
+  void post(FuzzScript& script) {
+    if (script.byte() % 2 == 0) prepare(script);
+    require(ring_->post(Request{}) || ring_->closed(), "a write was refused, and the ring is open");
+  }
+
+  void read_register(FuzzScript& script) {
+    const std::uint8_t how = script.byte();
+    const auto size = static_cast<std::uint8_t>(1U << how % 4);
+    const std::uint32_t count = 1 + (how >> 4) % (kPayloadBytes / size);
+    prepare(script);
+    std::array<std::byte, kPayloadBytes> out{};
+    channel_->read(0, {.size = size, .count = count}, std::span(out).first(std::size_t{size} * count));
+  }
+
+  void take_stream(FuzzScript& script) {
+    const std::uint32_t stream = script.byte() % kStreams;
+    if (script.byte() % 2 == 0) replies_->output_produced[stream].store(script.number(8));
+    if (script.byte() % 2 == 0) replies_->output_produced[stream].fetch_add(script.number(2));
+    std::array<std::uint8_t, 4096> buffer;
+    const std::span<std::uint8_t> out = std::span(buffer).first(script.number(2) % (buffer.size() + 1));
+    const std::optional<std::size_t> n = ends_[stream].take(out);
+    require(!n || *n <= out.size(), "more bytes than were asked for");
+  }
+  void give_stream(FuzzScript& script) {
+    const std::uint32_t stream = script.byte() % kStreams;
+    if (script.byte() % 2 == 0) replies_->input_consumed[stream].store(script.number(8));
+    const std::optional<std::size_t> room = ends_[stream].room();
+    if (!room) return;
+    require(*room <= kInputBytes, "more room than there is");
+    const std::array<std::uint8_t, kInputBytes> bytes{};
+    ends_[stream].give(std::span(bytes).first(script.number(2) % (*room + 1)));
+  }
+
+  std::unique_ptr<RequestArea> requests_ = std::make_unique<RequestArea>();
+  std::unique_ptr<ReplyArea> replies_ = std::make_unique<ReplyArea>();
+  UniqueFd doorbell_ = UniqueFd::create_eventfd().value();
+  Receiver receiver_;
+  NoBits bits_;
+  std::optional<RequestProducer> ring_;
+  std::optional<vmm::RemoteChannel> channel_;
+  std::size_t violations_ = 0;
+  std::array<StreamEnd, kStreams> ends_ = {
+      StreamEnd(*requests_, *replies_, 0), StreamEnd(*requests_, *replies_, 1),
+      StreamEnd(*requests_, *replies_, 2), StreamEnd(*requests_, *replies_, 3),
+      StreamEnd(*requests_, *replies_, 4), StreamEnd(*requests_, *replies_, 5),
+      StreamEnd(*requests_, *replies_, 6), StreamEnd(*requests_, *replies_, 7)};
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  FuzzScript script({data, size});
+  HostilePeer peer;
+  for (int step = 0; step < 300 && !script.empty() && !peer.closed(); ++step) peer.step(script);
+  return 0;
+}
