@@ -43,7 +43,9 @@ void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   }
   if (config_.on_reset == control::OnReset::kExit)
     return end({.sentence = "the guest reset its machine", .status = control::kExitGuestReset});
+  if (reset_waits_.exchange(true)) return;  // a device may ask faster than machines are reset
   post([this] {
+    reset_waits_.store(false);
     if (const Status status = do_reset(); !status)  // a second end() changes nothing
       end({.sentence = "the machine could not be reset: " + status.error().message,
            .status = control::kExitHostError});
