@@ -151,5 +151,34 @@ TEST(PciBusPorts, selecting_a_register_commits_the_bus_state_alone) {
   EXPECT_EQ(m.state.dirty_bytes(), 0U);
 }
 
+TEST(PciBusPorts, an_isolated_function_reads_all_ones_and_comes_back_from_reset) {
+  PciMachine m;
+  const std::uint32_t id = m.read32(kTestFunction, 0);
+  const std::uint32_t bar = m.read32(kTestFunction, 0x10);
+  m.write32(kTestFunction, 0x10, 0xc0000000);
+  m.effects.clear();
+  m.bus->on_function_presence(kTestFunction, false);
+  for (const int offset : {0, 4, 0x10, 0x40, 0xfc}) EXPECT_EQ(m.read32(kTestFunction, static_cast<std::uint8_t>(offset)), ~0U) << offset;
+  m.write32(kTestFunction, 0x10, 0xd0000000);
+  m.bus->reset();
+  EXPECT_EQ(m.read32(kTestFunction, 0), ~0U) << "a reset of the machine brings nothing back";
+  m.bus->restore();
+  EXPECT_EQ(m.read32(kTestFunction, 0), ~0U);
+  m.bus->on_function_presence(kTestFunction, true);
+  EXPECT_EQ(m.read32(kTestFunction, 0), id);
+  EXPECT_EQ(m.read32(kTestFunction, 0x10), bar);
+  EXPECT_TRUE(m.effects.emitted.empty()) << "the VMM takes its windows away by itself";
+}
+
+TEST(PciBusPorts, the_chipset_cannot_be_isolated) {
+  PciMachine m;
+  for (const std::uint8_t function : {0x00, 0x08, 0x0b}) {
+    const std::uint32_t id = m.read32(function, 0);
+    m.bus->on_function_presence(function, false);
+    EXPECT_EQ(m.read32(function, 0), id);
+  }
+  for (int function = 0; function < 256; ++function) m.bus->on_function_presence(static_cast<std::uint8_t>(function), true);
+}
+
 }  // namespace
 }  // namespace bulkhead::devproc

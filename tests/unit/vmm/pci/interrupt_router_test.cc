@@ -297,6 +297,31 @@ TEST_F(InterruptRouterTest, a_reset_takes_everything_away) {
   EXPECT_TRUE(vm.deliver().empty()) << "nothing of before the reset";
 }
 
+TEST_F(InterruptRouterTest, an_isolated_function_raises_nothing_until_it_is_back_and_asks_anew) {
+  router.apply(route_pirq(pirq(), 10));
+  router.apply(control(kMsixOn));
+  for (std::uint32_t v = 0; v < 4; ++v) router.apply(msix(v, MsiRoute::Message{0xfee00000, 0x40 + v}));
+  signal_eventfd(line.borrow());
+  raise(0);
+  router.set_present(kOther, false);  // somebody else
+  EXPECT_EQ(vm.irqfds.size(), 5U);
+  router.set_present(kFunction, false);
+  EXPECT_TRUE(vm.irqfds.empty());
+  EXPECT_EQ(router.pending_bits(kFunction, 0), 0U);
+  // Nothing that `pci` says about it changes that.
+  router.apply(route_pirq(pirq(), 11));
+  router.apply(control(kMsixOn));
+  router.apply(msix(1, MsiRoute::Message{0xfee00000, 0x41}));
+  EXPECT_TRUE(vm.irqfds.empty());
+  router.set_present(kFunction, true);
+  EXPECT_EQ(vm.gsi_of(line.borrow()), 11U) << "the pin is routed as the guest left it";
+  EXPECT_EQ(vm.irqfds.size(), 1U);
+  router.apply(msix(1, MsiRoute::Message{0xfee00000, 0x41}));
+  EXPECT_EQ(vm.irqfds.size(), 1U) << "it came back from reset: its MSI-X is off";
+  router.apply(control(kMsixOn));
+  EXPECT_EQ(vm.irqfds.size(), 2U);
+}
+
 // Any history: the irqfds in place are those that the last word on each object gives, each message is the last one, and
 // no interrupt is lost or doubled on the way (edges merge, as in an eventfd).
 TEST_F(InterruptRouterTest, random_histories_leave_what_the_last_words_say) {

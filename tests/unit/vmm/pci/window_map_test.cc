@@ -128,6 +128,21 @@ TEST(WindowMap, a_reset_takes_every_window_away_and_leaves_what_is_fixed) {
   EXPECT_EQ(map.claims().size(), 1U);
 }
 
+TEST(WindowMap, an_isolated_function_gives_up_its_room_and_comes_back_from_reset) {
+  WindowMap map({plan(8, 0, 0x1000), plan(16, 0, 0x1000)}, {}, {});
+  map.want(wanted(8, 0, 0x1000, 0x2000));
+  map.want(wanted(16, 0, 0x1000, 0x2000));
+  EXPECT_EQ(in_force(map), Strings{"8/0@8192"});
+  map.set_present(8, false);
+  EXPECT_EQ(in_force(map), Strings{"16/0@8192"});
+  EXPECT_TRUE(map.want(wanted(8, 0, 0x1000, 0x3000)));
+  EXPECT_EQ(in_force(map), Strings{"16/0@8192"}) << "whatever is wanted of it";
+  map.set_present(8, true);
+  EXPECT_EQ(in_force(map), Strings{"16/0@8192"});
+  EXPECT_TRUE(map.want(wanted(8, 0, 0x1000, 0x3000)));
+  EXPECT_EQ(in_force(map), (Strings{"16/0@8192", "8/0@12288"}));
+}
+
 // The property that keeps two processes from disagreeing for ever: any history that ends in the same wishes ends in the
 // same map, the one that a plain reading of the rules gives.
 TEST(WindowMap, the_map_is_a_function_of_the_wishes_alone) {
