@@ -1,6 +1,7 @@
 #include "sandbox/child_process.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -78,6 +79,10 @@ Result<ExitReport> ChildProcess::wait() {
 void ChildProcess::end() {
   if (!valid()) return;
   if (const Status killed = kill(); !killed) log(LogLevel::kError, "{}", killed.error().message);
+  // A corpse that was made SCHED_IDLE (Tracer::release) gets no time on a busy machine, and now it is waited for. An
+  // ordinary user may not take it back; it is waited for longer then.
+  const sched_param parameters{};
+  ::sched_setscheduler(pid_, SCHED_OTHER, &parameters);
   const auto deadline = std::chrono::steady_clock::now() + kFuneral;
   while (std::chrono::steady_clock::now() < deadline) {
     // A process that this thread traces stands at its exit stop until it is told to go on. For all others

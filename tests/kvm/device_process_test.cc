@@ -389,6 +389,20 @@ TEST_F(DeviceProcesses, NoneOutlivesItsVmm) {
   EXPECT_TRUE(wait_until([&] { return all_gone(); }, Milliseconds(5'000)));
 }
 
+// Killed at any moment of its start: while it spawns, while a process is on its way into its jail, before the tracer has
+// seized it. The delays step through a start, which takes about 10 ms.
+TEST_F(KvmTest, NoneOutlivesAVmmKilledWhileItStarts) {
+  for (int delay_us = 0; delay_us < 20'000; delay_us += 500) {
+    TestVm vm({.guest = "monitor", .cpus = 2});
+    std::vector<pid_t> vmm;
+    ASSERT_TRUE(wait_until([&] { return !(vmm = children_of(vm.run().pid())).empty(); }));
+    std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
+    ::kill(vmm.front(), SIGKILL);
+    EXPECT_NE(vm.run().wait(Milliseconds(20'000)).status, 0);
+    EXPECT_TRUE(wait_until([&] { return device_processes_of(vm.name()).empty(); }, Milliseconds(5'000))) << delay_us;
+  }
+}
+
 // Both are killed: nobody is left to clean up, so the next start does.
 TEST_F(DeviceProcesses, NextStartSweepsWhatADeadVmmLeft) {
   vm().run().kill_now();

@@ -269,6 +269,14 @@ std::vector<pid_t> device_processes_of(const std::string& vm) {
   return found;
 }
 
+std::vector<pid_t> children_of(pid_t pid) {
+  std::vector<pid_t> found;
+  for (const pid_t child : all_pids()) {
+    if (status_field(child, "PPid") == std::to_string(pid)) found.push_back(child);
+  }
+  return found;
+}
+
 bool is_alive(pid_t pid) {
   const std::string state = status_field(pid, "State");
   return !state.empty() && state[0] != 'Z' && state[0] != 'X';

@@ -105,6 +105,8 @@ class TestVm {
   Child run_;
 };
 
+[[nodiscard]] std::vector<pid_t> children_of(pid_t pid);
+
 // Processes of VMs named by this program: bulkhead-device by its arguments, bulkhead-vmm by its parent or run directory.
 [[nodiscard]] std::vector<pid_t> device_processes_of(const std::string& vm);
 
