@@ -155,7 +155,7 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
       asleep.exchange(1, std::memory_order_seq_cst);
       answered = done(ticket);
       if (answered || closed()) break;
-      // Woken by the device, by close() or set_incarnation(), or at the deadline.
+      // Woken by the device, by close(), or at the deadline. A new incarnation wakes nobody: its successor does.
       sleepers_.fetch_add(1, std::memory_order_seq_cst);
       if (!closed()) futex_wait_until(&slot.wake, wake, patience.until());
       sleepers_.fetch_sub(1, std::memory_order_seq_cst);

@@ -65,6 +65,8 @@ class DeviceChild {
   Ward* ward = nullptr;  // whose role it plays, or is to play
   std::string reason;    // why it was killed
   bool killed = false;
+  bool disowned = false;          // its answers no longer count
+  std::uint32_t incarnation = 0;  // of the role, while it plays it
   bool hung = false;             // it was killed because it did not answer
   bool failed = false;           // it said itself that it cannot play the role
   int drill = 0;                 // the signal of a fault drill, 0: none

@@ -103,7 +103,7 @@ void Supervisor::run_tasks() {
         note.incarnation != ward->role->serving_incarnation())
       continue;
     ward->child->hung = note.hung && !ward->child->killed;
-    ward->child->kill(std::move(note.reason));
+    end_process(*ward, std::move(note.reason));
   }
 }
 
@@ -238,7 +238,7 @@ void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
     ward.behind_since_ns = now;
   } else if (now - ward.behind_since_ns >= options_.deadline_ns) {
     ward.child->hung = !ward.child->killed;
-    ward.child->kill(fmt::format("request {} was not answered in time", first));
+    end_process(ward, fmt::format("request {} was not answered in time", first));
   }
 }
 
@@ -261,7 +261,7 @@ void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
   if (child.state != DeviceChild::State::kStarting) return child.kill("it said twice that it is ready");
   child.ready = std::move(ready);
   child.state = DeviceChild::State::kServing;
-  ward.role->set_serving(ward.role->ring().incarnation());
+  ward.role->set_serving(child.incarnation);
   if (ward.ever_served) {
     const std::int64_t stall = ipc::monotonic_ns() - ward.stalled_since_ns;
     ward.last_stall_ns = stall;

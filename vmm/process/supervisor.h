@@ -151,6 +151,8 @@ class Supervisor {
   void prepare_standby();
   void handle_deaths();
   void bury(DeviceChild& child, const sandbox::ExitReport& report);
+  void disown(Ward& ward, DeviceChild& child);
+  void end_process(Ward& ward, std::string why);
   void succeed(Ward& ward, const DeviceChild& dead, const std::string& cause);
   void give_up(Ward& ward, bool stop, const std::string& cause);
   void forget_corpses();

@@ -64,6 +64,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   RETURN_IF_ERROR(child.send(handover.bytes, handover.fds));
   child.ward = &ward;
   child.name = ward.role->plan().name;
+  child.incarnation = ward.role->ring().incarnation();
   child.state = DeviceChild::State::kStarting;
   child.deadline_ns = ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
   ward.child = &child;
@@ -118,7 +119,10 @@ control::DeviceEvent Supervisor::event_of(const Ward& ward, control::DeviceEvent
   event.kind = kind;
   event.role = ward.role->plan().name;
   event.incarnation = ward.role->ring().incarnation();
-  if (ward.child != nullptr) event.pid = static_cast<std::uint32_t>(ward.child->pid());
+  if (ward.child != nullptr) {
+    event.incarnation = ward.child->incarnation;
+    event.pid = static_cast<std::uint32_t>(ward.child->pid());
+  }
   const ipc::Ticket first = ward.role->ring().first_unserved();
   if (first <= ward.role->ring().submitted()) event.ticket = first;
   return event;
@@ -155,9 +159,21 @@ void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
   }
   ward->child = nullptr;
   if (ward->stalled_since_ns == 0) ward->stalled_since_ns = child.hung ? now - options_.deadline_ns : now;
-  // From here on its answers no longer count, unless its successor publishes them again.
-  ward->role->ring().set_incarnation(ward->role->ring().incarnation() + 1);
+  disown(*ward, child);
   succeed(*ward, child, cause);
+}
+
+// From here on the answers of the role's process no longer count, unless its successor publishes them again.
+void Supervisor::disown(Ward& ward, DeviceChild& child) {
+  if (std::exchange(child.disowned, true)) return;
+  ward.role->ring().set_incarnation(child.incarnation + 1);
+}
+
+// One that misbehaves is disowned before it is dead: what it still answers is not to reach the guest.
+void Supervisor::end_process(Ward& ward, std::string why) {
+  if (ward.child->killed) return;
+  disown(ward, *ward.child);
+  ward.child->kill(std::move(why));
 }
 
 void Supervisor::succeed(Ward& ward, const DeviceChild& dead, const std::string& cause) {
