@@ -18,7 +18,7 @@ namespace bulkhead::vmm {
 
 class DeviceEvents {
  public:
-  static constexpr std::size_t kKept = 4096;
+  static constexpr std::size_t kKept = 512;
 
   // Gives the event its number and time, logs it (limited) and keeps it.
   void add(control::DeviceEvent event);
