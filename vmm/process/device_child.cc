@@ -16,7 +16,7 @@ namespace {
 constexpr std::chrono::seconds kSendDeadline{1};
 constexpr int kStandbyFilterFd = 4;  // devproc/host/main.cc
 constexpr std::size_t kLongestLogLine = 512;
-constexpr std::size_t kLogRation = 256 * 1024;  // bytes a second
+constexpr std::size_t kLogRation = 262'144;  // bytes a second
 
 }  // namespace
 

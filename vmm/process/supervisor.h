@@ -31,7 +31,7 @@ namespace bulkhead::vmm {
 // One role, and what became of its processes. The supervisor's thread only.
 struct Ward {
   Ward(DeviceProcess& its_role, RestartPolicy its_policy, std::shared_ptr<const sandbox::Executable> its_executable)
-      : role(&its_role), policy(its_policy), executable(std::move(its_executable)) {}
+      : role(&its_role), policy(std::move(its_policy)), executable(std::move(its_executable)) {}
 
   DeviceProcess* role;
   RestartPolicy policy;
