@@ -4,7 +4,7 @@
 // A guest at CPL 3 writes to port 80h without pause and times each write; its `platform` process is killed again and
 // again. The stall is the longest write from one kill to the next. What the same guest sees without kills is printed
 // beside it.
-#include <fcntl.h>
+#include <benchmark/benchmark.h>
 #include <signal.h>
 #include <time.h>
 
@@ -138,7 +138,28 @@ Result<double> children_mib(bool standby) {
   return sum;
 }
 
+// --benchmark_filter=restart: each iteration is one kill, and its time the stall that the guest saw.
+void stall_benchmark(benchmark::State& state, bool standby) {
+  const Result<Stalls> stalls = measure_stalls(static_cast<int>(state.max_iterations), standby);
+  if (!stalls) return state.SkipWithError(stalls.error().message.c_str());
+  std::size_t kill = 0;
+  for ([[maybe_unused]] auto _ : state) state.SetIterationTime(stalls->killed_ms[kill++] / 1e3);
+  state.counters["p50_ms"] = percentile(stalls->killed_ms, 0.5);
+  state.counters["p99_ms"] = percentile(stalls->killed_ms, 0.99);
+  state.counters["calm_p99_ms"] = percentile(stalls->undisturbed_ms, 0.99);
+}
+
 }  // namespace
+
+void register_restart_benchmarks() {
+  for (const bool standby : {true, false}) {
+    benchmark::RegisterBenchmark(standby ? "restart/standby" : "restart/cold",
+                                 [standby](benchmark::State& state) { stall_benchmark(state, standby); })
+        ->Iterations(standby ? kKills : kColdKills)
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
+  }
+}
 
 Result<Takes> measure_restart_stall_p50() {
   if (!warm_stalls()) return warm_stalls().error();

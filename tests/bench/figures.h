@@ -41,6 +41,9 @@ Result<Takes> measure_start();
 Result<Takes> measure_start_vs_qemu();
 Result<Takes> measure_pss();
 
+// For Google Benchmark.
+void register_restart_benchmarks();
+
 [[nodiscard]] double median(std::vector<double> values);
 [[nodiscard]] double percentile(std::vector<double> values, double part);  // part: 0..1
 // PSS of a process without guest RAM.

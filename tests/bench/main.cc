@@ -128,6 +128,7 @@ int main(int argc, char** argv) {
     }
   }
   if (figures) return bulkhead::bench::run_figures(names, json);
+  bulkhead::bench::register_restart_benchmarks();
   int count = static_cast<int>(rest.size());
   benchmark::Initialize(&count, rest.data());
   if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 2;
