@@ -11,7 +11,8 @@ std::string sentence_of(const control::DeviceEvent& event) {
   const auto stall_ms = static_cast<double>(event.stall_ns) / 1e6;
   switch (event.kind) {
     case control::DeviceEventKind::kDied:
-    case control::DeviceEventKind::kHung: return event.cause;
+    case control::DeviceEventKind::kHung:
+      return event.ticket == 0 ? event.cause : fmt::format("{}, while request {} waited", event.cause, event.ticket);
     case control::DeviceEventKind::kRestarting:
       return fmt::format("{} is started again (incarnation {}): {}", event.role, event.incarnation, event.cause);
     case control::DeviceEventKind::kRestored:
