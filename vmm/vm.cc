@@ -64,6 +64,11 @@ Status VirtualMachine::open_hypervisor() {
 
 Status VirtualMachine::plan_and_open_files() {
   ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid())));
+  for (const control::OnCrashRule& rule : config_.on_crash) {
+    const auto named = [&](const RolePlan& role) { return rule.role.empty() || role.name == rule.role; };
+    if (std::none_of(plan_.roles.begin(), plan_.roles.end(), named))
+      return make_error("--on-crash: this VM has no device process named " + rule.role);
+  }
   if (options_.boot) return ok();
   ASSIGN_OR_RETURN(FileSource kernel, FileSource::from_fd(std::move(config_.files.kernel), config_.kernel_path));
   std::optional<FileSource> initrd;

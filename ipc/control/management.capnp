@@ -43,6 +43,24 @@ struct DeviceInfo {
   commits @9 :UInt64;
   statistics @10 :Device.Statistics;
   permissions @11 :Text;
+  lastStallNs @12 :Int64;
+  longestStallNs @13 :Int64;
+  replayed @14 :UInt64;
+  poisoned @15 :UInt64;
+}
+
+struct DeviceEvent {
+  number @0 :UInt64;           # 1, 2, 3 ... within the VM's life
+  timeNs @1 :Int64;            # CLOCK_REALTIME
+  kind @2 :UInt8;              # DeviceEventKind
+  role @3 :Text;
+  pid @4 :UInt32;
+  incarnation @5 :UInt32;
+  cause @6 :Text;
+  signal @7 :Int32;            # that ended the process; 0: none
+  systemCall @8 :Text;         # that the jail refused
+  ticket @9 :UInt64;
+  stallNs @10 :Int64;
 }
 
 struct Outcome {
@@ -73,6 +91,13 @@ struct InspectAnswer {
   }
 }
 
+struct EventsAnswer {
+  union {
+    events @0 :List(DeviceEvent);
+    failed @1 :Text;
+  }
+}
+
 interface Management {
   status @0 () -> (answer :StatusAnswer);
   # What the VM is and does.
@@ -92,4 +117,17 @@ interface Management {
 
   inspect @7 (instance :Text) -> (answer :InspectAnswer);
   # Registers and counters of one device instance, or of all when `instance` is empty.
+
+  fault @8 (role :Text, signal :Int32) -> (outcome :Outcome);
+  # Sends a signal (SIGKILL, SIGSEGV, SIGSTOP or SIGABRT) to the process that plays `role`, or to the "standby".
+
+  upgrade @9 (role :Text, path :Text) -> (outcome :Outcome);
+  # Puts the executable at `path`, absolute, under a running device. Answered once it serves, or is refused.
+
+  restore @10 (role :Text) -> (outcome :Outcome);
+  # Brings an isolated device back, from reset. Answered once it serves.
+
+  events @11 (after :UInt64, most :UInt32, wait :Bool) -> (answer :EventsAnswer);
+  # Those with a number above `after`, oldest first, at most `most`. When there are none and `wait` is set, the answer
+  # comes with the next one, or empty after ten seconds: ask again.
 }

@@ -2,6 +2,7 @@
 // the CLI shows them. Wire format: management.capnp. Threading: values.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -54,6 +55,8 @@ enum class DeviceEventKind : std::uint8_t {
   kUpgraded = 6,    // another executable plays the role
 };
 inline constexpr std::uint8_t kDeviceEventKinds = 7;
+inline constexpr std::uint32_t kMaxEventsAtOnce = 256;
+inline constexpr std::chrono::seconds kEventsPatience{10};  // for which the VMM lets a caller wait for an event
 
 // What happened to a device process.
 struct DeviceEvent {

@@ -10,6 +10,7 @@ namespace bulkhead::control {
 namespace {
 
 constexpr std::size_t kMaxAnswerBytes = std::size_t{4} << 20;
+constexpr auto kReplacePatience = 120 * kj::SECONDS;
 
 // One connection with everything under it, in order of construction.
 struct Connection {
@@ -84,6 +85,41 @@ class Client final : public ManagementClient {
   Status resume() override { return act(connection_->management.resumeRequest()); }
   Status reset() override { return act(connection_->management.resetRequest()); }
 
+  Status fault(const std::string& role, int signal) override {
+    auto request = connection_->management.faultRequest();
+    request.setRole(codec::text(role));
+    request.setSignal(signal);
+    return act(std::move(request));
+  }
+
+  Status upgrade(const std::string& role, const std::string& path) override {
+    auto request = connection_->management.upgradeRequest();
+    request.setRole(codec::text(role));
+    request.setPath(codec::text(path));
+    return act(std::move(request), kReplacePatience);
+  }
+
+  Status restore(const std::string& role) override {
+    auto request = connection_->management.restoreRequest();
+    request.setRole(codec::text(role));
+    return act(std::move(request), kReplacePatience);
+  }
+
+  Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) override {
+    using Events = std::vector<DeviceEvent>;
+    auto request = connection_->management.eventsRequest();
+    request.setAfter(after);
+    request.setMost(kMaxEventsAtOnce);
+    request.setWait(wait);
+    const auto read = [](auto response) -> Result<Events> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      return codec::read_events(answer.getEvents());
+    };
+    const auto patience = wait ? kEventsPatience.count() * kj::SECONDS : 0 * kj::SECONDS;
+    return call<Events>(std::move(request), read, timeout_ + patience);
+  }
+
  private:
   static Error failure(capnp::Text::Reader sentence) {
     return make_error(codec::read_sentence(sentence, "the answer", kMaxSentenceLength));
@@ -92,10 +128,14 @@ class Client final : public ManagementClient {
   // Sends `request`, waits for the answer or the deadline, and reads it.
   template <class T, class Request, class Read>
   Result<T> call(Request request, Read read) {
+    return call<T>(std::move(request), std::move(read), timeout_);
+  }
+  template <class T, class Request, class Read>
+  Result<T> call(Request request, Read read, kj::Duration timeout) {
     try {
       auto promise = request.send();
       auto response =
-          connection_->port.timer().timeoutAfter(timeout_, kj::mv(promise)).wait(connection_->scope);
+          connection_->port.timer().timeoutAfter(timeout, kj::mv(promise)).wait(connection_->scope);
       return read(std::move(response));
     } catch (const codec::Refused& refused) {
       return codec::bad_message(refused.why);
@@ -112,11 +152,16 @@ class Client final : public ManagementClient {
 
   template <class Request>
   Status act(Request request) {
-    return call<void>(std::move(request), [](auto response) -> Status {
+    return act(std::move(request), timeout_);
+  }
+  template <class Request>
+  Status act(Request request, kj::Duration timeout) {
+    const auto read = [](auto response) -> Status {
       const auto outcome = response.getOutcome();
       if (outcome.isFailed()) return failure(outcome.getFailed());
       return ok();
-    });
+    };
+    return call<void>(std::move(request), read, timeout);
   }
 
   kj::Duration timeout_;

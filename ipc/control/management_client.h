@@ -29,6 +29,13 @@ class ManagementClient {
   virtual Status resume() = 0;
   virtual Status reset() = 0;
   virtual Result<std::vector<InspectedInstance>> inspect(const std::string& instance) = 0;
+  // `role`: as in DeviceInfo, or "standby".
+  virtual Status fault(const std::string& role, int signal) = 0;
+  // These two may take as long as a VM needs to replace a process (kReplacePatience).
+  virtual Status upgrade(const std::string& role, const std::string& path) = 0;
+  virtual Status restore(const std::string& role) = 0;
+  // Those after number `after`. With `wait` the answer comes with the next one, or empty after kEventsPatience.
+  virtual Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) = 0;
 };
 
 }  // namespace bulkhead::control

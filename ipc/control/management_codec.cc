@@ -41,6 +41,10 @@ void write_device(schema::DeviceInfo::Builder out, const DeviceInfo& device) {
   out.setCommits(device.commits);
   write_statistics(out.initStatistics(), device.statistics);
   out.setPermissions(text(device.permissions));
+  out.setLastStallNs(device.last_stall_ns);
+  out.setLongestStallNs(device.longest_stall_ns);
+  out.setReplayed(device.replayed);
+  out.setPoisoned(device.poisoned);
 }
 
 DeviceInfo read_device(schema::DeviceInfo::Reader in) {
@@ -62,6 +66,10 @@ DeviceInfo read_device(schema::DeviceInfo::Reader in) {
   device.commits = in.getCommits();
   device.statistics = read_statistics(in.getStatistics());
   device.permissions = read_sentence(in.getPermissions(), "the permissions", kMaxPermissions, true);
+  device.last_stall_ns = in.getLastStallNs();
+  device.longest_stall_ns = in.getLongestStallNs();
+  device.replayed = in.getReplayed();
+  device.poisoned = in.getPoisoned();
   return device;
 }
 
@@ -104,6 +112,42 @@ std::vector<DeviceInfo> read_devices(capnp::List<schema::DeviceInfo>::Reader in)
   check_size(in, "device processes", kMaxRoles);
   for (const auto item : in) devices.push_back(read_device(item));
   return devices;
+}
+
+void write_events(capnp::List<schema::DeviceEvent>::Builder out, const std::vector<DeviceEvent>& events) {
+  for (unsigned i = 0; i < out.size(); ++i) {
+    const DeviceEvent& event = events[i];
+    out[i].setNumber(event.number);
+    out[i].setTimeNs(event.time_ns);
+    out[i].setKind(static_cast<std::uint8_t>(event.kind));
+    out[i].setRole(text(event.role));
+    out[i].setPid(event.pid);
+    out[i].setIncarnation(event.incarnation);
+    out[i].setCause(text(event.cause.substr(0, kMaxSentenceLength)));
+    out[i].setSignal(event.signal);
+    out[i].setSystemCall(text(event.system_call));
+    out[i].setTicket(event.ticket);
+    out[i].setStallNs(event.stall_ns);
+  }
+}
+
+std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in) {
+  std::vector<DeviceEvent> events;
+  check_size(in, "events", kMaxEventsAtOnce);
+  for (const auto item : in) {
+    events.push_back({.number = item.getNumber(),
+                      .time_ns = item.getTimeNs(),
+                      .kind = read_enum(item.getKind(), DeviceEventKind::kUpgraded, "the kind of an event"),
+                      .role = read_name(item.getRole(), "a role"),
+                      .pid = item.getPid(),
+                      .incarnation = item.getIncarnation(),
+                      .cause = read_sentence(item.getCause(), "a cause", kMaxSentenceLength),
+                      .signal = item.getSignal(),
+                      .system_call = read_optional_name(item.getSystemCall(), "a system call"),
+                      .ticket = item.getTicket(),
+                      .stall_ns = item.getStallNs()});
+  }
+  return events;
 }
 
 }  // namespace bulkhead::control::codec

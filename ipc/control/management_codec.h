@@ -1,4 +1,4 @@
-// VmStatus and DeviceInfo (management.h) on the wire. Internal to the management client and server.
+// VmStatus, DeviceInfo and DeviceEvent (management.h) on the wire. Internal to the management client and server.
 #pragma once
 
 #include "ipc/control/management.capnp.h"
@@ -11,5 +11,8 @@ void write_status(schema::VmStatus::Builder out, const VmStatus& status);
 
 void write_devices(capnp::List<schema::DeviceInfo>::Builder out, const std::vector<DeviceInfo>& devices);
 [[nodiscard]] std::vector<DeviceInfo> read_devices(capnp::List<schema::DeviceInfo>::Reader in);
+
+void write_events(capnp::List<schema::DeviceEvent>::Builder out, const std::vector<DeviceEvent>& events);
+[[nodiscard]] std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in);
 
 }  // namespace bulkhead::control::codec

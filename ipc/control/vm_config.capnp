@@ -15,6 +15,11 @@ struct DeviceRequest {
   properties @1 :List(Property);
 }
 
+struct OnCrashRule {
+  role @0 :Text;               # empty: every role that no other rule names
+  action @1 :UInt8;            # OnCrash
+}
+
 struct VmConfig {
   name @0 :Text;
   nameIsDerived @1 :Bool;
@@ -34,6 +39,7 @@ struct VmConfig {
   devices @15 :List(DeviceRequest);
   files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order; each at most once
   deviceDeadlineNs @17 :UInt64;
+  onCrash @18 :List(OnCrashRule);
 }
 
 struct ToVmm {

@@ -35,6 +35,11 @@ void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setLogPath(text(config.log_path));
   out.setOnReset(static_cast<std::uint8_t>(config.on_reset));
   out.setDeviceDeadlineNs(static_cast<std::uint64_t>(config.device_deadline_ns));
+  auto rules = out.initOnCrash(static_cast<unsigned>(config.on_crash.size()));
+  for (unsigned i = 0; i < rules.size(); ++i) {
+    rules[i].setRole(text(config.on_crash[i].role));
+    rules[i].setAction(static_cast<std::uint8_t>(config.on_crash[i].action));
+  }
   auto devices = out.initDevices(static_cast<unsigned>(config.devices.size()));
   for (unsigned i = 0; i < devices.size(); ++i) {
     devices[i].setType(text(config.devices[i].type));
@@ -91,6 +96,20 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
   return devices;
 }
 
+std::vector<OnCrashRule> read_on_crash(capnp::List<schema::OnCrashRule>::Reader in) {
+  std::vector<OnCrashRule> rules;
+  check_size(in, "rules for crashes", kMaxOnCrashRules);
+  for (const auto item : in) {
+    OnCrashRule rule{.role = read_optional_name(item.getRole(), "the role of a rule for crashes"),
+                     .action = read_enum(item.getAction(), OnCrash::kStop, "what follows a crash")};
+    for (const OnCrashRule& earlier : rules) {
+      if (earlier.role == rule.role) refuse("two rules for crashes of one role");
+    }
+    rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
 // What holds between fields.
 void check_config(const VmConfig& config) {
   if (config.memory_bytes < kMinMemory || config.memory_bytes > kMaxMemory ||
@@ -130,6 +149,7 @@ VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   config.on_reset = read_enum(in.getOnReset(), OnReset::kExit, "what a reset does");
   config.device_deadline_ns = static_cast<std::int64_t>(in.getDeviceDeadlineNs());
   config.devices = read_devices(in.getDevices());
+  config.on_crash = read_on_crash(in.getOnCrash());
   check_config(config);
   return config;
 }

@@ -29,6 +29,7 @@ inline constexpr std::size_t kMaxCommandLine = 2047;  // what a Linux x86 kernel
 inline constexpr std::size_t kMaxPathLength = 4095;
 inline constexpr std::size_t kMaxDevices = 64;
 inline constexpr std::size_t kMaxProperties = 32;  // of one device
+inline constexpr std::size_t kMaxOnCrashRules = 128;  // one for each role, more than there can be
 inline constexpr std::uint32_t kMaxCpus = 64;
 inline constexpr std::uint64_t kMinMemory = std::uint64_t{16} << 20;
 inline constexpr std::uint64_t kMaxMemory = std::uint64_t{1} << 44;

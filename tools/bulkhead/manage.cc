@@ -11,6 +11,7 @@
 #include "ipc/control/management_client.h"
 #include "ipc/control/run_directory.h"
 #include "tools/bulkhead/print.h"
+#include "tools/bulkhead/reach.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -83,21 +84,6 @@ std::string human_size(std::uint64_t bytes) {
   return fmt::format("{}", bytes);
 }
 
-int fail(const Error& error) {
-  complain(error.message);
-  return control::kExitHostError;
-}
-
-Result<std::unique_ptr<ManagementClient>> reach(const RunDirectory& directory, const std::string& name) {
-  ASSIGN_OR_RETURN(UniqueFd socket, directory.connect(name));
-  return ManagementClient::create(std::move(socket));
-}
-
-Result<std::unique_ptr<ManagementClient>> reach(const std::string& name) {
-  ASSIGN_OR_RETURN(const RunDirectory directory, RunDirectory::open(control::default_run_directory()));
-  return reach(directory, name);
-}
-
 Result<control::VmStatus> ask_status(const RunDirectory& directory, const std::string& name) {
   ASSIGN_OR_RETURN(UniqueFd socket, directory.connect(name));
   ASSIGN_OR_RETURN(const auto client, ManagementClient::create(std::move(socket), kListPatience));
@@ -150,6 +136,10 @@ ordered_json to_json(const DeviceInfo& device) {
           {"requests", device.requests},
           {"posted", device.posted},
           {"commits", device.commits},
+          {"last_stall_ns", device.last_stall_ns},
+          {"longest_stall_ns", device.longest_stall_ns},
+          {"replayed", device.replayed},
+          {"poisoned", device.poisoned},
           {"statistics", to_json(device.statistics)},
           {"permissions", device.permissions}};
 }
@@ -159,10 +149,12 @@ std::string text_of(const ordered_json& json) {
   return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
+double to_ms(std::int64_t ns) { return static_cast<double>(ns) / 1e6; }
+
 std::string device_table(const std::vector<DeviceInfo>& devices) {
   std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS",
                                                  "UID", "NAMESPACES", "REQUESTS", "POSTED", "COMMITS",
-                                                 "RESTARTS", "DEVICES"}};
+                                                 "RESTARTS", "STALL-MS", "REPLAYED", "POISONED", "DEVICES"}};
   for (const DeviceInfo& device : devices) {
     rows.push_back({device.role, fmt::to_string(device.pid), name_of(device.state),
                     name_of_seccomp(device.jail.seccomp_mode), device.jail.no_new_privs ? "yes" : "no",
@@ -171,7 +163,8 @@ std::string device_table(const std::vector<DeviceInfo>& devices) {
                     device.jail.own_namespaces.empty() ? "none" : join(device.jail.own_namespaces, ","),
                     fmt::to_string(device.requests), fmt::to_string(device.posted),
                     fmt::to_string(device.commits), fmt::to_string(device.restarts),
-                    join(device.instances, ", ")});
+                    fmt::format("{:.1f}/{:.1f}", to_ms(device.last_stall_ns), to_ms(device.longest_stall_ns)),
+                    fmt::to_string(device.replayed), fmt::to_string(device.poisoned), join(device.instances, ", ")});
   }
   return table(rows);
 }

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <csignal>
 #include <optional>
 #include <sstream>
 
@@ -35,6 +36,8 @@ constexpr const char* kRunFooter =
     "(--on-reset exit); 11 the guest crashed; 12 ended by `bulkhead kill`, Ctrl-A x or a second signal;\n"
     "64+V the guest wrote V (0 to 63) to the debug-exit port.";
 
+constexpr std::int64_t kLongestEvery = 86'400'000'000'000;
+
 // What CLI11 fills in; texts are checked afterwards, so that each mistake gets a sentence of our own.
 struct Raw {
   RunOptions run;
@@ -45,9 +48,17 @@ struct Raw {
   std::string on_reset = "reboot";
   std::string device_deadline = "1s";
   std::vector<std::string> devices;
+  std::vector<std::string> on_crash;
   std::optional<std::string> vm_name;
   std::string name;
   std::string instance;
+  std::string device;
+  std::string executable;
+  std::string signal = "KILL";
+  std::optional<std::string> every;
+  std::optional<std::string> count;
+  std::optional<std::string> seed;
+  bool no_follow = false;
   bool json = false;
   bool permissions = false;
 };
@@ -100,6 +111,15 @@ void add_run(CLI::App& app, Raw& raw) {
   run->add_option("--on-reset", raw.on_reset, "what a reset by the guest does: reboot or exit")
       ->capture_default_str()
       ->type_name("ACTION");
+  run->add_option("--on-crash", raw.on_crash,
+                  "what the death of a device process does: restart (default; a device that keeps dying is "
+                  "isolated),\nisolate (it reads all ones from then on) or stop (the VM ends); for all, or for the "
+                  "one that\nplays ROLE; may be given several times. The VM cannot go on without pci and platform: "
+                  "it\nends instead of isolating them")
+      ->type_name("[ROLE=]ACTION")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--device-deadline", raw.device_deadline,
                   "most time for a device process over one request: 10ms to 3600s")
       ->capture_default_str()
@@ -119,7 +139,8 @@ void add_managers(CLI::App& app, Raw& raw) {
   };
   app.add_subcommand("ls", "List this user's running VMs.")
       ->add_flag("--json", raw.json, "machine-readable");
-  CLI::App* devices = named("devices", "Show a VM's device processes: pid, jail, requests.");
+  CLI::App* devices = named("devices", "Show a VM's device processes: pid, jail, requests, restarts.");
+  devices->footer("STALL-MS: for how long nobody served, the last time and at most.");
   devices->add_flag("--permissions", raw.permissions, "what each jail allows");
   devices->add_flag("--json", raw.json, "machine-readable");
   CLI::App* inspect = named("inspect", "Show a device's registers and counters.");
@@ -132,6 +153,43 @@ void add_managers(CLI::App& app, Raw& raw) {
   named("pause", "Stop a VM's CPUs and clock.");
   named("resume", "Let a paused VM go on.");
   named("reset", "Press a VM's reset button.");
+}
+
+void add_recovery(CLI::App& app, Raw& raw) {
+  const auto named = [&](const char* command, const char* help) {
+    CLI::App* sub = app.add_subcommand(command, help);
+    sub->add_option("NAME", raw.name, "the VM, as `bulkhead ls` shows it")->required()->type_name(" ");
+    return sub;
+  };
+  CLI::App* events = named("events", "Show what happens to a VM's device processes, as it happens.");
+  events->add_flag("--json", raw.json, "machine-readable: one object a line");
+  events->add_flag("--no-follow", raw.no_follow, "only what has happened until now");
+  events->footer("Ends with status 0 when the VM ends. Times are UTC.");
+
+  CLI::App* fault = named("fault", "Kill or stop a device process, to see the VM go on.");
+  fault->add_option("DEVICE", raw.device,
+                    "a role or a device as `bulkhead devices` names it, standby (the process that waits for a role), or "
+                    "any: a random role each time")
+      ->required()
+      ->type_name(" ");
+  fault->add_option("--signal", raw.signal, "KILL, SEGV, STOP or ABRT")->capture_default_str()->type_name("SIGNAL");
+  fault->add_option("--every", raw.every, "again after a random time from T/2 to 3T/2, such as 500ms or 2s")
+      ->type_name("T");
+  fault->add_option("--count", raw.count, "how many times; default: 1, with --every until the VM ends")
+      ->type_name("N");
+  fault->add_option("--random-seed", raw.seed, "repeats a random choice; printed when it was made up")->type_name("S");
+  fault->footer("These faults do not use up the restarts that a device process has a minute.");
+
+  CLI::App* upgrade = named("upgrade", "Put another executable under a running device.");
+  upgrade->add_option("DEVICE", raw.device, "a role or a device as `bulkhead devices` names it")
+      ->required()
+      ->type_name(" ");
+  add_file(upgrade, "--executable", raw.executable, "default: bulkhead-device beside this program");
+  upgrade->footer("An executable that keeps the device's state in another way is refused, and the old process goes on.");
+  named("restore", "Bring an isolated device back, from reset.")
+      ->add_option("DEVICE", raw.device, "a role or a device as `bulkhead devices` names it")
+      ->required()
+      ->type_name(" ");
 }
 
 Status read_console(const std::string& text, RunOptions& run) {
@@ -187,6 +245,46 @@ Result<std::int64_t> read_device_deadline(const std::string& text) {
   return *deadline;
 }
 
+Result<std::vector<control::OnCrashRule>> read_on_crash(const std::vector<std::string>& texts) {
+  std::vector<control::OnCrashRule> rules;
+  if (texts.size() > control::kMaxOnCrashRules)
+    return make_error(fmt::format("--on-crash: given {} times, at most {} allowed", texts.size(),
+                                  control::kMaxOnCrashRules));
+  for (const std::string& text : texts) {
+    ASSIGN_OR_RETURN(control::OnCrashRule rule, parse_on_crash(text));
+    for (const control::OnCrashRule& earlier : rules) {
+      if (earlier.role == rule.role)
+        return make_error(fmt::format("--on-crash {}: another rule speaks of {}", text,
+                                      rule.role.empty() ? "all" : rule.role));
+    }
+    rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
+Result<FaultOptions> check_fault(const Raw& raw) {
+  FaultOptions fault{.name = raw.name, .device = raw.device, .every_ns = {}, .seed = {}};
+  ASSIGN_OR_RETURN(fault.signal, parse_signal(raw.signal));
+  if (raw.every) {
+    const auto every = parse_duration(*raw.every);
+    if (!every || *every == 0 || *every > kLongestEvery)
+      return make_error(fmt::format(
+          "--every {}: must be a whole number with ms or s, such as 500ms, from 1ms to 86400s", *raw.every));
+    fault.every_ns = *every;
+    fault.count = 0;
+  }
+  if (raw.count) {
+    const auto count = parse_number<std::uint64_t>(*raw.count);
+    if (!count || *count == 0) return make_error(fmt::format("--count {}: must be a whole number above 0", *raw.count));
+    fault.count = *count;
+  }
+  if (raw.seed) {
+    fault.seed = parse_number<std::uint64_t>(*raw.seed);
+    if (!fault.seed) return make_error(fmt::format("--random-seed {}: must be a whole number", *raw.seed));
+  }
+  return fault;
+}
+
 Result<RunOptions> check_run(Raw& raw) {
   RunOptions run = std::move(raw.run);
   if (raw.vm_name && !control::is_name(*raw.vm_name))
@@ -206,6 +304,7 @@ Result<RunOptions> check_run(Raw& raw) {
   else if (raw.on_reset != "reboot")
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
+  ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
   if (raw.devices.size() > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(),
                                   control::kMaxDevices));
@@ -300,6 +399,31 @@ Result<control::DeviceRequest> parse_device(std::string_view text) {
   return device;
 }
 
+Result<control::OnCrashRule> parse_on_crash(std::string_view text) {
+  const std::size_t equals = text.find('=');
+  const bool all = equals == std::string_view::npos;
+  control::OnCrashRule rule{.role = std::string(all ? "" : text.substr(0, equals))};
+  if (!all && !control::is_name(rule.role))
+    return make_error(fmt::format("--on-crash {}: '{}' is not the name of a device process", text, rule.role));
+  const std::string_view action = all ? text : text.substr(equals + 1);
+  if (action == "isolate")
+    rule.action = control::OnCrash::kIsolate;
+  else if (action == "stop")
+    rule.action = control::OnCrash::kStop;
+  else if (action != "restart")
+    return make_error(fmt::format("--on-crash {}: must be restart, isolate or stop, with ROLE= before it or not", text));
+  return rule;
+}
+
+Result<int> parse_signal(std::string_view text) {
+  const std::string_view name = text.starts_with("SIG") ? text.substr(3) : text;
+  for (const auto& [known, number] :
+       {std::pair("KILL", SIGKILL), std::pair("SEGV", SIGSEGV), std::pair("STOP", SIGSTOP), std::pair("ABRT", SIGABRT)}) {
+    if (name == known) return number;
+  }
+  return make_error(fmt::format("--signal {}: must be KILL, SEGV, STOP or ABRT", text));
+}
+
 Result<control::Topology> parse_topology(std::string_view text) {
   const auto fail = [&] {
     return make_error(
@@ -327,6 +451,7 @@ Command parse_command_line(int argc, const char* const* argv) {
   Raw raw;
   add_run(app, raw);
   add_managers(app, raw);
+  add_recovery(app, raw);
   app.footer(kFooter);  // last: a command takes over the footer that is there when it is added
   if (const auto sentence = wrong_command(app, argc, argv)) return bad_usage(*sentence);
   try {
@@ -352,6 +477,16 @@ Command parse_command_line(int argc, const char* const* argv) {
     return DevicesOptions{.name = raw.name, .permissions = raw.permissions, .json = raw.json};
   if (command == "inspect")
     return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
+  if (command == "events") return EventsOptions{.name = raw.name, .follow = !raw.no_follow, .json = raw.json};
+  if (command == "fault" || command == "upgrade" || command == "restore") {
+    if (!control::is_name(raw.device)) return bad_usage(fmt::format("'{}' is not the name of a device", raw.device));
+    if (command != "fault")
+      return ReplaceOptions{
+          .name = raw.name, .device = raw.device, .action = command, .executable = raw.executable};
+    const auto fault = check_fault(raw);
+    if (!fault) return bad_usage(fault.error().message);
+    return *fault;
+  }
   return ActionOptions{.name = raw.name, .action = command};
 }
 

@@ -26,6 +26,7 @@ struct RunOptions {
   std::string log;
   control::OnReset on_reset = control::OnReset::kReboot;
   std::int64_t device_deadline_ns = control::kDefaultDeviceDeadlineNs;
+  std::vector<control::OnCrashRule> on_crash;
   std::vector<control::DeviceRequest> devices;
   std::string vmm;             // empty: bulkhead-vmm beside this program
   std::string device_program;  // empty: bulkhead-device beside this program
@@ -53,12 +54,36 @@ struct ActionOptions {
   std::string action;
 };
 
+struct EventsOptions {
+  std::string name;
+  bool follow = true;
+  bool json = false;
+};
+
+struct FaultOptions {
+  std::string name;
+  std::string device;  // a role, an instance, "standby" or "any"
+  int signal = 0;
+  std::optional<std::int64_t> every_ns;
+  std::uint64_t count = 1;  // 0: until the VM ends
+  std::optional<std::uint64_t> seed;
+};
+
+// upgrade, restore.
+struct ReplaceOptions {
+  std::string name;
+  std::string device;
+  std::string action;
+  std::string executable;  // upgrade; empty: bulkhead-device beside this program
+};
+
 // Nothing is left to do but to leave with this status: --help, --version, bad usage (already printed).
 struct Leave {
   int status = 0;
 };
 
-using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions>;
+using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions, EventsOptions,
+                             FaultOptions, ReplaceOptions>;
 
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
 
@@ -68,6 +93,10 @@ using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, Ins
 [[nodiscard]] Result<std::int64_t> parse_duration(std::string_view text);
 // "TYPE[,key=value...]"
 [[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
+// "[ROLE=]restart|isolate|stop"
+[[nodiscard]] Result<control::OnCrashRule> parse_on_crash(std::string_view text);
+// "KILL", "SEGV", "STOP" or "ABRT", also with "SIG" before it.
+[[nodiscard]] Result<int> parse_signal(std::string_view text);
 // "SOCKETS:CORES:THREADS"
 [[nodiscard]] Result<control::Topology> parse_topology(std::string_view text);
 

@@ -110,7 +110,8 @@ Status open_console(const RunOptions& options, RunSetup& setup) {
   return ok();
 }
 
-// The file NAME beside this program's own executable.
+}  // namespace
+
 Result<std::string> beside_us(const char* name) {
   std::array<char, PATH_MAX> path{};
   const ssize_t length = ::readlink("/proc/self/exe", path.data(), path.size());
@@ -119,8 +120,6 @@ Result<std::string> beside_us(const char* name) {
   std::string own(path.data(), static_cast<std::size_t>(length));
   return Result<std::string>(boost::system::in_place_value, own.substr(0, own.rfind('/') + 1) + name);
 }
-
-}  // namespace
 
 Result<RunSetup> prepare_run(const RunOptions& options) {
   RunSetup setup;
@@ -135,6 +134,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   config.cpus = options.cpus;
   config.topology = options.topology;
   config.on_reset = options.on_reset;
+  config.on_crash = options.on_crash;
   config.device_deadline_ns = options.device_deadline_ns;
   config.devices = options.devices;
   config.log_path = options.log;

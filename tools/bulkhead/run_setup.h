@@ -24,4 +24,7 @@ struct RunSetup {
 
 Result<RunSetup> prepare_run(const RunOptions& options);
 
+// The file NAME beside this program's own executable.
+Result<std::string> beside_us(const char* name);
+
 }  // namespace bulkhead::cli

@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <csignal>
+#include <list>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "ipc/base/log.h"
@@ -15,6 +17,8 @@
 #include "ipc/control/management_codec.h"
 #include "ipc/control/rpc_loop.h"
 #include "ipc/control/statistics_codec.h"
+#include "ipc/control/vm_config.h"
+#include "vmm/api/worker.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -38,10 +42,21 @@ void write_outcome(schema::Outcome::Builder out, const Status& status) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 
-// The bootstrap capability: each method is one call of VmControl.
+// The bootstrap capability: each method is one call of VmControl. Calls that take long are the worker's, and who asks for
+// events that are yet to come waits in a list; both are told through one eventfd.
 class ManagementImpl final : public schema::Management::Server {
  public:
-  explicit ManagementImpl(VmControl& vm) : vm_(vm) {}
+  ManagementImpl(VmControl& vm, rpc::PollPort& port)
+      : vm_(vm),
+        port_(port),
+        notify_(std::make_shared<UniqueFd>(UniqueFd::create_eventfd().value())),
+        watching_(watch().eagerlyEvaluate([](kj::Exception&& exception) {
+          log(LogLevel::kError, "management hears of no more events: {}", exception.getDescription().cStr());
+        })) {
+    // The listener may still be at work on another thread when it is taken away.
+    vm_.events().set_listener([notify = notify_] { signal_eventfd(notify->borrow()); });
+  }
+  ~ManagementImpl() noexcept(false) { vm_.events().set_listener({}); }
 
   kj::Promise<void> status(StatusContext context) override {
     const auto status = vm_.status();
@@ -99,8 +114,118 @@ class ManagementImpl final : public schema::Management::Server {
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> fault(FaultContext context) override {
+    const std::string role(codec::view(context.getParams().getRole()));
+    auto outcome = context.getResults().initOutcome();
+    if (control::is_name(role))
+      write_outcome(outcome, vm_.fault(role, context.getParams().getSignal()));
+    else
+      outcome.setFailed(kNoRole);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> upgrade(UpgradeContext context) override {
+    const auto params = context.getParams();
+    std::string role(codec::view(params.getRole()));
+    std::string path(codec::view(params.getPath()));
+    if (!path.starts_with('/') || path.size() > control::kMaxPathLength || path.find('\0') != std::string::npos) {
+      context.getResults().initOutcome().setFailed("that is not the absolute path of an executable");
+      return kj::READY_NOW;
+    }
+    return run_aside(context, role, [this, role, path] { return vm_.upgrade(role, path); });
+  }
+
+  kj::Promise<void> restore(RestoreContext context) override {
+    std::string role(codec::view(context.getParams().getRole()));
+    return run_aside(context, role, [this, role] { return vm_.restore(role); });
+  }
+
+  kj::Promise<void> events(EventsContext context) override {
+    const auto params = context.getParams();
+    const std::uint64_t after = params.getAfter();
+    const std::uint32_t most = std::min(params.getMost(), control::kMaxEventsAtOnce);
+    const bool wait = params.getWait() && most != 0 && vm_.events().since(after, 1).empty();
+    context.releaseParams();
+    if (wait && waiters_.size() >= kMaxWaiters) {
+      context.getResults().initAnswer().setFailed("too many callers wait for events");
+      return kj::READY_NOW;
+    }
+    auto answer = [this, context, after, most]() mutable {
+      const auto found = vm_.events().since(after, most);
+      codec::write_events(context.getResults().initAnswer().initEvents(static_cast<unsigned>(found.size())), found);
+    };
+    if (!wait) {
+      answer();
+      return kj::READY_NOW;
+    }
+    context.allowCancellation();  // a client that goes away leaves nobody waiting
+    return kj::newAdaptedPromise<void, Waiter>(*this)
+        .exclusiveJoin(port_.timer().afterDelay(control::kEventsPatience.count() * kj::SECONDS))
+        .then(std::move(answer));
+  }
+
  private:
+  static constexpr const char* kNoRole = "that is not the name of a device process";
+
+  // Lives inside the promise; dropping the promise takes it off the list.
+  class Waiter {
+   public:
+    Waiter(kj::PromiseFulfiller<void>& fulfiller, ManagementImpl& owner)
+        : owner_(owner), position_(owner.waiters_.insert(owner.waiters_.end(), &fulfiller)) {}
+    Waiter(const Waiter&) = delete;
+    Waiter& operator=(const Waiter&) = delete;
+    ~Waiter() { owner_.waiters_.erase(position_); }
+
+   private:
+    ManagementImpl& owner_;
+    std::list<kj::PromiseFulfiller<void>*>::iterator position_;
+  };
+
+  template <class Context>
+  kj::Promise<void> run_aside(Context context, const std::string& role, std::function<Status()> call) {
+    if (!control::is_name(role)) {
+      context.getResults().initOutcome().setFailed(kNoRole);
+      return kj::READY_NOW;
+    }
+    if (!worker_) worker_.emplace(notify_->borrow());
+    const std::uint64_t number = worker_->start(std::move(call));
+    if (number == 0) {
+      context.getResults().initOutcome().setFailed("too many devices are being replaced already");
+      return kj::READY_NOW;
+    }
+    context.allowCancellation();  // the call itself goes on; its outcome is then nobody's
+    auto paf = kj::newPromiseAndFulfiller<Status>();
+    aside_.emplace(number, kj::mv(paf.fulfiller));
+    return paf.promise.then(
+        [context](Status&& status) mutable { write_outcome(context.getResults().initOutcome(), status); });
+  }
+
+  kj::Promise<void> watch() {
+    return port_.when_ready(notify_->borrow(), POLLIN).then([this] {
+      static_cast<void>(drain_eventfd(notify_->borrow()));
+      if (worker_) {
+        for (Worker::Done& done : worker_->take_done()) {
+          const auto found = aside_.find(done.number);
+          found->second->fulfill(std::move(done.status));
+          aside_.erase(found);
+        }
+      }
+      if (const std::uint64_t last = vm_.events().last(); last != last_event_) {
+        last_event_ = last;
+        for (kj::PromiseFulfiller<void>* waiter : waiters_) waiter->fulfill();
+      }
+      return watch();
+    });
+  }
+
   VmControl& vm_;
+  rpc::PollPort& port_;
+  std::shared_ptr<UniqueFd> notify_;
+  std::uint64_t last_event_ = 0;
+  std::list<kj::PromiseFulfiller<void>*> waiters_;
+  std::map<std::uint64_t, kj::Own<kj::PromiseFulfiller<Status>>> aside_;
+  kj::Promise<void> watching_;
+  std::optional<Worker> worker_;
 };
 
 #pragma GCC diagnostic pop
@@ -154,7 +279,7 @@ class Service final : private kj::TaskSet::ErrorHandler {
         stop_(stop),
         loop_(port_),
         scope_(loop_),
-        management_(kj::heap<ManagementImpl>(vm)),
+        management_(kj::heap<ManagementImpl>(vm, port_)),
         tasks_(*this) {}
 
   void run() {

@@ -5,7 +5,8 @@
 // hostile. Bounds: kMaxClients connections (the next one is closed), and per connection a limit on message
 // size, nesting, calls in flight and unread answers; whoever breaks one loses the connection, with a logged
 // reason. A client that does not read blocks nobody but itself.
-// Threading: start and stop from any one thread; VmControl is called on the server's thread.
+// Threading: start and stop from any one thread; VmControl is called on the server's thread, but for
+// upgrade() and restore(), which a worker thread calls: the server answers others meanwhile.
 #pragma once
 
 #include <functional>
@@ -18,6 +19,7 @@
 namespace bulkhead::vmm {
 
 inline constexpr unsigned kMaxClients = 16;
+inline constexpr unsigned kMaxWaiters = 32;  // calls that wait for events, of all clients
 
 class ManagementServer {
  public:

@@ -26,6 +26,7 @@ VmConfig sample() {
   config.log_path = "/tmp/log";
   config.on_reset = OnReset::kExit;
   config.device_deadline_ns = 2'500'000'000;
+  config.on_crash = {{.role = "", .action = OnCrash::kIsolate}, {.role = "pci_test0", .action = OnCrash::kStop}};
   config.devices = {{.type = "pci-test", .properties = {{"vectors", "8"}, {"note", "a=b c"}}}};
   config.files.kernel = UniqueFd::open("/dev/zero", O_RDONLY).value();
   config.files.console_input = any_fd();
@@ -72,7 +73,20 @@ TEST(VmConfigMessages, configuration_survives_the_round_trip) {
   EXPECT_EQ(got.log_path, sent.log_path);
   EXPECT_EQ(got.on_reset, sent.on_reset);
   EXPECT_EQ(got.device_deadline_ns, sent.device_deadline_ns);
+  EXPECT_EQ(got.on_crash, sent.on_crash);
   EXPECT_EQ(got.devices, sent.devices);
+}
+
+TEST(VmConfigMessages, rules_for_crashes_are_checked) {
+  EXPECT_NE(refusal([](VmConfig& c) { c.on_crash[0].action = static_cast<OnCrash>(3); }).find("crash"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.on_crash[0].role = "a/b"; }).find("crashes"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.on_crash[0].role = "pci_test0"; }).find("two rules"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) {
+              for (std::size_t i = c.on_crash.size(); i <= kMaxOnCrashRules; ++i)
+                c.on_crash.push_back({.role = fmt::format("r{}", i), .action = OnCrash::kStop});
+            }).find("at most 128"),
+            std::string::npos);
 }
 
 TEST(VmConfigMessages, each_descriptor_arrives_in_its_place) {

@@ -23,6 +23,10 @@ control::DeviceInfo sample_device(std::size_t number) {
   device.commits = 7301;
   device.statistics.requests_served = 6999;
   device.statistics.sleeps = 5;
+  device.last_stall_ns = 1'500'000;
+  device.longest_stall_ns = 2'250'000;
+  device.replayed = 4;
+  device.poisoned = 1;
   return device;
 }
 
@@ -66,6 +70,17 @@ Result<std::vector<control::DeviceInfo>> FakeControl::devices() {
 Status FakeControl::kill() {
   RETURN_IF_ERROR(note("kill"));
   if (on_kill) on_kill();
+  return ok();
+}
+
+Status FakeControl::fault(const std::string& role, int signal) {
+  RETURN_IF_ERROR(note(fmt::format("fault {} {}", role, signal)));
+  return on_fault ? on_fault(role, signal) : ok();
+}
+
+Status FakeControl::upgrade(const std::string& role, const std::string& path) {
+  RETURN_IF_ERROR(note("upgrade " + role + " " + path));
+  if (on_upgrade) on_upgrade();
   return ok();
 }
 

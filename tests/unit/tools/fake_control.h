@@ -21,8 +21,8 @@ class FakeControl : public VmControl {
   Status resume() override { return note("resume"); }
   Status reset() override { return note("reset"); }
   Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
-  Status fault(const std::string& role, int signal) override { return note(fmt::format("fault {} {}", role, signal)); }
-  Status upgrade(const std::string& role, const std::string& path) override { return note("upgrade " + role + " " + path); }
+  Status fault(const std::string& role, int signal) override;
+  Status upgrade(const std::string& role, const std::string& path) override;
   Status restore(const std::string& role) override { return note("restore " + role); }
   DeviceEvents& events() override { return events_; }
 
@@ -33,6 +33,8 @@ class FakeControl : public VmControl {
   std::size_t device_count = 2;
   std::string permissions = "syscalls: read write\nno guest memory";
   std::function<void()> on_kill;
+  std::function<void()> on_upgrade;  // runs before it returns
+  std::function<Status(const std::string& role, int signal)> on_fault;
 
  private:
   Status note(const std::string& call);

@@ -148,7 +148,9 @@ void facts(const VmConfig& config) {
   out += fmt::format("sigpipe ignored {}\n", action.sa_handler == SIG_IGN);
   out += fmt::format("memory {} cpus {} on_reset {}\n", config.memory_bytes, config.cpus,
                      static_cast<int>(config.on_reset));
-  out += fmt::format("device deadline {}\n", config.device_deadline_ns);
+  out += "on crash";
+  for (const auto& rule : config.on_crash) out += fmt::format(" [{}]={}", rule.role, static_cast<int>(rule.action));
+  out += fmt::format("\ndevice deadline {}\n", config.device_deadline_ns);
   out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores,
                      config.topology.threads);
   for (const auto& device : config.devices) {
