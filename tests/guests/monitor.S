@@ -42,11 +42,25 @@ next_command:
     command 'i', wait_for_sci
     command 'v', clock
     command 'p', say_pong
+    command 'x', examine
     command 'q', leave_well
     jmp next_command
 
 leave_well:
     pass
+// What the PCI test function shows: identity, BAR 0, and a register where BAR 0 was put.
+examine:
+    config_read32 3, 0
+    print "config "
+    print_hex %eax
+    config_read32 3, PCI_BAR0
+    print " bar "
+    print_hex %eax
+    mov OWN_REGS + T_SCRATCH, %eax
+    print " scratch "
+    print_hex %eax
+    print "\n"
+    jmp next_command
 say_pong:
     print "pong\n"
     jmp next_command

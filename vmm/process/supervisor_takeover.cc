@@ -209,7 +209,7 @@ void Supervisor::give_up(Ward& ward, bool stop, const std::string& cause) {
 Status Supervisor::signal_child(DeviceChild* child, int signal) {
   if (child == nullptr || !child->lives() || child->killed) return make_error("the device process is not running");
   child->drill = signal;
-  tracer_.make_deadly(child->pid(), signal);
+  if (signal != SIGSTOP) tracer_.make_deadly(child->pid(), signal);  // one that is stopped hangs
   return child->send_signal(signal);
 }
 
