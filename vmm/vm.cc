@@ -102,10 +102,13 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     receivers_.push_back(&effects_->add_role(plan_.roles[role].effects()));
     ipc::RequestProducer::Options ring;
     ring.deadline_ns = options_.device_deadline_ns;
-    ring.on_overdue = [this, role](ipc::Ticket ticket) {
-      supervisor_->condemn(*processes_[role], fmt::format("request {} was not answered in time", ticket), true);
+    ring.on_overdue = [this, role](ipc::Ticket ticket, std::uint32_t incarnation) {
+      supervisor_->condemn(*processes_[role], incarnation, fmt::format("request {} was not answered in time", ticket),
+                           true);
     };
-    ring.on_violation = [this, role](const char* what) { on_violation(*processes_[role], what); };
+    ring.on_violation = [this, role](const char* what, std::uint32_t incarnation) {
+      on_violation(*processes_[role], what, incarnation);
+    };
     ASSIGN_OR_RETURN(processes_[role], DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_,
                                                              std::move(ring)));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
@@ -238,10 +241,11 @@ Status VirtualMachine::start_threads() {
       std::move(vcpus), space_, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
         on_vcpu_end(vcpu, action, std::move(report));
       });
+  gate_.store(threads_.get(), std::memory_order_release);
   // After the vCPUs' gate exists: a device may ask for the end of the machine from the first moment on.
   ASSIGN_OR_RETURN(pump_, StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
-                                            [this](DeviceProcess& process, const char* what) {
-                                              on_violation(process, what);
+                                            [this](DeviceProcess& process, const char* what, std::uint32_t incarnation) {
+                                              on_violation(process, what, incarnation);
                                             }));
   std::optional<sandbox::CompiledFilter> filter;
   if (options_.filter_vcpus) {

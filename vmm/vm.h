@@ -105,11 +105,15 @@ class VirtualMachine final : public VmControl {
   void on_power(PowerAction action, std::uint64_t debug_value);
   void on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report);
   void on_loss(DeviceProcess& process, bool stop, const std::string& sentence);
-  void on_violation(DeviceProcess& process, const char* what);
+  void on_violation(DeviceProcess& process, const char* what, std::uint32_t incarnation);
   Status run_on_main(const std::function<Status()>& task);
+
+  [[nodiscard]] bool is_ending();
 
   // On the main thread.
   void run_tasks();
+  // Holds every vCPU. On false they run on (unless the VM is paused): one waits for a device too long, or the VM ends.
+  bool hold_vcpus();
   void handle_launcher(control::ControlChannel& launcher);
   Status do_pause();
   Status do_resume();
@@ -143,6 +147,7 @@ class VirtualMachine final : public VmControl {
   std::unique_ptr<Supervisor> supervisor_;
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
   std::unique_ptr<VcpuThreads> threads_;
+  std::atomic<VcpuThreads*> gate_{nullptr};  // threads_, for other threads
   std::unique_ptr<StreamPump> pump_;
 
   // Main thread only.

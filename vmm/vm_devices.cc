@@ -164,6 +164,7 @@ void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
 }
 
 void VirtualMachine::do_isolate(DeviceProcess& process) {
+  if (is_ending() || !process.ring().closed()) return;
   // The ring is closed: whatever the guest still asks reads all ones. Now its windows, its interrupts and its config
   // space go as well.
   set_presence(process, false);
@@ -172,15 +173,11 @@ void VirtualMachine::do_isolate(DeviceProcess& process) {
 Status VirtualMachine::do_restore(DeviceProcess& process) {
   if (!process.ring().closed()) return make_error(process.plan().name + " is not isolated");
   // The ring begins anew, so nobody may be inside it.
-  if (!threads_->close(patience_ns())) {
-    if (!paused_) threads_->open();
-    return make_error("a CPU waits for a device process that does not answer");
-  }
+  if (!hold_vcpus()) return make_error("a CPU waits for a device process that does not answer");
   Status status = process.erase_state();
   if (status) {
     process.ring().reopen();
-    status = supervisor_->revive(process);
-    if (!status) process.ring().close();
+    status = supervisor_->revive(process);  // on failure it is isolated again
   }
   if (status) set_presence(process, true);
   if (!paused_) threads_->open();

@@ -34,7 +34,7 @@ void VirtualMachine::end(control::Exited how) {
 
 void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   // On a vCPU's thread, in the middle of its access: no further guest instruction of its runs.
-  if (threads_) threads_->hold_soon();
+  if (VcpuThreads* gate = gate_.load(std::memory_order_acquire)) gate->hold_soon();
   switch (action) {
     case PowerAction::kPowerOff: return end({.sentence = "", .status = control::kExitPowerOff});
     case PowerAction::kDebugExit:
@@ -62,12 +62,16 @@ void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::str
 }
 
 void VirtualMachine::on_loss(DeviceProcess& process, bool stop, const std::string& sentence) {
-  if (stop) return end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+  if (stop) {
+    // Before its ring closes: the guest is not to run on with what a missing device reads.
+    if (VcpuThreads* gate = gate_.load(std::memory_order_acquire)) gate->hold_soon();
+    return end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+  }
   post([this, &process] { do_isolate(process); });
 }
 
-void VirtualMachine::on_violation(DeviceProcess& process, const char* what) {
-  supervisor_->condemn(process, fmt::format("it wrote {}", what), false);
+void VirtualMachine::on_violation(DeviceProcess& process, const char* what, std::uint32_t incarnation) {
+  supervisor_->condemn(process, incarnation, fmt::format("it wrote {}", what), false);
 }
 
 Status VirtualMachine::run_on_main(const std::function<Status()>& task) {
@@ -76,11 +80,27 @@ Status VirtualMachine::run_on_main(const std::function<Status()>& task) {
   {
     const std::lock_guard lock(lock_);
     if (!accepts_tasks_) return make_error("the VM is ending");
-    tasks_.push_back([task, done] { done->set_value(task()); });
+    tasks_.push_back([this, task, done] {
+      done->set_value(is_ending() ? Status(make_error("the VM is ending")) : task());
+    });
   }
   signal_eventfd(event_.borrow());
   if (result.wait_for(kTaskDeadline) != std::future_status::ready) return make_error("the VM is busy");
   return result.get();
+}
+
+bool VirtualMachine::is_ending() {
+  const std::lock_guard lock(lock_);
+  return ending_.has_value();
+}
+
+bool VirtualMachine::hold_vcpus() {
+  constexpr std::int64_t kSliceNs = 100'000'000;  // how long a kill may have to wait for a pause
+  for (std::int64_t left = patience_ns(); left > 0 && !is_ending(); left -= kSliceNs) {
+    if (threads_->close(kSliceNs)) return true;
+  }
+  if (!paused_) threads_->open();
+  return false;
 }
 
 void VirtualMachine::run_tasks() {
@@ -108,14 +128,14 @@ control::Exited VirtualMachine::run(control::ControlChannel* launcher) {
     const std::lock_guard lock(lock_);
     how = ending_;
   }
-  shut_down();
   std::vector<Task> left;
   {
     const std::lock_guard lock(lock_);
     accepts_tasks_ = false;
     left.swap(tasks_);
   }
-  for (const Task& task : left) task();  // whoever waits for one hears that the VM has ended
+  for (const Task& task : left) task();  // whoever waits for one hears that the VM is ending
+  shut_down();
   return *how;
 }
 
@@ -136,10 +156,7 @@ void VirtualMachine::handle_launcher(control::ControlChannel& launcher) {
 
 Status VirtualMachine::do_pause() {
   if (paused_) return ok();
-  if (!threads_->close(patience_ns())) {
-    threads_->open();
-    return make_error("a CPU waits for a device process that does not answer");
-  }
+  if (!hold_vcpus()) return make_error("a CPU waits for a device process that does not answer");
   paused_at_ns_ = ipc::monotonic_ns();
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     ipc::VmTimeline& time = process->requests().time;
@@ -156,6 +173,7 @@ Status VirtualMachine::do_pause() {
 
 Status VirtualMachine::do_resume() {
   if (!paused_) return ok();
+  RETURN_IF_ERROR(vm_->set_clock(paused_clock_));
   const std::int64_t stood_still = ipc::monotonic_ns() - paused_at_ns_;
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     ipc::VmTimeline& time = process->requests().time;
@@ -163,7 +181,6 @@ Status VirtualMachine::do_resume() {
     time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_seq_cst);
     process->ring().ring_doorbell();
   }
-  RETURN_IF_ERROR(vm_->set_clock(paused_clock_));
   paused_ = false;
   threads_->open();
   const std::lock_guard lock(lock_);
@@ -172,14 +189,8 @@ Status VirtualMachine::do_resume() {
 }
 
 Status VirtualMachine::do_reset() {
-  {
-    const std::lock_guard lock(lock_);
-    if (ending_) return ok();
-  }
-  if (!threads_->close(patience_ns())) {
-    if (!paused_) threads_->open();
-    return make_error("a CPU waits for a device process that does not answer");
-  }
+  if (is_ending()) return ok();
+  if (!hold_vcpus()) return make_error("a CPU waits for a device process that does not answer");
   // From here on the machine is reset, or ends: half of one is of no use.
   const Status status = finish_reset();
   if (!status)
@@ -190,7 +201,8 @@ Status VirtualMachine::do_reset() {
 Status VirtualMachine::finish_reset() {
   // Every posted write of the old generation is done before the new one begins.
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    if (!process->ring().closed() && !process->ring().drain(patience_ns()))
+    // A device that is isolated, now or meanwhile, has nothing to finish.
+    if (!process->ring().drain(patience_ns()) && !process->ring().closed())
       return make_error(process->plan().name + " did not finish its requests");
   }
   ++generation_;

@@ -71,6 +71,10 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
 }
 
 Status RoleHost::add_instances(const control::TakeRole& setup) {
+  // A program that lays out the shared areas in another way cannot take over either.
+  checkpoint_.mix_layout("requests", static_cast<std::uint32_t>(ipc::kRequestAreaSize));
+  checkpoint_.mix_layout("replies", static_cast<std::uint32_t>(ipc::kReplyAreaSize));
+  checkpoint_.mix_layout("areas", static_cast<std::uint32_t>(ipc::kAreaMagic >> 32));
   instances_.reserve(setup.instances.size());
   for (const control::DeviceInstance& instance : setup.instances) RETURN_IF_ERROR(add_instance(instance));
   return ok();

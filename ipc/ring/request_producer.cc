@@ -11,8 +11,9 @@
 namespace bulkhead::ipc {
 namespace {
 
-// A waiter that wakes this late did not get to run (a suspended or overloaded host); the device may not have either.
-constexpr std::int64_t kLateNs = 100'000'000;
+// Past the deadline the device has this long once more, with the waiter awake: after a time in which nobody ran (a
+// suspended or frozen host) it needs a moment like everybody else. A waiter that wakes later than that was not awake.
+constexpr std::int64_t kGraceNs = 100'000'000;
 
 }  // namespace
 
@@ -21,22 +22,39 @@ class RequestProducer::Patience {
  public:
   explicit Patience(const RequestProducer& ring) : ring_(ring) {}
 
-  [[nodiscard]] std::int64_t until() const { return since_ + ring_.options_.deadline_ns; }
+  Patience& operator=(const Patience& other) {
+    epoch_ = other.epoch_;
+    incarnation_ = other.incarnation_;
+    since_ = other.since_;
+    grace_ns_ = other.grace_ns_;
+    return *this;
+  }
+  [[nodiscard]] std::int64_t until() const { return since_ + ring_.options_.deadline_ns + grace_ns_; }
   // True once a deadline.
   bool ran_out() {
     const std::int64_t now = monotonic_ns();
-    const std::uint32_t incarnation = ring_.incarnation();
-    const bool same = incarnation == std::exchange(incarnation_, incarnation);
-    if (same && now < until()) return false;
-    const bool on_time = now - until() <= std::max(kLateNs, ring_.options_.deadline_ns / 2);
-    since_ = now;
-    return same && on_time;
+    const std::uint32_t epoch = ring_.deadline_epoch_.load(std::memory_order_acquire);
+    if (epoch != epoch_) {
+      *this = Patience(ring_);
+      return false;
+    }
+    if (now < until()) return false;
+    const bool on_time = now - until() <= kGraceNs;
+    if (grace_ns_ == 0) {
+      grace_ns_ = now - until() + kGraceNs;
+      return false;
+    }
+    *this = Patience(ring_);
+    return on_time;
   }
+  [[nodiscard]] std::uint32_t incarnation() const { return incarnation_; }
 
  private:
   const RequestProducer& ring_;
+  std::uint32_t epoch_ = ring_.deadline_epoch_.load(std::memory_order_acquire);
   std::uint32_t incarnation_ = ring_.incarnation();
   std::int64_t since_ = monotonic_ns();
+  std::int64_t grace_ns_ = 0;  // 0: the deadline has yet to pass
 };
 
 RequestProducer::RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
@@ -59,8 +77,8 @@ void RequestProducer::free_all_slots() {
   }
 }
 
-void RequestProducer::violation(const char* what) {
-  if (options_.on_violation) options_.on_violation(what);
+void RequestProducer::violation(const char* what, std::uint32_t incarnation) {
+  if (options_.on_violation) options_.on_violation(what, incarnation);
 }
 
 bool RequestProducer::done(Ticket ticket) const {
@@ -95,7 +113,8 @@ std::optional<Ticket> RequestProducer::take_slot() {
       behind = ticket;  // others overtake us as long as the device makes progress: it is not late then
       patience.emplace(*this);
     }
-    if (patience->ran_out() && options_.on_overdue) options_.on_overdue(ticket - kSlots);
+    const std::uint32_t incarnation = patience->incarnation();
+    if (patience->ran_out() && options_.on_overdue) options_.on_overdue(ticket - kSlots, incarnation);
     ::sched_yield();
   }
 }
@@ -160,16 +179,18 @@ std::optional<Reply> RequestProducer::await(Ticket ticket, AdaptiveWait& wait) {
       if (!closed()) futex_wait_until(&slot.wake, wake, patience.until());
       sleepers_.fetch_sub(1, std::memory_order_seq_cst);
       slept = true;
-      if (!done(ticket) && patience.ran_out() && options_.on_overdue) options_.on_overdue(ticket);
+      const std::uint32_t incarnation = patience.incarnation();
+      if (!done(ticket) && patience.ran_out() && options_.on_overdue) options_.on_overdue(ticket, incarnation);
     }
     asleep.store(0, std::memory_order_relaxed);
     if (!answered) return std::nullopt;
     if (slept) wait.learn(replies_.waiter_woken);
   }
+  const std::uint32_t incarnation = slot.incarnation.load(std::memory_order_relaxed);
   const Reply reply = read_once(slot.reply);
   // A device that answers after reset for an older life of the machine is answered for by the bus.
   if (reply.generation != generation() || reply.effect_count > kMaxEffects) {
-    if (reply.effect_count > kMaxEffects) violation("a reply with more effects than there can be");
+    if (reply.effect_count > kMaxEffects) violation("a reply with more effects than there can be", incarnation);
     return Reply{.generation = generation(), .status = ReplyStatus::kDropped};
   }
   return reply;
@@ -183,6 +204,7 @@ bool RequestProducer::held(Ticket ticket) {
 
 bool RequestProducer::apply_effects_through(Ticket ticket, std::uint64_t total) {
   const std::lock_guard lock(effects_lock_);
+  const std::uint32_t incarnation = this->incarnation();
   // A slot whose effects are yet to be applied is held by its own vCPU, which waits for this lock or will; so at most
   // kSlots tickets are behind. A slot that was given back has nothing for us, and may serve a later ticket already.
   Ticket from = effects_scanned_ + 1;
@@ -198,7 +220,7 @@ bool RequestProducer::apply_effects_through(Ticket ticket, std::uint64_t total) 
       effects[i] = read_once_racing(replies_.effects[slot_of(t)].effects[i]);
     if (!held(t)) continue;
     for (std::uint32_t i = 0; i < reply.effect_count; ++i) {
-      if (!effects_.apply_effect(effects[i])) violation("an effect that it was not granted");
+      if (!effects_.apply_effect(effects[i])) violation("an effect that it was not granted", incarnation);
     }
   }
   if (ticket > effects_scanned_) {
@@ -248,6 +270,8 @@ void RequestProducer::reopen() {
 Ticket RequestProducer::first_unserved() const {
   const Ticket last = submitted();
   for (Ticket ticket = last >= kSlots ? last - kSlots + 1 : 1; ticket <= last; ++ticket) {
+    // Its vCPU has the ticket and has yet to fill the slot: nobody can have answered it, or anything after it.
+    if (requests_.slots[slot_of(ticket)].ticket.load(std::memory_order_acquire) < ticket) break;
     if (replies_.slots[slot_of(ticket)].ticket.load(std::memory_order_acquire) < ticket) return ticket;
   }
   return last + 1;
@@ -256,6 +280,7 @@ Ticket RequestProducer::first_unserved() const {
 void RequestProducer::set_incarnation(std::uint32_t incarnation) {
   incarnation_.store(incarnation, std::memory_order_seq_cst);
   requests_.incarnation.store(incarnation, std::memory_order_seq_cst);
+  restart_deadlines();
 }
 
 }  // namespace bulkhead::ipc

@@ -35,11 +35,12 @@ class RequestProducer {
   struct Options {
     std::int64_t deadline_ns = 1'000'000'000;
     // Called each time that a request has waited for another deadline without an answer, on the waiter's thread; the
-    // wait goes on until a reply comes or the ring is closed. A new incarnation starts with a whole deadline, and
-    // time in which the waiter itself could not run does not count.
-    std::function<void(Ticket)> on_overdue;
+    // wait goes on until a reply comes or the ring is closed. A new incarnation starts with a whole deadline, once it
+    // is expected to work (restart_deadlines()). Time in which the waiter itself could not run does not count.
+    // `incarnation`: whose fault it is.
+    std::function<void(Ticket, std::uint32_t incarnation)> on_overdue;
     // Called when the device process wrote something that no honest one writes.
-    std::function<void(const char* what)> on_violation;
+    std::function<void(const char* what, std::uint32_t incarnation)> on_violation;
   };
 
   RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
@@ -73,10 +74,13 @@ class RequestProducer {
 
   // A successor takes over: replies of its predecessor no longer count until it publishes them again.
   void set_incarnation(std::uint32_t incarnation);
+  // A successor serves from now on: what has waited for it so far is no fault of its own.
+  void restart_deadlines() { deadline_epoch_.fetch_add(1, std::memory_order_acq_rel); }
   [[nodiscard]] std::uint32_t incarnation() const { return incarnation_.load(std::memory_order_acquire); }
 
   [[nodiscard]] Ticket submitted() const { return next_.load(std::memory_order_relaxed) - 1; }
-  // The oldest request that the device has not answered, going by its own word; submitted() + 1 if there is none.
+  // The oldest request that the device could have answered and has not, going by its own word; submitted() + 1 if
+  // there is none.
   [[nodiscard]] Ticket first_unserved() const;
 
  private:
@@ -95,7 +99,7 @@ class RequestProducer {
   // Whether the slot still belongs to `ticket`: what the device wrote into it cannot be a later ticket's.
   bool held(Ticket ticket);
   bool apply_effects_through(Ticket ticket, std::uint64_t total);
-  void violation(const char* what);
+  void violation(const char* what, std::uint32_t incarnation);
 
   RequestArea& requests_;
   const ReplyArea& replies_;
@@ -106,6 +110,7 @@ class RequestProducer {
   alignas(kCacheLine) std::atomic<Ticket> next_{1};
   std::atomic<std::uint32_t> generation_{1};
   std::atomic<std::uint32_t> incarnation_{1};
+  std::atomic<std::uint32_t> deadline_epoch_{0};
   std::atomic<bool> closed_{false};
   std::atomic<std::uint32_t> sleepers_{0};
   Slot slots_[kSlots];

@@ -48,8 +48,8 @@ class HostilePeer {
   HostilePeer() {
     RequestProducer::Options options;
     options.deadline_ns = 1;
-    options.on_overdue = [this](Ticket) { ring_->close(); };
-    options.on_violation = [this](const char*) { ++violations_; };
+    options.on_overdue = [this](Ticket, std::uint32_t) { ring_->close(); };
+    options.on_violation = [this](const char*, std::uint32_t) { ++violations_; };
     ring_.emplace(*requests_, *replies_, doorbell_.borrow(), receiver_, std::move(options));
     channel_.emplace(*ring_, bits_);
   }

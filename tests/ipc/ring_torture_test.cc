@@ -86,10 +86,10 @@ class RingTorture : public ::testing::Test {
   RingTorture() {
     ipc::RequestProducer::Options options;
     options.deadline_ns = kPatienceNs;
-    options.on_overdue = [this](ipc::Ticket ticket) {
+    options.on_overdue = [this](ipc::Ticket ticket, std::uint32_t) {
       fail("ticket " + std::to_string(ticket) + " waits for ever");
     };
-    options.on_violation = [this](const char* what) { fail(what); };
+    options.on_violation = [this](const char* what, std::uint32_t) { fail(what); };
     ring_.emplace(role_.requests(), role_.replies(), role_.doorbell(), effects_, std::move(options));
     EXPECT_TRUE(role_.start(1));
   }

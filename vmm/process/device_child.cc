@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "ipc/ring/adaptive_wait.h"
 #include "sandbox/policies.h"
 
 namespace bulkhead::vmm {
@@ -58,6 +59,7 @@ Status DeviceChild::send_signal(int signal) {
 void DeviceChild::kill(std::string why) {
   if (!lives() || killed) return;
   killed = true;
+  killed_at_ns = ipc::monotonic_ns();
   reason = std::move(why);
   (void)process_.kill();
 }
@@ -80,7 +82,7 @@ std::optional<control::FromDevice> DeviceChild::receive() {
     return std::nullopt;
   }
   if (killed) return std::nullopt;
-  if (!asked && state != State::kStarting && state != State::kChecking) {
+  if (!asked && owed_answers == 0 && state != State::kStarting && state != State::kChecking) {
     close_channel();
     kill("it spoke without being asked");
     return std::nullopt;

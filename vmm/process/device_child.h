@@ -75,6 +75,10 @@ class DeviceChild {
   std::int64_t stopped_since_ns = 0;
   control::Ready ready;  // what it said about itself
   Answer asked;          // waits for its next message
+  unsigned owed_answers = 0;  // to questions that nobody waits for any more
+  bool overdue = false;       // its deadline has passed once: it has a moment more
+  std::int64_t killed_at_ns = 0;
+  std::shared_ptr<const sandbox::Executable> executable;
 
  private:
   void log_byte(char byte);

@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include <algorithm>
+
 #include "ipc/base/log.h"
 
 namespace bulkhead::vmm {
@@ -29,13 +31,12 @@ std::string sentence_of(const control::DeviceEvent& event) {
 }  // namespace
 
 void DeviceEvents::add(control::DeviceEvent event) {
-  static constinit LogLimiter limiter{256};
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   event.time_ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
   const bool bad = event.kind == control::DeviceEventKind::kDied || event.kind == control::DeviceEventKind::kHung ||
                    event.kind == control::DeviceEventKind::kIsolated;
-  if (limiter.allow()) log(bad ? LogLevel::kWarning : LogLevel::kInfo, "{}", sentence_of(event));
+  if (may_log(event)) log(bad ? LogLevel::kWarning : LogLevel::kInfo, "{}", sentence_of(event));
   std::function<void()> listener;
   {
     const std::lock_guard lock(lock_);
@@ -45,6 +46,21 @@ void DeviceEvents::add(control::DeviceEvent event) {
     listener = listener_;
   }
   if (listener) listener();
+}
+
+bool DeviceEvents::may_log(const control::DeviceEvent& event) {
+  constexpr std::int64_t kNsALine = 100'000'000;
+  const std::lock_guard lock(lock_);
+  const std::int64_t room = (event.time_ns - last_logged_ns_) / kNsALine;
+  last_logged_ns_ += room * kNsALine;
+  lines_ = std::clamp<std::int64_t>(lines_ + room, 0, kBurst);
+  // What changes the machine is always worth a line.
+  const bool rare = event.kind == control::DeviceEventKind::kIsolated ||
+                    event.kind == control::DeviceEventKind::kReturned ||
+                    event.kind == control::DeviceEventKind::kUpgraded;
+  if (!rare && lines_ == 0) return false;
+  lines_ = std::max<std::int64_t>(lines_ - 1, 0);
+  return true;
 }
 
 std::vector<control::DeviceEvent> DeviceEvents::since(std::uint64_t after, std::size_t most) const {

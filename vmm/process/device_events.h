@@ -1,5 +1,5 @@
-// DeviceEvents: what has happened to a VM's device processes, for people and programs: a line in the log for each,
-// and the last kKept of them for `bulkhead events`.
+// DeviceEvents: what has happened to a VM's device processes, for people and programs: a line in the log for each (at
+// most ten a second in the long run), and the last kKept of them for `bulkhead events`.
 //
 // Threading: any thread. Trust: what devices can cause is bounded; texts come cleaned (ExitReport, sentences of the
 // control channel).
@@ -31,9 +31,14 @@ class DeviceEvents {
   void set_listener(std::function<void()> listener);
 
  private:
+  static constexpr std::int64_t kBurst = 256;
+  bool may_log(const control::DeviceEvent& event);
+
   mutable std::mutex lock_;
   std::deque<control::DeviceEvent> events_;
   std::uint64_t last_ = 0;
+  std::int64_t last_logged_ns_ = 0;
+  std::int64_t lines_ = kBurst;  // that may be logged now
   std::function<void()> listener_;
 };
 

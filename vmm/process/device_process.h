@@ -50,7 +50,10 @@ class DeviceProcess {
   [[nodiscard]] ipc::RequestArea& requests() const { return *requests_.as<ipc::RequestArea>(); }
   // The incarnation that has said that it is ready; smaller than ring().incarnation() during a take-over.
   [[nodiscard]] std::uint32_t serving_incarnation() const { return serving_.load(std::memory_order_acquire); }
-  void set_serving(std::uint32_t incarnation) { serving_.store(incarnation, std::memory_order_release); }
+  void set_serving(std::uint32_t incarnation) {
+    ring_->restart_deadlines();
+    serving_.store(incarnation, std::memory_order_release);
+  }
   [[nodiscard]] BorrowedFd output_doorbell() const { return output_doorbell_.borrow(); }
 
   struct Line {

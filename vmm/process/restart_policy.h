@@ -33,6 +33,8 @@ class RestartPolicy {
   };
   // A death that counts. `hopeless`: a successor said that it cannot play the role.
   Decision on_death(std::int64_t now_ns, bool hopeless);
+  // What giving up means.
+  [[nodiscard]] bool stops_the_vm() const { return give_up().kind == Decision::Kind::kStop; }
   // Somebody brought the device back: its history is forgotten.
   void forgive() { deaths_.clear(); }
 

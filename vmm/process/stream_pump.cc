@@ -78,12 +78,11 @@ bool StreamPump::is_broken(const DeviceProcess& process, std::uint32_t& broken_b
   return broken_by != 0;
 }
 
-void StreamPump::violation(DeviceProcess& process, std::uint32_t& broken_by, const char* what) {
+void StreamPump::violation(DeviceProcess& process, std::uint32_t serving, std::uint32_t& broken_by, const char* what) {
   // Until a successor serves, what its predecessor left behind is still there to be seen.
-  const std::uint32_t serving = process.serving_incarnation();
   if (serving != process.ring().incarnation()) return;
   broken_by = serving;
-  on_violation_(process, what);
+  on_violation_(process, what, serving);
 }
 
 bool StreamPump::move_all() {
@@ -101,10 +100,11 @@ bool StreamPump::move_output(Stream& stream) {
   const bool console = stream.use == Stream::Use::kConsole;
   if (console && !pending_.empty() && !flush_console()) return false;
   std::array<std::uint8_t, kPiece> buffer;
-  const std::optional<std::size_t> n = stream.end.take(buffer);
   DeviceProcess& process = *roles_[stream.role].process;
+  const std::uint32_t serving = process.serving_incarnation();
+  const std::optional<std::size_t> n = stream.end.take(buffer);
   if (!n) {
-    violation(process, stream.broken_by, "a stream index that cannot be");
+    violation(process, serving, stream.broken_by, "a stream index that cannot be");
     return false;
   }
   if (*n == 0) return false;
@@ -142,9 +142,10 @@ bool StreamPump::flush_console() {
 
 bool StreamPump::move_input(Stream& stream) {
   if (!console_.input.valid()) return false;
+  const std::uint32_t serving = roles_[stream.role].process->serving_incarnation();
   const std::optional<std::size_t> room = stream.end.room();
   if (!room) {
-    violation(*roles_[stream.role].process, stream.broken_by, "a stream index that cannot be");
+    violation(*roles_[stream.role].process, serving, stream.broken_by, "a stream index that cannot be");
     return false;
   }
   input_full_ = *room == 0;
@@ -168,10 +169,11 @@ bool StreamPump::collect_effects(std::size_t role) {
   Outbound& outbound = outbound_[role];
   if (is_broken(process, outbound.broken_by)) return false;
   std::uint64_t& taken = outbound.taken;
+  const std::uint32_t serving = process.serving_incarnation();
   const std::uint64_t produced = process.replies().outbound_produced.load(std::memory_order_acquire);
   if (produced == taken) return false;
   if (produced - taken > ipc::kOutboundEffects) {
-    violation(process, outbound.broken_by, "an effect index that cannot be");
+    violation(process, serving, outbound.broken_by, "an effect index that cannot be");
     return false;
   }
   for (; taken != produced; ++taken) {
@@ -180,7 +182,7 @@ bool StreamPump::collect_effects(std::size_t role) {
     // another device process, and this thread waits for none.
     const bool power = effect.kind == static_cast<std::uint16_t>(EffectKind::kPower);
     if (!power || !roles_[role].effects->apply_effect(effect))
-      on_violation_(process, "an effect that it was not granted");
+      on_violation_(process, "an effect that it was not granted", serving);
   }
   process.requests().outbound_consumed.store(taken, std::memory_order_release);
   return true;

@@ -34,7 +34,7 @@ class StreamPump {
     DeviceProcess* process = nullptr;
     ipc::EffectReceiver* effects = nullptr;
   };
-  using Violation = std::function<void(DeviceProcess& process, const char* what)>;
+  using Violation = std::function<void(DeviceProcess& process, const char* what, std::uint32_t incarnation)>;
 
   static Result<std::unique_ptr<StreamPump>> start(std::vector<Role> roles, StreamRef console, StreamRef debug,
                                                    ConsoleFiles files, Violation on_violation);
@@ -77,7 +77,8 @@ class StreamPump {
     std::uint32_t broken_by = 0;
   };
   bool is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const;
-  void violation(DeviceProcess& process, std::uint32_t& broken_by, const char* what);
+  // `serving`: the incarnation that served before the look that found this.
+  void violation(DeviceProcess& process, std::uint32_t serving, std::uint32_t& broken_by, const char* what);
   std::vector<Outbound> outbound_;  // by role
   std::vector<std::uint8_t> pending_;          // taken from the console stream, not yet written
   std::size_t pending_done_ = 0;

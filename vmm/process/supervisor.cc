@@ -1,6 +1,7 @@
 #include "vmm/process/supervisor.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@ namespace {
 constexpr std::chrono::seconds kLaunchDeadline{10};
 constexpr std::int64_t kTickNs = 1'000'000'000;
 constexpr std::int64_t kLateNs = 500'000'000;  // a tick this late judges nobody: the host itself was late
+constexpr std::int64_t kGraceNs = 100'000'000;  // past a deadline, with this thread awake
+constexpr std::int64_t kDyingNs = 10'000'000'000;  // a process that was killed has this long to be gone
 
 }  // namespace
 
@@ -186,8 +189,15 @@ void Supervisor::act_on_time() {
   const std::int64_t now = ipc::monotonic_ns();
   for (const std::unique_ptr<DeviceChild>& child : children_) {
     if (!child->lives() || child->killed || child->deadline_ns == 0 || now < child->deadline_ns) continue;
+    if (!std::exchange(child->overdue, true)) {
+      // After a time in which nobody ran, its answer may be there, or on its way.
+      child->deadline_ns = now + kGraceNs;
+      continue;
+    }
     child->deadline_ns = 0;
+    child->overdue = false;
     if (child->asked) {
+      ++child->owed_answers;
       std::exchange(child->asked, nullptr)(make_error("the device process did not answer in time"));
     } else {
       child->hung = true;
@@ -207,8 +217,16 @@ void Supervisor::tick(std::int64_t now) {
   next_tick_ns_ = now + kTickNs;
   for (const std::unique_ptr<DeviceChild>& child : children_) {
     child->refill_log_ration();
-    if (!child->lives() || child->killed) continue;
+    if (!child->lives()) continue;
+    if (child->killed) {
+      Ward* ward = child->ward;
+      if (now - child->killed_at_ns > kDyingNs && ward != nullptr && ward->child == child.get() && !ward->isolated)
+        give_up(*ward, true, fmt::format("{} (pid {}) was killed and does not end", child->name, child->pid()));
+      continue;
+    }
     if (!tracer_.is_stopped(child->pid())) {
+      // Somebody has continued it: the drill is over.
+      if (child->stopped_since_ns != 0 && child->drill == SIGSTOP) child->drill = 0;
       child->stopped_since_ns = 0;
     } else if (child->stopped_since_ns == 0 || late) {
       child->stopped_since_ns = now;
@@ -222,7 +240,7 @@ void Supervisor::tick(std::int64_t now) {
     watch_progress(*ward, now);
   }
   forget_corpses();
-  if (!ending_ && standby_ == nullptr && now >= standby_not_before_ns_) prepare_standby();
+  if (all_serve() && now >= standby_not_before_ns_) prepare_standbys();
 }
 
 void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
@@ -245,17 +263,23 @@ void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
 void Supervisor::read_control(DeviceChild& child) {
   std::optional<control::FromDevice> message = child.receive();
   if (!message) return;
+  if (child.owed_answers != 0) {
+    --child.owed_answers;
+    return;
+  }
   if (auto* ready = std::get_if<control::Ready>(&*message); ready != nullptr && !child.asked)
     return handle_ready(child, std::move(*ready));
   if (const auto* failed = std::get_if<control::Failed>(&*message); failed != nullptr && !child.asked)
     return handle_failed(child, failed->sentence);
   if (!child.asked) return child.kill("it gave another answer than was asked for");
   child.deadline_ns = 0;
+  child.overdue = false;
   std::exchange(child.asked, nullptr)(std::move(*message));
 }
 
 void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
   child.deadline_ns = 0;
+  child.overdue = false;
   Ward& ward = *child.ward;
   if (child.state == DeviceChild::State::kChecking) return judge_candidate(ward, ready);
   if (child.state != DeviceChild::State::kStarting) return child.kill("it said twice that it is ready");
@@ -278,16 +302,21 @@ void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
     if (upgraded) end_upgrade(ward, ok());
   }
   ward.stalled_since_ns = 0;
-  const bool first = !std::exchange(ward.ever_served, true);
-  bool all = false;
-  {
+  ward.failed_starts = 0;
+  if (ward.launching()) {
     const std::lock_guard lock(lock_);
-    if (first) ++serving_;
-    all = serving_ >= expected_;
+    ++serving_;
     changed_.notify_all();
   }
+  ward.ever_served = true;
+  if (ward.revived) std::exchange(ward.revived, nullptr)(ok());
   // The next death finds a successor ready; during the start the roles come first.
-  if (all && standby_ == nullptr && !ending_) prepare_standby();
+  if (all_serve()) prepare_standbys();
+}
+
+bool Supervisor::all_serve() {
+  const std::lock_guard lock(lock_);
+  return !ending_ && serving_ >= expected_;
 }
 
 void Supervisor::handle_failed(DeviceChild& child, const std::string& sentence) {
@@ -299,15 +328,14 @@ void Supervisor::handle_failed(DeviceChild& child, const std::string& sentence) 
   // Only a process that has yet to serve may fail; it is not waited for, whatever it does next.
   child.failed = true;
   child.kill(sentence);
-  if (!ward.ever_served)
+  if (ward.launching())
     fail_launch("the " + ward.role->plan().name + " device process could not start: " + sentence);
 }
 
-void Supervisor::condemn(DeviceProcess& role, std::string reason, bool hung) {
+void Supervisor::condemn(DeviceProcess& role, std::uint32_t incarnation, std::string reason, bool hung) {
   {
     const std::lock_guard lock(lock_);
     // A hostile process can earn this many times over; once is enough.
-    const std::uint32_t incarnation = role.serving_incarnation();
     const auto same = [&](const Condemned& note) { return note.role == &role && note.incarnation == incarnation; };
     if (std::any_of(condemned_.begin(), condemned_.end(), same)) return;
     condemned_.push_back({&role, incarnation, std::move(reason), hung});
@@ -323,6 +351,7 @@ Result<control::FromDevice> Supervisor::ask(DeviceProcess& role, const control::
     DeviceChild* child = ward != nullptr ? ward->child : nullptr;
     if (child == nullptr || child->state != DeviceChild::State::kServing || child->killed)
       return answer->set_value(make_error("the device process is not running"));
+    if (child->owed_answers != 0) return answer->set_value(make_error("the device process has yet to answer the last question"));
     if (child->asked || (ward->upgrade && ward->upgrade->quiescing))
       return answer->set_value(make_error("the device process is busy with another question"));
     if (const Status sent = child->send(bytes); !sent) return answer->set_value(sent.error());
@@ -355,7 +384,7 @@ Supervisor::Info Supervisor::info_of(const DeviceProcess& role) {
 
 pid_t Supervisor::standby_pid() {
   pid_t pid = 0;
-  run_there([&] { pid = standby_ != nullptr && standby_->lives() ? standby_->pid() : 0; });
+  run_there([&] { pid = standbys_.empty() ? 0 : standbys_.front()->pid(); });
   return pid;
 }
 
@@ -367,8 +396,9 @@ void Supervisor::end_all() {
       ward->child = nullptr;
       ward->restart_at_ns.reset();
       if (ward->upgrade) end_upgrade(*ward, make_error("the VM is ending"));
+      if (ward->revived) std::exchange(ward->revived, nullptr)(make_error("the VM is ending"));
     }
-    standby_ = nullptr;
+    standbys_.clear();
     for (const std::unique_ptr<DeviceChild>& child : children_) {
       if (child->asked) std::exchange(child->asked, nullptr)(make_error("the VM is ending"));
       child->kill("the VM is ending");

@@ -37,8 +37,10 @@ struct Ward {
   RestartPolicy policy;
   std::shared_ptr<const sandbox::Executable> executable;
   DeviceChild* child = nullptr;      // starting or serving
-  bool ever_served = false;          // before that a failure ends the start of the VM
+  bool ever_served = false;
   bool isolated = false;
+  std::function<void(Status)> revived;  // somebody waits for the role to be brought back
+  std::uint32_t failed_starts = 0;      // in a row: the host is short of something
   bool blame = false;                // the last death counts against the input at hand
   std::int64_t stalled_since_ns = 0;  // nobody serves; 0: somebody does
   std::optional<std::int64_t> restart_at_ns;
@@ -59,6 +61,9 @@ struct Ward {
   std::int64_t last_stall_ns = 0;
   std::int64_t longest_stall_ns = 0;
   std::uint64_t replayed = 0;
+
+  // A failure now is one of the VM's start.
+  [[nodiscard]] bool launching() const { return !ever_served && !revived; }
 };
 
 class Supervisor {
@@ -89,7 +94,8 @@ class Supervisor {
 
   // Ends the process that plays the role now, which misbehaves or (`hung`) does not answer; a successor follows. Safe
   // on vCPU threads: it only leaves a note.
-  void condemn(DeviceProcess& role, std::string reason, bool hung);
+  // `incarnation`: the one that is meant; a note about another one is dropped.
+  void condemn(DeviceProcess& role, std::uint32_t incarnation, std::string reason, bool hung);
 
   // A control message and its answer. Waits; not for vCPU threads.
   Result<control::FromDevice> ask(DeviceProcess& role, const control::ToDevice& message);
@@ -145,10 +151,13 @@ class Supervisor {
 
   Status signal_child(DeviceChild* child, int signal);
   // Birth, death and succession (supervisor_takeover.cc).
-  Result<DeviceChild*> spawn(const sandbox::Executable& executable, const std::string& name);
+  Result<DeviceChild*> spawn(const std::shared_ptr<const sandbox::Executable>& executable, const std::string& name);
+  [[nodiscard]] DeviceChild* take_standby(const sandbox::Executable& executable);
+  void retry_start(Ward& ward, const std::string& why);
   void play_role(Ward& ward);
   Status hand_over(Ward& ward, DeviceChild& child);
-  void prepare_standby();
+  void prepare_standbys();
+  [[nodiscard]] bool all_serve();
   void handle_deaths();
   void bury(DeviceChild& child, const sandbox::ExitReport& report);
   void disown(Ward& ward, DeviceChild& child);
@@ -174,7 +183,7 @@ class Supervisor {
   sandbox::Tracer tracer_;
   std::vector<std::unique_ptr<Ward>> wards_;
   std::vector<std::unique_ptr<DeviceChild>> children_;
-  DeviceChild* standby_ = nullptr;
+  std::vector<DeviceChild*> standbys_;  // one for each executable that plays a role
   std::int64_t standby_not_before_ns_ = 0;
   std::int64_t next_tick_ns_ = 0;
   std::bitset<64> identities_;

@@ -15,21 +15,26 @@ namespace {
 constexpr std::int64_t kStandbyPauseNs = 1'000'000'000;    // after one died by itself
 constexpr std::int64_t kFirstStartNs = 5'000'000'000;      // for a process's first Ready, on a busy host
 constexpr std::int64_t kCheckNs = 2'000'000'000;           // for an upgrade's candidate
+// A host that is short of processes or descriptors may get over it: half a minute of tries.
+constexpr std::int64_t kStartPauseNs = 1'000'000'000;
+constexpr std::uint32_t kMostFailedStarts = 30;
 
 }  // namespace
 
-Result<DeviceChild*> Supervisor::spawn(const sandbox::Executable& executable, const std::string& name) {
+Result<DeviceChild*> Supervisor::spawn(const std::shared_ptr<const sandbox::Executable>& executable,
+                                       const std::string& name) {
   unsigned identity = 0;
   while (identity < identities_.size() && identities_[identity]) ++identity;
   if (identity == identities_.size()) return make_error("there are too many device processes");
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child,
-                   DeviceChild::spawn({.executable = &executable,
+                   DeviceChild::spawn({.executable = executable.get(),
                                        .vm = options_.vm,
                                        .name = name,
                                        .identity = identity,
                                        .standby_filter = standby_filter_.borrow(),
                                        .tracer = &tracer_}));
   identities_.set(identity);
+  child->executable = executable;
   children_.push_back(std::move(child));
   return children_.back().get();
 }
@@ -41,20 +46,37 @@ void Supervisor::play_role(Ward& ward) {
     if (given) return;
     end_upgrade(ward, given);
   }
-  // The standby is of the default executable; a role that was upgraded waits for a process of its own.
-  if (standby_ != nullptr && ward.executable == executable_) {
-    if (hand_over(ward, *std::exchange(standby_, nullptr))) return;
+  if (DeviceChild* standby = take_standby(*ward.executable)) {
+    if (hand_over(ward, *standby)) return;
+    standby->kill("it could not be given a role");
   }
-  Result<DeviceChild*> fresh = spawn(*ward.executable, ward.role->plan().name);
-  Status given = ok();
-  if (fresh) given = hand_over(ward, **fresh);
-  if (fresh && given) return;
-  const std::string why = fresh ? given.error().message : fresh.error().message;
-  if (!ward.ever_served) return fail_launch(why);
-  const RestartPolicy::Decision next = ward.policy.on_death(ipc::monotonic_ns(), false);
-  if (next.kind != RestartPolicy::Decision::Kind::kRestart)
-    return give_up(ward, next.kind == RestartPolicy::Decision::Kind::kStop, "it cannot be started again: " + why);
-  ward.restart_at_ns = ipc::monotonic_ns() + std::max<std::int64_t>(next.pause_ns, 10'000'000);
+  const Result<DeviceChild*> fresh = spawn(ward.executable, ward.role->plan().name);
+  if (!fresh) return retry_start(ward, fresh.error().message);
+  if (const Status given = hand_over(ward, **fresh); !given) {
+    (*fresh)->kill("it could not be given a role");
+    retry_start(ward, given.error().message);
+  }
+}
+
+// The warm process of this executable, if there is one that runs.
+DeviceChild* Supervisor::take_standby(const sandbox::Executable& executable) {
+  const auto at = std::find_if(standbys_.begin(), standbys_.end(),
+                               [&](const DeviceChild* child) { return child->executable.get() == &executable; });
+  if (at == standbys_.end()) return nullptr;
+  DeviceChild* child = *at;
+  standbys_.erase(at);
+  if (!tracer_.is_stopped(child->pid())) return child;
+  child->kill("it was stopped by a signal");
+  return nullptr;
+}
+
+// It is the host that lacks something, not the device that dies: no matter for its budget.
+void Supervisor::retry_start(Ward& ward, const std::string& why) {
+  if (ward.launching()) return fail_launch(why);
+  const std::string cause = ward.role->plan().name + " cannot be started: " + why;
+  if (ward.revived || ++ward.failed_starts > kMostFailedStarts) return give_up(ward, ward.policy.stops_the_vm(), cause);
+  if (ward.failed_starts == 1) log(LogLevel::kWarning, "{}", cause);
+  ward.restart_at_ns = ipc::monotonic_ns() + kStartPauseNs;
 }
 
 Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
@@ -68,7 +90,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   child.state = DeviceChild::State::kStarting;
   child.deadline_ns = ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
   ward.child = &child;
-  if (ward.ever_served && !ward.upgrade) {
+  if (ward.ever_served && !(ward.upgrade && ward.upgrade->candidate == &child)) {
     ++ward.restarts;
     const ipc::RequestProducer& ring = ward.role->ring();
     const ipc::Ticket first = ring.first_unserved();
@@ -80,16 +102,21 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   return ok();
 }
 
-void Supervisor::prepare_standby() {
-  if (!options_.standby) return;
-  Result<DeviceChild*> child = spawn(*executable_, "standby");
-  if (child) {
-    standby_ = *child;
-    return;
+void Supervisor::prepare_standbys() {
+  if (!options_.standby || ipc::monotonic_ns() < standby_not_before_ns_) return;
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    const auto serves = [&](const DeviceChild* child) { return child->executable == ward->executable; };
+    if (ward->isolated || std::any_of(standbys_.begin(), standbys_.end(), serves)) continue;
+    if (Result<DeviceChild*> child = spawn(ward->executable, "standby")) {
+      standbys_.push_back(*child);
+      continue;
+    } else {
+      standby_not_before_ns_ = ipc::monotonic_ns() + kStandbyPauseNs;
+      static constinit LogLimiter limiter{4};
+      if (limiter.allow()) log(LogLevel::kWarning, "no standby: {}", child.error().message);
+      return;
+    }
   }
-  standby_not_before_ns_ = ipc::monotonic_ns() + kStandbyPauseNs;
-  static constinit LogLimiter limiter{4};
-  if (limiter.allow()) log(LogLevel::kWarning, "no standby: {}", child.error().message);
 }
 
 void Supervisor::handle_deaths() {
@@ -137,8 +164,7 @@ void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
   if (ending_) return;
   std::string cause = report.describe(child.name);
   if (!child.reason.empty()) cause += " (" + child.reason + ")";
-  if (standby_ == &child) {
-    standby_ = nullptr;
+  if (std::erase(standbys_, &child) != 0) {
     standby_not_before_ns_ = child.drill != 0 ? now : now + kStandbyPauseNs;
     return log(LogLevel::kWarning, "{}", cause);
   }
@@ -178,7 +204,12 @@ void Supervisor::end_process(Ward& ward, std::string why) {
 
 void Supervisor::succeed(Ward& ward, const DeviceChild& dead, const std::string& cause) {
   ward.last_cause = cause;
-  ward.blame = dead.drill == 0 && !dead.planned;
+  // Nothing of it is the fault of the input at hand, and the old executable is known to work.
+  const bool bad_candidate = ward.upgrade && ward.upgrade->candidate == &dead;
+  if (ward.upgrade && (bad_candidate || !dead.planned))
+    end_upgrade(ward, make_error("the device process ended: " + cause));
+  ward.blame = dead.drill == 0 && !dead.planned && !bad_candidate;
+  if (ward.revived) return give_up(ward, false, cause);
   if (!ward.blame) return play_role(ward);
   if (ward.upgrade) end_upgrade(ward, make_error("the device process ended: " + cause));
   const RestartPolicy::Decision next = ward.policy.on_death(ipc::monotonic_ns(), dead.failed);
@@ -195,15 +226,19 @@ void Supervisor::succeed(Ward& ward, const DeviceChild& dead, const std::string&
 void Supervisor::give_up(Ward& ward, bool stop, const std::string& cause) {
   ward.isolated = true;
   ward.restart_at_ns.reset();
+  if (ward.launching()) fail_launch("a device process ended while the VM started: " + cause);
+  // A VM that stops is to stop before its guest reads what a missing device answers.
+  if (stop) on_loss_(*ward.role, stop, cause);
   // Whoever waits for an answer reads all ones, now and from here on.
   ward.role->ring().close();
-  if (!ward.ever_served) fail_launch("a device process ended while the VM started: " + cause);
   if (!stop) {
+    // The VM hears of it before anybody else does, who might bring the device back.
+    on_loss_(*ward.role, stop, cause);
     control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kIsolated);
     event.cause = cause;
     events_.add(std::move(event));
   }
-  on_loss_(*ward.role, stop, cause);
+  if (ward.revived) std::exchange(ward.revived, nullptr)(make_error("it could not be brought back: " + cause));
 }
 
 Status Supervisor::signal_child(DeviceChild* child, int signal) {
@@ -224,31 +259,29 @@ Status Supervisor::drill(DeviceProcess& role, int signal) {
 
 Status Supervisor::drill_standby(int signal) {
   Status result = ok();
-  run_there([&] { result = signal_child(standby_, signal); });
+  run_there([&] { result = signal_child(standbys_.empty() ? nullptr : standbys_.front(), signal); });
   return result;
 }
 
 Status Supervisor::revive(DeviceProcess& role) {
-  run_there([&] {
+  const auto done = std::make_shared<std::promise<Status>>();
+  post([this, &role, done] {
     Ward* ward = find(role);
-    if (ward == nullptr || !ward->isolated) return;
+    if (ending_ || ward == nullptr || !ward->isolated)
+      return done->set_value(make_error("the device is not isolated"));
     ward->isolated = false;
     ward->ever_served = false;  // it starts from reset, like the first one
     ward->blame = false;
     ward->stalled_since_ns = 0;
+    ward->failed_starts = 0;
     ward->policy.forgive();
-    {
-      const std::lock_guard lock(lock_);
-      --serving_;
-      launch_error_.clear();
-    }
+    ward->revived = [this, ward, done](Status status) {
+      if (status) events_.add(event_of(*ward, control::DeviceEventKind::kReturned));
+      done->set_value(std::move(status));
+    };
     play_role(*ward);
   });
-  RETURN_IF_ERROR(wait_until_serving());
-  run_there([&] {
-    if (Ward* ward = find(role)) events_.add(event_of(*ward, control::DeviceEventKind::kReturned));
-  });
-  return ok();
+  return done->get_future().get();
 }
 
 Status Supervisor::upgrade(DeviceProcess& role, sandbox::Executable executable) {
@@ -269,7 +302,7 @@ void Supervisor::start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Execut
                                std::function<void(Status)> done) {
   Result<std::vector<std::byte>> question = ward.role->check_role(options_.vm);
   if (!question) return done(question.error());
-  Result<DeviceChild*> candidate = spawn(*executable, "upgrade");
+  Result<DeviceChild*> candidate = spawn(executable, "upgrade");
   if (!candidate) return done(candidate.error());
   (*candidate)->ward = &ward;
   (*candidate)->state = DeviceChild::State::kChecking;

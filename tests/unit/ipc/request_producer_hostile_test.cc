@@ -174,8 +174,8 @@ TEST(HostileDevice, random_bytes_in_the_reply_area_never_hang_or_crash_the_vmm) 
     RequestProducer* ring_pointer = nullptr;
     std::atomic<bool> condemned{false};
     const auto report = options.on_overdue;
-    options.on_overdue = [&](Ticket ticket) {
-      report(ticket);
+    options.on_overdue = [&](Ticket ticket, std::uint32_t incarnation) {
+      report(ticket, incarnation);
       condemned.store(true);
     };
     RequestProducer ring(areas.requests, areas.replies, areas.doorbell.borrow(), effects, options);

@@ -187,11 +187,11 @@ struct Complaints {
   [[nodiscard]] RequestProducer::Options options(std::int64_t deadline_ns = 60'000'000'000) {
     RequestProducer::Options all;
     all.deadline_ns = deadline_ns;
-    all.on_overdue = [this](Ticket ticket) {
+    all.on_overdue = [this](Ticket ticket, std::uint32_t) {
       last_overdue.store(ticket);
       overdue.fetch_add(1);
     };
-    all.on_violation = [this](const char*) { violations.fetch_add(1); };
+    all.on_violation = [this](const char*, std::uint32_t) { violations.fetch_add(1); };
     return all;
   }
 };

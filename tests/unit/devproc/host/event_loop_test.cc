@@ -44,7 +44,7 @@ class LoopRig {
     for (std::uint32_t i = 0; i < setup.vectors; ++i) messages.push_back(UniqueFd::create_eventfd().value());
     ipc::RequestProducer::Options options;
     options.deadline_ns = kLostMs * 1'000'000LL;
-    options.on_overdue = [this](ipc::Ticket) {
+    options.on_overdue = [this](ipc::Ticket, std::uint32_t) {
       ADD_FAILURE() << "a request was not answered";
       ring->close();
     };

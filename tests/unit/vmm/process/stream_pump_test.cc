@@ -48,7 +48,7 @@ class StreamPumpTest : public ::testing::Test {
     auto pump_or = StreamPump::start({{rig.process.get(), &rig.effects}}, StreamRef{0, rig.plan.console.stream},
                                      StreamRef{0, rig.plan.debug.stream},  // the only role of this pump
                                      {kind, std::move(input.reader), std::move(output.writer)},
-                                     [this](DeviceProcess& process, const char* what) {
+                                     [this](DeviceProcess& process, const char* what, std::uint32_t) {
                                        EXPECT_EQ(&process, rig.process.get());
                                        const std::lock_guard lock(violations_lock);
                                        violations.emplace_back(what);
