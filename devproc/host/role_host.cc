@@ -494,6 +494,7 @@ bool RoleHost::handle_streams() {
       begin_input(attempt);
       if (skip_if_poisoned(attempt)) [[unlikely]] {
         (void)backend.get();  // one byte less, as a line with noise would have it
+        seen_input_[stream] = host_.streams->consumed[stream];  // and of the rest the device is still to be told
       } else {
         instance.device->on_stream(static_cast<StreamId>(i));
       }
