@@ -1,11 +1,13 @@
 #include "tests/faults/inputs.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "devproc/models/acpi_pm/spec.h"
 #include "devproc/models/i8042/spec.h"
 #include "devproc/models/pci_test/spec.h"
 #include "devproc/models/uart16550/spec.h"
+#include "ipc/base/check.h"
 #include "ipc/wire/input_event.h"
 
 namespace bulkhead::devproc {
@@ -258,6 +260,15 @@ std::vector<Scenario> scenarios() {
   return all;
 }
 
+std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names) {
+  std::vector<Scenario> chosen;
+  for (Scenario& scenario : scenarios()) {
+    if (std::find(names.begin(), names.end(), scenario.name) != names.end()) chosen.push_back(std::move(scenario));
+  }
+  CHECK(chosen.size() == names.size(), names.size());
+  return chosen;
+}
+
 bool serve(RoleHost& host) {
   for (int i = 0; i < 10'000; ++i) {
     if (host.handle_request() || host.handle_streams() || host.handle_timers()) continue;
@@ -284,6 +295,10 @@ std::unique_ptr<RoleRig> prepare(const Scenario& scenario, std::pmr::memory_reso
 ipc::Ticket submit_input(RoleRig& rig, const Scenario& scenario) {
   const ipc::Ticket first = rig.submitted() + 1;
   for (const ipc::Request& request : scenario.input) rig.submit(request);
+  // Whoever waits, for replies or for streams, sleeps: publication has to wake them as well.
+  for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket)
+    rig.requests().waiter_asleep[ipc::slot_of(ticket)].store(1);
+  rig.requests().pump_asleep.store(1);
   return first;
 }
 
@@ -298,7 +313,11 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
   Seen seen;
   seen.asserted = scenario.asserted;
   EXPECT_TRUE(serve(*rig.host));
-  for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket) seen.answers.push_back(rig.answer_of(ticket));
+  for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket) {
+    seen.answers.push_back(rig.answer_of(ticket));
+    // The word was 0 when its waiter went to sleep; were it still, the kernel would have woken nobody.
+    EXPECT_NE(rig.replies().slots[ipc::slot_of(ticket)].wake.load(), 0U) << "ticket " << ticket << ": its waiter sleeps on";
+  }
   seen.outside = rig.look_outside();
   seen.inspect = without_wall_clock(rig.inspect());
   for (const ipc::Request& request : scenario.after) seen.answers.push_back(rig.ask(request));

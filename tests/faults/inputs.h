@@ -27,6 +27,7 @@ struct Scenario {
 void PrintTo(const Scenario& scenario, std::ostream* out);
 
 std::vector<Scenario> scenarios();
+std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names);
 
 // What can be seen from outside, of the input and of what the guest does next.
 struct Seen {

@@ -198,8 +198,9 @@ class RoleRig {
   }
 
   [[nodiscard]] Regions copy() const { return regions_; }
-  // Back to what `regions` hold, in place; the host, if there is one, must be forgotten.
-  void restore(const Regions& regions) {
+  // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
+  void restore(const Regions& regions, ipc::Ticket submitted) {
+    submitted_ = submitted;
     const auto put = [](Pages& to, const Pages& from) {
       std::memcpy(to[0].bytes, from[0].bytes, to.size() * sizeof(Page));
     };
