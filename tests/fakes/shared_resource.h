@@ -1,4 +1,5 @@
-// SharedResource: allocations that processes forked later share with this one, as a role's regions are shared.
+// SharedResource: allocations that processes forked later share with this one, as a role's regions are
+// shared.
 #pragma once
 
 #include <sys/mman.h>
@@ -22,7 +23,9 @@ class SharedResource final : public std::pmr::memory_resource {
     return at;
   }
   void do_deallocate(void* at, std::size_t size, std::size_t) override { ::munmap(at, size); }
-  [[nodiscard]] bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+  [[nodiscard]] bool do_is_equal(const memory_resource& other) const noexcept override {
+    return this == &other;
+  }
 };
 
 }  // namespace bulkhead

@@ -1,4 +1,5 @@
-// Children of the fault tests: forks of a process with one thread, which share the regions that lie in SharedResource.
+// Children of the fault tests: forks of a process with one thread, which share the regions that lie in
+// SharedResource.
 #pragma once
 
 #include <signal.h>

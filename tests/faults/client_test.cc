@@ -1,6 +1,7 @@
-// Kills while a real client waits: the VMM's own end of the ring sleeps on its futex, or polls, while the device process
-// works on its request under a tracer, is killed by SIGKILL after its k-th instruction and replaced. Other vCPUs may be
-// busy on the same ring. A wake-up that a kill loses shows here alone: as a call that is overdue.
+// Kills while a real client waits: the VMM's own end of the ring sleeps on its futex, or polls, while the
+// device process works on its request under a tracer, is killed by SIGKILL after its k-th instruction and
+// replaced. Other vCPUs may be busy on the same ring. A wake-up that a kill loses shows here alone: as a
+// call that is overdue.
 //
 // FAULT_SEED=N repeats a run's choices, FAULT_KILLS=N makes it longer.
 #include <gtest/gtest.h>
@@ -31,10 +32,10 @@ constexpr std::uint16_t kExit = 1;
 
 // What test, zygote and device process say to one another.
 struct Orders {
-  std::atomic<std::uint64_t> kill_after;  // instructions of the next marked request; kNever: it may live
-  std::atomic<std::uint32_t> armed;       // the next marked request is to be stepped through
-  std::atomic<std::uint32_t> for_sleeper; // and only once its waiter has said that it sleeps
-  std::atomic<std::uint64_t> length;      // of the request that was last stepped through to its end
+  std::atomic<std::uint64_t> kill_after;   // instructions of the next marked request; kNever: it may live
+  std::atomic<std::uint32_t> armed;        // the next marked request is to be stepped through
+  std::atomic<std::uint32_t> for_sleeper;  // and only once its waiter has said that it sleeps
+  std::atomic<std::uint64_t> length;       // of the request that was last stepped through to its end
 };
 
 enum class Client { kSleeping, kPolling };
@@ -47,7 +48,8 @@ RoleSetup client_setup() {
 
 // The requests that processes are killed on; what other vCPUs ask for is not among them.
 bool is_marked(const ipc::Request& request) {
-  return request.instance == kExit || request.region == 1 || (request.region == 0 && request.offset == test_spec::kCounter);
+  return request.instance == kExit || request.region == 1 ||
+         (request.region == 0 && request.offset == test_spec::kCounter);
 }
 
 class Effects final : public ipc::EffectReceiver {
@@ -66,7 +68,9 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
     ipc::RequestProducer::Options options;
     options.deadline_ns = 5'000'000'000;
-    options.on_overdue = [this](ipc::Ticket ticket) { fail("ticket " + std::to_string(ticket) + " waits for ever"); };
+    options.on_overdue = [this](ipc::Ticket ticket) {
+      fail("ticket " + std::to_string(ticket) + " waits for ever");
+    };
     options.on_violation = [this](const char* what) { fail(what); };
     ring_.emplace(rig_->requests(), rig_->replies(), BorrowedFd(), effects_, std::move(options));
     orders_.kill_after.store(kNever);
@@ -117,7 +121,8 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
   }
   std::uint32_t read(std::uint16_t region, std::uint64_t offset) {
     std::uint32_t value = ~0U;
-    if (const auto reply = ask(reads(kTest, region, offset, 4))) std::memcpy(&value, reply->payload, sizeof value);
+    if (const auto reply = ask(reads(kTest, region, offset, 4)))
+      std::memcpy(&value, reply->payload, sizeof value);
     return value;
   }
 
@@ -126,7 +131,8 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
   // A vCPU that asks for something else on the same ring, all the time.
   void be_busy() {
     for (std::uint32_t n = 0; !over_.load(); ++n) {
-      if (read(2, test_spec::kPortCounter) != n && !over_.load()) fail("another vCPU's read was lost or made twice");
+      if (read(2, test_spec::kPortCounter) != n && !over_.load())
+        fail("another vCPU's read was lost or made twice");
     }
   }
 
@@ -237,7 +243,8 @@ TEST_P(FaultKillWithClient, a_client_gets_its_answer_once_wherever_the_process_d
   std::uint64_t lengths[2];
   for (std::uint64_t n = 0; n < 2; ++n) {
     one_death(n, kNever);
-    while (orders_.length.load() == 0 && !over_.load()) ::sched_yield();  // the client may be ahead of the tracer
+    while (orders_.length.load() == 0 && !over_.load())
+      ::sched_yield();  // the client may be ahead of the tracer
     lengths[n] = orders_.length.exchange(0);
   }
   std::thread busy([this] { be_busy(); });
@@ -258,7 +265,8 @@ TEST_P(FaultKillWithClient, a_client_gets_its_answer_once_wherever_the_process_d
   EXPECT_EQ(deaths_.load(), kills);
 }
 
-INSTANTIATE_TEST_SUITE_P(Clients, FaultKillWithClient, ::testing::Values(Client::kSleeping, Client::kPolling),
+INSTANTIATE_TEST_SUITE_P(Clients, FaultKillWithClient,
+                         ::testing::Values(Client::kSleeping, Client::kPolling),
                          [](const ::testing::TestParamInfo<Client>& client) {
                            return client.param == Client::kSleeping ? "one_that_sleeps" : "one_that_polls";
                          });

@@ -1,5 +1,5 @@
-// Death and return without a process: what a kill between any two instructions of an input leaves behind, a successor
-// carries on from, and the guest and the VMM cannot tell (DESIGN.md, section 4).
+// Death and return without a process: what a kill between any two instructions of an input leaves behind, a
+// successor carries on from, and the guest and the VMM cannot tell (DESIGN.md, section 4).
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -41,8 +41,9 @@ void report(const SnapshotLog& log) {
   ::testing::Test::RecordProperty("states", static_cast<int>(log.snapshots()));
 }
 
-void step_through(const Scenario& scenario, const std::function<void(RoleRig&)>& stepped,
-                  const std::function<void(Regions, ipc::Ticket first, ipc::Ticket submitted)>& on_kill) {
+void step_through(
+    const Scenario& scenario, const std::function<void(RoleRig&)>& stepped,
+    const std::function<void(const Regions&, ipc::Ticket first, ipc::Ticket submitted)>& on_kill) {
   const std::unique_ptr<RoleRig> rig = prepare(scenario);
   const ipc::Ticket first = submit_input(*rig, scenario);
   const Regions start = rig->copy();
@@ -61,16 +62,18 @@ TEST_P(FaultAtEveryInstruction, at_every_instruction_the_successor_carries_on_un
   const Scenario& scenario = GetParam();
   const Seen wanted = undisturbed(scenario);
   std::size_t kill = 0;
-  step_through(scenario, run_input, [&](Regions regions, ipc::Ticket first, ipc::Ticket submitted) {
+  step_through(scenario, run_input, [&](const Regions& regions, ipc::Ticket first, ipc::Ticket submitted) {
     SCOPED_TRACE("kill point " + std::to_string(kill++));
-    const auto successor = successor_on(std::move(regions), scenario, kDead + 1, submitted);
+    const auto successor = successor_on(regions, scenario, kDead + 1, submitted);
     ASSERT_NE(successor, nullptr);
+    ASSERT_EQ(taken_back(regions, *successor), "");
     ASSERT_EQ(difference(observe(*successor, first, scenario), wanted), "");
   });
 }
 
-// Makes `regions`, taken after an input, what they were right after its commit: nothing of it was published yet. Bytes
-// of streams were written before; replies of earlier requests were out before the last one was taken.
+// Makes `regions`, taken after an input, what they were right after its commit: nothing of it was published
+// yet. Bytes of streams were written before; replies of earlier requests were out before the last one was
+// taken.
 void take_back_last_publication(Regions& regions, const RoleRig::Pages& replies_before, ipc::Ticket last,
                                 const Scenario& scenario) {
   auto* const now = reinterpret_cast<ipc::ReplyArea*>(regions.replies[0].bytes);
@@ -110,14 +113,16 @@ TEST_P(FaultTwice, at_every_instruction_of_the_take_over_the_next_successor_carr
   log.for_each([&](const std::vector<std::vector<std::byte>>& copies) {
     if (HasFatalFailure()) return;
     SCOPED_TRACE("kill point " + std::to_string(kill++));
-    const auto third = successor_on(with(dead, copies), scenario, kDead + 2, first_rig->submitted());
+    const Regions regions = with(dead, copies);
+    const auto third = successor_on(regions, scenario, kDead + 2, first_rig->submitted());
     ASSERT_NE(third, nullptr);
+    ASSERT_EQ(taken_back(regions, *third), "");
     ASSERT_EQ(difference(observe(*third, first, scenario), wanted), "");
   });
 }
 
-// The same at the points that differ in kind, for sanitizers: before the commit with a half-worked spare bank, after the
-// commit with the reply still to come, after the reply with the spare bank half synced.
+// The same at the points that differ in kind, for sanitizers: before the commit with a half-worked spare
+// bank, after the commit with the reply still to come, after the reply with the spare bank half synced.
 TEST_P(FaultAtEveryInstruction, with_a_spare_bank_full_of_anything_the_successor_carries_on_unnoticed) {
   const Scenario& scenario = GetParam();
   const Seen wanted = undisturbed(scenario);
@@ -145,17 +150,19 @@ TEST_P(FaultAtEveryInstruction, with_a_spare_bank_full_of_anything_the_successor
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultAtEveryInstruction, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
+                           return scenario.param.name;
+                         });
 
 // The take-over itself is the same for all inputs but for what it publishes again: one of each kind.
-INSTANTIATE_TEST_SUITE_P(Inputs, FaultTwice,
-                         ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts", "rtc_read_with_side_effects",
-                                                              "power_off_on_its_own_account", "read_that_is_poisoned",
-                                                              "command_register_that_moves_every_window",
-                                                              "posted_doorbells_before_a_read",
-                                                              "dma_with_interrupt_and_message", "timer_that_interrupts",
-                                                              "console_byte_in"})),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Inputs, FaultTwice,
+    ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts", "rtc_read_with_side_effects",
+                                         "power_off_on_its_own_account", "read_that_is_poisoned",
+                                         "command_register_that_moves_every_window",
+                                         "posted_doorbells_before_a_read", "dma_with_interrupt_and_message",
+                                         "timer_that_interrupts", "console_byte_in"})),
+    [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 }  // namespace
 }  // namespace bulkhead::devproc

@@ -1,6 +1,6 @@
-// Death at every named step, of every input of every device, and a second death at every step of the take-over that
-// follows (DESIGN.md, section 4: crash points). The first death is a process that exits there; for the second, the
-// regions are copied there, and a third incarnation runs on each copy.
+// Death at every named step, of every input of every device, and a second death at every step of the
+// take-over that follows (DESIGN.md, section 4: crash points). The first death is a process that exits
+// there; for the second, the regions are copied there, and a third incarnation runs on each copy.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -51,11 +51,13 @@ class FaultPoints : public ::testing::TestWithParam<Scenario> {
     return end.exit_code == kDiedThere;
   }
 
-  // Two successors of what `dead` holds: one that lives, and one after a death at each step of the first one's start.
+  // Two successors of what `dead` holds: one that lives, and one after a death at each step of the first
+  // one's start.
   void expect_return(const Regions& dead, ipc::Ticket first, ipc::Ticket submitted) {
     const Scenario& scenario = GetParam();
     const auto second = RoleRig::take_over(scenario.setup(), kDead + 1, dead, submitted);
     ASSERT_NE(second, nullptr);
+    ASSERT_EQ(taken_back(dead, *second), "");
     ASSERT_EQ(difference(observe(*second, first, scenario), wanted_), "");
     second->forget_host();
     second->restore(dead, submitted);
@@ -63,6 +65,7 @@ class FaultPoints : public ::testing::TestWithParam<Scenario> {
       SCOPED_TRACE("and then at \"" + stop.name + '"');
       const auto third = RoleRig::take_over(scenario.setup(), kDead + 2, stop.regions, submitted);
       ASSERT_NE(third, nullptr);
+      ASSERT_EQ(taken_back(stop.regions, *third), "");
       ASSERT_EQ(difference(observe(*third, first, scenario), wanted_), "");
       ++second_deaths_;
     }
@@ -92,7 +95,9 @@ TEST_P(FaultPoints, a_death_at_any_step_and_at_any_step_of_the_return_is_not_not
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultPoints, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
+                           return scenario.param.name;
+                         });
 
 // A role that dies while it starts for the first time.
 TEST(FaultPointsOfStart, a_start_that_dies_at_any_step_is_a_start_in_the_end) {

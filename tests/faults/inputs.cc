@@ -35,7 +35,7 @@ ipc::Request select_register(std::uint8_t devfn, std::uint8_t offset) {
 
 using Add = std::function<void(Scenario)>;
 
-void platform_inputs(const Add& add) {
+void serial_and_clock_inputs(const Add& add) {
   const ipc::Request uart_status = reads(kCom1, 0, uart16550::kLsr, 1);
   const ipc::Request uart_cause = reads(kCom1, 0, uart16550::kIir, 1);
   add({.name = "uart_write_that_interrupts",
@@ -46,7 +46,8 @@ void platform_inputs(const Add& add) {
   add({.name = "uart_string_output",
        .setup = platform_setup,
        .before = {writes(kCom2, 0, uart16550::kFcr, 1, 1)},
-       .input = {access_request(ipc::RequestKind::kWrite, kCom2, 0, uart16550::kThr, 1, 0x6867666564636261, 8),
+       .input = {access_request(ipc::RequestKind::kWrite, kCom2, 0, uart16550::kThr, 1, 0x6867666564636261,
+                                8),
                  reads(kCom2, 0, uart16550::kLsr, 1)},
        .after = {reads(kCom2, 0, uart16550::kLsr, 1)}});
   add({.name = "console_byte_in",
@@ -72,6 +73,9 @@ void platform_inputs(const Add& add) {
        .before = {writes(kRtc, 0, 0, 1, 0x40)},
        .input = {writes(kRtc, 0, 1, 1, 0xa5), reads(kRtc, 0, 1, 1)},
        .after = {writes(kRtc, 0, 0, 1, 0x40), reads(kRtc, 0, 1, 1)}});
+}
+
+void keyboard_and_power_inputs(const Add& add) {
   add({.name = "i8042_command_of_two_bytes",
        .setup = platform_setup,
        .before = {},
@@ -102,7 +106,9 @@ void platform_inputs(const Add& add) {
          return button;
        }()},
        .input = {writes(kPm, 0, pm_spec::kPm1En, 2, pm_spec::kPwrbtnSts)},
-       .after = {reads(kPm, 0, pm_spec::kPm1Sts, 2), writes(kPm, 0, pm_spec::kPm1Sts, 2, pm_spec::kPwrbtnSts), reads(kPm, 0, pm_spec::kPm1Sts, 2)}});
+       .after = {reads(kPm, 0, pm_spec::kPm1Sts, 2),
+                 writes(kPm, 0, pm_spec::kPm1Sts, 2, pm_spec::kPwrbtnSts),
+                 reads(kPm, 0, pm_spec::kPm1Sts, 2)}});
   add({.name = "power_off",
        .setup = platform_setup,
        .before = {},
@@ -113,9 +119,16 @@ void platform_inputs(const Add& add) {
        .before = {},
        .input = {posted(writes(kDebugExit, 0, 0, 4, 0x21)), posted(writes(kDebugExit, 0, 0, 4, 0x22))},
        .after = {reads(kPm, 0, pm_spec::kPm1Cnt, 2)}});
+}
+
+// What concerns the whole role, output that others drain, and poison.
+void platform_inputs(const Add& add) {
+  const ipc::Request uart_status = reads(kCom1, 0, uart16550::kLsr, 1);
+  const ipc::Request uart_cause = reads(kCom1, 0, uart16550::kIir, 1);
   add({.name = "reset_request",
        .setup = platform_setup,
-       .before = {writes(kCom1, 0, uart16550::kScr, 1, 0x5a), writes(kCom1, 0, uart16550::kIer, 1, uart16550::kIerEtbei)},
+       .before = {writes(kCom1, 0, uart16550::kScr, 1, 0x5a),
+                  writes(kCom1, 0, uart16550::kIer, 1, uart16550::kIerEtbei)},
        .input = {[] {
          ipc::Request reset;
          reset.kind = ipc::RequestKind::kReset;
@@ -146,7 +159,8 @@ void pci_inputs(const Add& add) {
   const std::uint8_t command = 0x04;
   add({.name = "bar_move",
        .setup = [] { return pci_setup(); },
-       .before = {select_register(kRigFunction, command), writes(0, 0, kConfigData, 2, 0x7), select_register(kRigFunction, bar0)},
+       .before = {select_register(kRigFunction, command), writes(0, 0, kConfigData, 2, 0x7),
+                  select_register(kRigFunction, bar0)},
        .input = {writes(0, 0, kConfigData, 4, 0xe1000000)},
        .after = {reads(0, 0, kConfigData, 4), reads(0, 0, kConfigAddress, 4)}});
   add({.name = "command_register_that_moves_every_window",
@@ -194,7 +208,8 @@ void pci_device_inputs(const Add& add) {
   add({.name = "read_that_counts",
        .setup = pci_test_setup,
        .before = {},
-       .input = {reads(0, 0, test_spec::kCounter, 4), reads(0, 0, test_spec::kCounter, 4), reads(0, 0, test_spec::kCounter, 4)},
+       .input = {reads(0, 0, test_spec::kCounter, 4), reads(0, 0, test_spec::kCounter, 4),
+                 reads(0, 0, test_spec::kCounter, 4)},
        .after = {reads(0, 0, test_spec::kCounter, 4), log_count}});
   add({.name = "posted_doorbells_before_a_read",
        .setup = pci_test_setup,
@@ -205,12 +220,14 @@ void pci_device_inputs(const Add& add) {
   add({.name = "dma_with_interrupt_and_message",
        .setup = pci_test_setup,
        .before = {control(kControlBusMaster), writes(0, 0, test_spec::kDmaSource, 8, 0x100),
-                  writes(0, 0, test_spec::kDmaTarget, 8, 0x2000), writes(0, 0, test_spec::kDmaLength, 4, 100)},
+                  writes(0, 0, test_spec::kDmaTarget, 8, 0x2000),
+                  writes(0, 0, test_spec::kDmaLength, 4, 100)},
        .input = {writes(0, 0, test_spec::kDmaCommand, 4,
                         test_spec::kDmaCopy | test_spec::kDmaThenInterrupt | test_spec::kDmaThenMessage)},
        .arrange =
            [](RoleRig& rig) {
-             for (std::size_t i = 0; i < 100; ++i) rig.memory_bytes()[0x100 + i] = static_cast<std::byte>(i);
+             for (std::size_t i = 0; i < 100; ++i)
+               rig.memory_bytes()[0x100 + i] = static_cast<std::byte>(i);
            },
        .after = {reads(0, 0, test_spec::kDmaStatus, 4), reads(0, 0, test_spec::kDmaCount, 4), int_status}});
   add({.name = "timer_that_interrupts",
@@ -222,7 +239,8 @@ void pci_device_inputs(const Add& add) {
              rig.let_time_go();
              rig.pass_time(2'000'000);
            },
-       .after = {reads(0, 0, test_spec::kTimerFired, 4), int_status, reads(0, 0, test_spec::kTimerDeadline, 8)}});
+       .after = {reads(0, 0, test_spec::kTimerFired, 4), int_status,
+                 reads(0, 0, test_spec::kTimerDeadline, 8)}});
   add({.name = "string_input",
        .setup = pci_test_setup,
        .before = {},
@@ -254,6 +272,8 @@ void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.nam
 std::vector<Scenario> scenarios() {
   std::vector<Scenario> all;
   const Add add = [&](Scenario scenario) { all.push_back(std::move(scenario)); };
+  serial_and_clock_inputs(add);
+  keyboard_and_power_inputs(add);
   platform_inputs(add);
   pci_inputs(add);
   pci_device_inputs(add);
@@ -263,7 +283,8 @@ std::vector<Scenario> scenarios() {
 std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names) {
   std::vector<Scenario> chosen;
   for (Scenario& scenario : scenarios()) {
-    if (std::find(names.begin(), names.end(), scenario.name) != names.end()) chosen.push_back(std::move(scenario));
+    if (std::find(names.begin(), names.end(), scenario.name) != names.end())
+      chosen.push_back(std::move(scenario));
   }
   CHECK(chosen.size() == names.size(), names.size());
   return chosen;
@@ -316,7 +337,8 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
   for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket) {
     seen.answers.push_back(rig.answer_of(ticket));
     // The word was 0 when its waiter went to sleep; were it still, the kernel would have woken nobody.
-    EXPECT_NE(rig.replies().slots[ipc::slot_of(ticket)].wake.load(), 0U) << "ticket " << ticket << ": its waiter sleeps on";
+    EXPECT_NE(rig.replies().slots[ipc::slot_of(ticket)].wake.load(), 0U)
+        << "ticket " << ticket << ": its waiter sleeps on";
   }
   seen.outside = rig.look_outside();
   seen.inspect = without_wall_clock(rig.inspect());
@@ -337,6 +359,23 @@ Seen undisturbed(const Scenario& scenario) {
   return observe(*rig, first, scenario);
 }
 
+std::string taken_back(const RoleRig::Regions& dead, const RoleRig& successor) {
+  const auto& shown = *reinterpret_cast<const ipc::ReplyArea*>(dead.replies[0].bytes);
+  const ipc::ReplyArea& now = successor.replies();
+  for (const ipc::ReplySlot& slot : shown.slots) {
+    if (slot.ticket.load() > successor.host->last_ticket())
+      return "the reply to ticket " + std::to_string(slot.ticket.load()) + ", which is not committed";
+  }
+  for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
+    if (shown.output_produced[i].load() > now.output_produced[i].load())
+      return "output of stream " + std::to_string(i);
+    if (shown.input_consumed[i].load() > now.input_consumed[i].load())
+      return "room in stream " + std::to_string(i);
+  }
+  if (shown.outbound_produced.load() > now.outbound_produced.load()) return "an outbound effect";
+  return "";
+}
+
 std::string difference(const Seen& found, const Seen& wanted) {
   if (found.answers.size() != wanted.answers.size()) return "another number of answers";
   for (std::size_t i = 0; i < found.answers.size(); ++i) {
@@ -345,13 +384,15 @@ std::string difference(const Seen& found, const Seen& wanted) {
   if (found.output != wanted.output) return "other output";
   if (found.consumed != wanted.consumed) return "another amount of input taken";
   if (found.outbound != wanted.outbound) return "other outbound effects";
-  if (found.inspect != wanted.inspect) return "other registers: " + found.inspect + "instead of " + wanted.inspect;
+  if (found.inspect != wanted.inspect)
+    return "other registers: " + found.inspect + "instead of " + wanted.inspect;
   if (found.memory != wanted.memory) return "other bytes in guest memory";
   // Interrupts: every one of the undisturbed run, and perhaps some again; none on a wire that was quiet.
   for (std::size_t i = 0; i < wanted.outside.lines.size(); ++i) {
     if ((wanted.asserted >> i & 1) != 0 && wanted.outside.lines[i] == 0) continue;
     if ((found.outside.lines[i] != 0) != (wanted.outside.lines[i] != 0))
-      return (wanted.outside.lines[i] != 0 ? "no interrupt on line " : "an interrupt on line ") + std::to_string(i);
+      return (wanted.outside.lines[i] != 0 ? "no interrupt on line " : "an interrupt on line ") +
+             std::to_string(i);
   }
   for (std::size_t i = 0; i < wanted.outside.messages.size(); ++i) {
     if ((found.outside.messages[i] != 0) != (wanted.outside.messages[i] != 0))

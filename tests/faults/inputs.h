@@ -1,5 +1,6 @@
-// The inputs of device processes that the fault tests kill them on: one table for every way of dying, what a guest and
-// a VMM can see of an input, and how that may differ from an undisturbed run (repeated interrupts, nothing else).
+// The inputs of device processes that the fault tests kill them on: one table for every way of dying, what
+// a guest and a VMM can see of an input, and how that may differ from an undisturbed run (repeated
+// interrupts, nothing else).
 #pragma once
 
 #include <functional>
@@ -21,8 +22,8 @@ struct Scenario {
   std::function<void(RoleRig&)> arrange = {};  // streams, time: right before the input
   std::function<void(RoleRig&)> settle = {};   // after what arrange() set off was served
   std::vector<ipc::Request> after;             // what the guest does next
-  bool poisoned = false;                       // the first request of `input` has killed three processes already
-  std::uint64_t asserted = 0;                  // lines that are up before the input: a successor raises them again
+  bool poisoned = false;       // the first request of `input` has killed three processes already
+  std::uint64_t asserted = 0;  // lines that are up before the input: a successor raises them again
 };
 void PrintTo(const Scenario& scenario, std::ostream* out);
 
@@ -44,7 +45,8 @@ struct Seen {
 // Serves whatever there is, as the event loop does. False: it never comes to rest.
 bool serve(RoleHost& host);
 
-// Brings a role to where the input is about to be taken. On `where` its regions are shared with processes forked later.
+// Brings a role to where the input is about to be taken. On `where` its regions are shared with processes
+// forked later.
 std::unique_ptr<RoleRig> prepare(const Scenario& scenario,
                                  std::pmr::memory_resource* where = std::pmr::get_default_resource());
 // Puts the input's requests into the ring; the first one's ticket.
@@ -54,6 +56,9 @@ void run_input(RoleRig& rig);
 
 Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario);
 Seen undisturbed(const Scenario& scenario);
+// Empty when nothing that was shown to the world in `dead` is taken back by its successor, which has only
+// just taken over: a guest may have acted on it.
+std::string taken_back(const RoleRig::Regions& dead, const RoleRig& successor);
 // Empty when a guest cannot tell `found` from `wanted`.
 std::string difference(const Seen& found, const Seen& wanted);
 

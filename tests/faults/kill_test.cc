@@ -1,5 +1,6 @@
-// Real processes that really die: a child that inherited the role works on an input, is killed by SIGKILL after its k-th
-// instruction, and a process of the next incarnation takes over the very same regions (DESIGN.md, section 4).
+// Real processes that really die: a child that inherited the role works on an input, is killed by SIGKILL
+// after its k-th instruction, and a process of the next incarnation takes over the very same regions
+// (DESIGN.md, section 4).
 //
 // FAULT_SEED=N repeats a run's choices, FAULT_KILLS=N kills that often on each input where k is drawn.
 #include <gtest/gtest.h>
@@ -38,7 +39,8 @@ class Killer {
         report_(report_page()),
         wanted_(undisturbed(scenario)) {}
 
-  // Kills a process after `k` instructions of the input and has the next one carry on. False: the input was shorter.
+  // Kills a process after `k` instructions of the input and has the next one carry on. False: the input was
+  // shorter.
   bool kill_at(std::uint64_t k, Stepper stepper) {
     rig_->restore(start_, submitted_);
     rig_->look_outside();
@@ -104,7 +106,8 @@ class Killer {
     return end.exit_code == 0 ? read_text(report_) : "the successor died itself";
   }
 
-  // The next incarnation is this process: that saves a fork. The host that children inherit stays as it was.
+  // The next incarnation is this process: that saves a fork. The host that children inherit stays as it
+  // was.
   std::string successor_here() {
     std::unique_ptr<RoleHost> prepared = std::move(rig_->host);
     std::string found = succeed();
@@ -138,10 +141,10 @@ TEST_P(FaultKillEverywhere, a_process_killed_at_any_instruction_is_not_missed) {
   EXPECT_GT(k, 300U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Inputs, FaultKillEverywhere,
-                         ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts",
-                                                              "dma_with_interrupt_and_message"})),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Inputs, FaultKillEverywhere,
+    ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts", "dma_with_interrupt_and_message"})),
+    [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 class FaultKill : public ::testing::TestWithParam<Scenario> {};
 
@@ -163,7 +166,9 @@ TEST_P(FaultKill, a_process_killed_by_its_tracer_is_not_missed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultKill, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
+                           return scenario.param.name;
+                         });
 
 }  // namespace
 }  // namespace bulkhead::devproc

@@ -1,4 +1,5 @@
-// Passes: what a test does at each failpoint that this process comes by (devproc/host/failpoint.h). One at a time.
+// Passes: what a test does at each failpoint that this process comes by (devproc/host/failpoint.h). One at
+// a time.
 #pragma once
 
 #ifndef BULKHEAD_FAILPOINTS
