@@ -1,7 +1,9 @@
-// FAILPOINT(name): a named step on which a test may let the process die (DESIGN.md, section 4: crash points).
+// FAILPOINT(name): a named step on which a test may let the process die (DESIGN.md, section 4: crash
+// points).
 //
-// In a build without BULKHEAD_FAILPOINTS, which is every build that makes a program, it is nothing at all. Tests link
-// the library devhost_failpoints; what they hang in here is called at each step, in the thread that gets there.
+// In a build without BULKHEAD_FAILPOINTS, which is every build that makes a program, it is nothing at all.
+// Tests link the library devhost_failpoints; what they hang in here is called at each step, in the thread
+// that gets there.
 #pragma once
 
 #ifdef BULKHEAD_FAILPOINTS
