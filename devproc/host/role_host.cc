@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "devproc/host/dispatch.h"
+#include "devproc/host/failpoint.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/registry.h"
 #include "ipc/base/futex.h"
@@ -20,7 +21,9 @@ void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
 
 void wake_waiter(ipc::ReplySlot& slot) {
   slot.wake.fetch_add(1, std::memory_order_seq_cst);
+  FAILPOINT("wake: counted");
   futex_wake_all(&slot.wake);
+  FAILPOINT("wake: done");
 }
 
 template <class State>
@@ -131,6 +134,7 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
 
 void RoleHost::start_fresh(std::uint32_t generation) {
   begin_input(Attempt::start());
+  FAILPOINT("fresh: begun");
   TimerState& timers = host_.timers.mut();
   std::fill(std::begin(timers.deadline), std::end(timers.deadline), kTimerOff);
   // A device that comes back after it was isolated finds streams that have been in use.
@@ -141,7 +145,9 @@ void RoleHost::start_fresh(std::uint32_t generation) {
   }
   host_.outbound.mut().produced = world_.requests->outbound_consumed.load(std::memory_order_acquire);
   mend_input(checkpoint_.input(), generation);
+  FAILPOINT("fresh: before reset");
   reset_all(generation);
+  FAILPOINT("fresh: reset");
   finish_input();
 }
 
@@ -179,7 +185,9 @@ void RoleHost::mend_timers() {
 }
 
 void RoleHost::resume(const control::TakeRole& setup) {
+  FAILPOINT("resume: opened");
   attempts_.judge(setup.blame, checkpoint_.committed_input().last_ticket, checkpoint_.commits());
+  FAILPOINT("resume: judged");
   // Both banks hold the last commit. Its bytes may be anything: the host's own part is brought into range
   // here, each model's part by the model.
   mend_input(checkpoint_.input(), setup.generation);
@@ -194,17 +202,25 @@ void RoleHost::resume(const control::TakeRole& setup) {
   OutboundState& outbound = host_.outbound.mut();
   const std::uint64_t consumed = world_.requests->outbound_consumed.load(std::memory_order_acquire);
   if (outbound.produced - consumed > ipc::kOutboundEffects) outbound.produced = consumed;
+  FAILPOINT("resume: mended");
   clock_.new_input();
-  for (Instance& instance : instances_) instance.device->restore();
+  for (Instance& instance : instances_) {
+    instance.device->restore();
+    FAILPOINT("resume: device restored");
+  }
   // What restore() mended is committed as one input that changes nothing else; the last input's interrupts, which
   // both banks hold, are repeated with it.
   checkpoint_.commit();
+  FAILPOINT("resume: committed");
   drive_world();
   publish_streams();
   // The predecessor may have died between an index and its notice: the VMM's stream thread looks again in any case.
   signal_eventfd(world_.output_doorbell);
+  FAILPOINT("resume: before replies");
   republish_after_takeover();
+  FAILPOINT("resume: replies out");
   checkpoint_.sync();
+  FAILPOINT("resume: done");
 }
 
 void RoleHost::republish_after_takeover() {
@@ -216,6 +232,7 @@ void RoleHost::republish_after_takeover() {
     ipc::ReplySlot& slot = world_.replies->slots[ipc::slot_of(ticket)];
     if (slot.ticket.load(std::memory_order_relaxed) == ticket) {
       slot.incarnation.store(incarnation_, std::memory_order_release);
+      FAILPOINT("resume: older reply");
     } else if (published(ticket) == ticket) {
       // No honest predecessor took the next ticket before this one had its reply. Nobody shall wait for it for ever.
       publish_reply(ticket, dropped_reply());
@@ -238,7 +255,9 @@ ipc::Reply RoleHost::dropped_reply() const {
 }
 
 void RoleHost::begin_input(Attempt attempt) {
+  FAILPOINT("input: taken");
   attempts_.begin(attempt);
+  FAILPOINT("input: noted");
   clock_.new_input();
   ipc::InputRecord& input = checkpoint_.input();
   effects_.clear();
@@ -271,8 +290,10 @@ bool RoleHost::handle_request() {
     std::memset(input.reply.payload, 0xff, sizeof input.reply.payload);
     if (request.kind == ipc::RequestKind::kReset) input.generation = request.generation;
   } else {
+    FAILPOINT("request: before model");
     run_request(request, input.reply);
   }
+  FAILPOINT("request: model ran");
   if ((request.flags & ipc::kPosted) == 0) {
     effects_to_reply(input.reply);
   } else {
@@ -341,6 +362,7 @@ void RoleHost::effects_to_reply(ipc::Reply& reply) {
   const std::span<const Effect> collected = effects_.collected();
   if (collected.empty()) return;
   std::copy(collected.begin(), collected.end(), checkpoint_.effects());
+  FAILPOINT("effects: of a reply");
   reply.effect_count = static_cast<std::uint8_t>(collected.size());
   reply.effects_total += collected.size();
 }
@@ -353,20 +375,26 @@ void RoleHost::effects_to_outbound() {
   for (const Effect& effect : effects_.collected()) {
     if (outbound.produced - taken >= ipc::kOutboundEffects) break;
     outbound.ring[outbound.produced++ % ipc::kOutboundEffects] = effect;
+    FAILPOINT("effects: outbound");
   }
 }
 
 void RoleHost::finish_input() {
   const ipc::Ticket before = checkpoint_.committed_input().last_ticket;
+  FAILPOINT("commit: before");
   checkpoint_.commit();
+  FAILPOINT("commit: done");
   attempts_.finish();
+  FAILPOINT("input: cleared");
   count(world_.replies->counters.commits);
   // The dirty marks, good until sync(), tell what this input changed.
   drive_world();
   if (host_.streams.segment().dirty || host_.outbound.segment().dirty) publish_streams();
   const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket;
   if (ticket != before) publish_reply(ticket, checkpoint_.committed_input().reply);
+  FAILPOINT("sync: before");
   checkpoint_.sync();
+  FAILPOINT("sync: done");
 }
 
 void RoleHost::drive_world() {
@@ -376,14 +404,18 @@ void RoleHost::drive_world() {
   driven_levels_ = levels;
   for (std::uint64_t left = rising; left != 0; left &= left - 1) {
     const auto line = static_cast<std::uint32_t>(__builtin_ctzll(left));
+    FAILPOINT("world: before a line");
     if (line < world_.line_assert.size()) signal_eventfd(world_.line_assert[line]);
+    FAILPOINT("world: line raised");
     count(world_.replies->counters.interrupts);
   }
   const ipc::InputRecord& input = checkpoint_.committed_input();
   for (std::uint32_t word = 0; word < 4; ++word) {
     for (std::uint64_t left = input.messages[word]; left != 0; left &= left - 1) {
       const std::uint32_t vector = word * 64 + static_cast<std::uint32_t>(__builtin_ctzll(left));
+      FAILPOINT("world: before a message");
       if (vector < world_.messages.size()) signal_eventfd(world_.messages[vector]);
+      FAILPOINT("world: message sent");
       count(world_.replies->counters.interrupts);
     }
   }
@@ -397,18 +429,22 @@ void RoleHost::publish_streams() {
   const auto publish = [&changed](std::atomic<std::uint64_t>& word, std::uint64_t value) {
     if (word.load(std::memory_order_relaxed) == value) return;
     word.store(value, std::memory_order_seq_cst);
+    FAILPOINT("streams: index out");
     changed = true;
   };
   if (outbound.produced != replies.outbound_produced.load(std::memory_order_relaxed)) {
     std::memcpy(replies.outbound, outbound.ring, sizeof replies.outbound);
+    FAILPOINT("streams: effects copied");
     publish(replies.outbound_produced, outbound.produced);
   }
   for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
     publish(replies.output_produced[i], streams.produced[i]);
     publish(replies.input_consumed[i], streams.consumed[i]);
   }
-  if (changed && world_.requests->pump_asleep.load(std::memory_order_seq_cst) != 0)
+  if (changed && world_.requests->pump_asleep.load(std::memory_order_seq_cst) != 0) {
+    FAILPOINT("streams: before notice");
     signal_eventfd(world_.output_doorbell);
+  }
 }
 
 void RoleHost::publish_reply(ipc::Ticket ticket, const ipc::Reply& reply) {
@@ -417,10 +453,15 @@ void RoleHost::publish_reply(ipc::Ticket ticket, const ipc::Reply& reply) {
   if (reply.effect_count != 0) {
     std::memcpy(world_.replies->effects[index].effects, checkpoint_.committed_effects(),
                 reply.effect_count * sizeof(Effect));
+    FAILPOINT("reply: effects out");
   }
+  FAILPOINT("reply: before slot");
   slot.reply = reply;
+  FAILPOINT("reply: bytes out");
   slot.incarnation.store(incarnation_, std::memory_order_release);
+  FAILPOINT("reply: incarnation out");
   slot.ticket.exchange(ticket, std::memory_order_seq_cst);
+  FAILPOINT("reply: ticket out");
   if (world_.requests->waiter_asleep[index].load(std::memory_order_seq_cst) == 0) return;
   ipc::leave_wake_note(world_.replies->waiter_woken);
   wake_waiter(slot);
@@ -457,9 +498,11 @@ bool RoleHost::handle_streams() {
       begin_input(attempt);
       if (skip_if_poisoned(attempt)) [[unlikely]] {
         (void)backend.get();  // one byte less, as a line with noise would have it
+        seen_input_[stream] = host_.streams->consumed[stream];  // and of the rest the device is still to be told
       } else {
         instance.device->on_stream(static_cast<StreamId>(i));
       }
+      FAILPOINT("stream: model told");
       effects_to_outbound();
       finish_input();
       did = true;
@@ -480,6 +523,7 @@ bool RoleHost::handle_timers() {
       const Attempt attempt = Attempt::timer(timer, checkpoint_.commits());
       begin_input(attempt);
       host_.timers.mut().deadline[timer] = kTimerOff;
+      FAILPOINT("timer: off");
       if (!skip_if_poisoned(attempt)) [[likely]] instance.device->on_timer(i);
       effects_to_outbound();
       count(world_.replies->counters.timers);

@@ -13,7 +13,9 @@ namespace {
 
 // Past the deadline the device has this long once more, with the waiter awake: after a time in which nobody ran (a
 // suspended or frozen host) it needs a moment like everybody else. A waiter that wakes later than that was not awake.
-constexpr std::int64_t kGraceNs = 100'000'000;
+constexpr std::int64_t grace_for(std::int64_t deadline_ns) {
+  return std::clamp<std::int64_t>(deadline_ns / 4, 1'000'000, 100'000'000);
+}
 
 }  // namespace
 
@@ -39,9 +41,10 @@ class RequestProducer::Patience {
       return false;
     }
     if (now < until()) return false;
-    const bool on_time = now - until() <= kGraceNs;
+    const std::int64_t grace = grace_for(ring_.options_.deadline_ns);
+    const bool on_time = now - until() <= grace;
     if (grace_ns_ == 0) {
-      grace_ns_ = now - until() + kGraceNs;
+      grace_ns_ = now - until() + grace;
       return false;
     }
     *this = Patience(ring_);

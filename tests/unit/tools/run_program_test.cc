@@ -481,7 +481,7 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   expect_refused(
       run_program({"frobnicate", "--help"}), 2,
       "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
-      "pause, resume, reset");
+      "pause, resume, reset, events, fault, upgrade, restore");
   expect_refused(run_program({"--fast", "ls"}), 2,
                  "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");

@@ -12,6 +12,7 @@
 #include "devproc/models/uart16550/spec.h"
 #include "ipc/ring/request_producer.h"
 #include "ipc/ring/stream.h"
+#include "tests/fakes/vector_memory.h"
 #include "tests/unit/devproc/host/role_rig.h"
 
 namespace bulkhead::devproc {

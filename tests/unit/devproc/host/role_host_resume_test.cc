@@ -88,7 +88,9 @@ TEST_P(HostileState, a_successor_serves_every_request_and_comes_to_rest) {
     if (round % 3 == 0) rig->feed(0, "hello");
     RoleRig::Regions regions = rig->copy();
     GetParam().spoil({regions.state[0].bytes, kRigStateSize}, random);
-    const auto successor = RoleRig::take_over(setup_of(round), 2, std::move(regions), rig->submitted());
+    RoleSetup setup = setup_of(round);
+    setup.role.blame = round % 2 == 0;
+    const auto successor = RoleRig::take_over(std::move(setup), 2, std::move(regions), rig->submitted());
     if (successor == nullptr) continue;  // another layout: said so, and refused
     ++resumed;
     expect_sound(*successor, first_waiting);
@@ -127,6 +129,21 @@ const Spoiler kSpoilers[] = {
     {"a_commit_number_of_zero",
      [](auto state, auto&) { reinterpret_cast<ipc::StateHeader*>(state.data())->commit_word.store(0); }},
     {"everything", [](auto state, auto& random) { spoil(state, random); }},
+    {"the_notes_of_attempts",
+     [](auto state, auto& random) {
+       auto* const header = reinterpret_cast<ipc::StateHeader*>(state.data());
+       const ipc::Ticket last = committed_record(state).last_ticket;
+       const std::uint64_t words[] = {0, last, last + 1, last + 2, ~std::uint64_t{0}, random()};
+       header->attempt.store(words[random() % 6]);
+       header->suspect.store(words[random() % 6]);
+       header->suspect_deaths.store(static_cast<std::uint32_t>(random() % 2 == 0 ? random() : random() % 5));
+     }},
+    {"the_header_and_both_banks_but_not_the_layout",
+     [](auto state, auto& random) {
+       spoil(state.subspan(offsetof(ipc::StateHeader, commit_word)), random);
+       auto* const header = reinterpret_cast<ipc::StateHeader*>(state.data());
+       if (header->commit_word.load() == 0) header->commit_word.store(1);
+     }},
     {"the_last_ticket",
      [](auto state, auto& random) {
        ipc::InputRecord& record = committed_record(state);

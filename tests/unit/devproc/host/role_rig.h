@@ -8,14 +8,15 @@
 
 #include <cstring>
 #include <memory>
+#include <memory_resource>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "devproc/host/role_host.h"
+#include "ipc/base/checked.h"
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/roles/device_types.h"
-#include "tests/fakes/vector_memory.h"
 
 namespace bulkhead::devproc {
 
@@ -132,24 +133,53 @@ struct Outside {
   std::vector<std::uint64_t> messages;  // MSIs signalled
 };
 
+// Guest RAM from address 0 that lies in somebody else's bytes.
+class SpanMemory final : public GuestMemory {
+ public:
+  explicit SpanMemory(std::span<std::byte> bytes) : bytes_(bytes) {}
+  bool read(GuestPhys address, std::span<std::byte> out) override {
+    if (!fits(address, out.size(), bytes_.size())) return false;
+    if (!out.empty()) std::memcpy(out.data(), bytes_.data() + address, out.size());
+    return true;
+  }
+  bool write(GuestPhys address, std::span<const std::byte> in) override {
+    if (!fits(address, in.size(), bytes_.size())) return false;
+    if (!in.empty()) std::memcpy(bytes_.data() + address, in.data(), in.size());
+    return true;
+  }
+
+ private:
+  std::span<std::byte> bytes_;
+};
+
 class RoleRig {
  public:
   struct alignas(4096) Page {
     std::byte bytes[4096]{};
   };
   // The shared memory of the role: what outlives its process.
+  using Pages = std::pmr::vector<Page>;
   struct Regions {
-    std::vector<Page> requests = std::vector<Page>(ipc::kRequestAreaSize / 4096);
-    std::vector<Page> replies = std::vector<Page>(ipc::kReplyAreaSize / 4096);
-    std::vector<Page> state = std::vector<Page>(kRigStateSize / 4096);
-    std::vector<std::byte> memory = std::vector<std::byte>(kRigMemory);
+    explicit Regions(std::pmr::memory_resource* where = std::pmr::get_default_resource())
+        : requests(ipc::kRequestAreaSize / 4096, where),
+          replies(ipc::kReplyAreaSize / 4096, where),
+          state(kRigStateSize / 4096, where),
+          memory(kRigMemory / 4096, where) {}
+    Pages requests;
+    Pages replies;
+    Pages state;
+    Pages memory;
   };
 
-  explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions{}) {
-    requests().magic = ipc::kAreaMagic;
-    requests().incarnation.store(1);
-    requests().time.frozen_at.store(kRigTime);
+  explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
+    begin_time();
     start();
+  }
+  // On regions that lie in `where`, and without a host yet.
+  static std::unique_ptr<RoleRig> on(RoleSetup setup, std::pmr::memory_resource* where) {
+    std::unique_ptr<RoleRig> rig(new RoleRig(std::move(setup), Regions(where)));
+    rig->begin_time();
+    return rig;
   }
   RoleRig(const RoleRig&) = delete;
   RoleRig& operator=(const RoleRig&) = delete;
@@ -167,9 +197,17 @@ class RoleRig {
     return take_over(setup_, setup_.role.incarnation + 1, copy(), submitted_);
   }
 
-  [[nodiscard]] Regions copy() const {
-    Regions all{requests_, replies_, state_, memory_.bytes};
-    return all;
+  [[nodiscard]] Regions copy() const { return regions_; }
+  // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
+  void restore(const Regions& regions, ipc::Ticket submitted) {
+    submitted_ = submitted;
+    const auto put = [](Pages& to, const Pages& from) {
+      std::memcpy(to[0].bytes, from[0].bytes, to.size() * sizeof(Page));
+    };
+    put(regions_.requests, regions.requests);
+    put(regions_.replies, regions.replies);
+    put(regions_.state, regions.state);
+    put(regions_.memory, regions.memory);
   }
 
   ipc::Ticket submit(ipc::Request request) {
@@ -262,20 +300,29 @@ class RoleRig {
     return text;
   }
 
-  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(requests_[0].bytes); }
+  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(regions_.requests[0].bytes); }
   [[nodiscard]] const ipc::RequestArea& requests() const {
-    return *reinterpret_cast<const ipc::RequestArea*>(requests_[0].bytes);
+    return *reinterpret_cast<const ipc::RequestArea*>(regions_.requests[0].bytes);
   }
-  [[nodiscard]] ipc::ReplyArea& replies() { return *reinterpret_cast<ipc::ReplyArea*>(replies_[0].bytes); }
+  [[nodiscard]] ipc::ReplyArea& replies() { return *reinterpret_cast<ipc::ReplyArea*>(regions_.replies[0].bytes); }
   [[nodiscard]] const ipc::ReplyArea& replies() const {
-    return *reinterpret_cast<const ipc::ReplyArea*>(replies_[0].bytes);
+    return *reinterpret_cast<const ipc::ReplyArea*>(regions_.replies[0].bytes);
   }
-  [[nodiscard]] std::span<std::byte> state_bytes() { return {state_[0].bytes, kRigStateSize}; }
-  [[nodiscard]] std::span<std::byte> reply_bytes() { return {replies_[0].bytes, ipc::kReplyAreaSize}; }
-  [[nodiscard]] std::span<std::byte> memory_bytes() { return memory_.bytes; }
+  [[nodiscard]] std::span<std::byte> state_bytes() { return {regions_.state[0].bytes, kRigStateSize}; }
+  [[nodiscard]] std::span<std::byte> reply_bytes() { return {regions_.replies[0].bytes, ipc::kReplyAreaSize}; }
+  [[nodiscard]] std::span<std::byte> memory_bytes() { return {regions_.memory[0].bytes, kRigMemory}; }
   [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
   [[nodiscard]] const RoleSetup& setup() const { return setup_; }
   void forget_host() { host.reset(); }
+  // The next incarnation, on the regions as they are.
+  bool succeed(std::uint32_t incarnation, bool blame = true) {
+    host.reset();
+    setup_.role.incarnation = incarnation;
+    setup_.role.generation = generation;
+    setup_.role.start = control::StartKind::kResume;
+    setup_.role.blame = blame;
+    return start();
+  }
 
   // Builds the host anew on the regions as they are: true when it took them.
   bool start() {
@@ -298,22 +345,21 @@ class RoleRig {
 
  private:
   RoleRig(RoleSetup setup, Regions regions)
-      : setup_(std::move(setup)),
-        requests_(std::move(regions.requests)),
-        replies_(std::move(regions.replies)),
-        state_(std::move(regions.state)),
-        memory_(kRigMemory) {
-    memory_.bytes = std::move(regions.memory);
+      : setup_(std::move(setup)), regions_(std::move(regions)), memory_(memory_bytes()) {
     for (std::uint32_t i = 0; i < setup_.lines; ++i) line_fds_.push_back(UniqueFd::create_eventfd().value());
     for (std::uint32_t i = 0; i < setup_.vectors; ++i) message_fds_.push_back(UniqueFd::create_eventfd().value());
     generation = setup_.role.generation;
   }
 
+  void begin_time() {
+    requests().magic = ipc::kAreaMagic;
+    requests().incarnation.store(1);
+    requests().time.frozen_at.store(kRigTime);
+  }
+
   RoleSetup setup_;
-  std::vector<Page> requests_;
-  std::vector<Page> replies_;
-  std::vector<Page> state_;
-  VectorMemory memory_;
+  Regions regions_;
+  SpanMemory memory_;
   std::vector<UniqueFd> line_fds_;
   std::vector<UniqueFd> message_fds_;
   UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();

@@ -1,0 +1,65 @@
+// The inputs of device processes that the fault tests kill them on: one table for every way of dying, what
+// a guest and a VMM can see of an input, and how that may differ from an undisturbed run (repeated
+// interrupts, nothing else).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tests/unit/devproc/host/role_rig.h"
+
+namespace bulkhead::devproc {
+
+// One input of one role: what leads up to it, what it is, and what can be seen afterwards.
+struct Scenario {
+  std::string name;
+  RoleSetup (*setup)();
+  std::vector<ipc::Request> before;
+  std::vector<ipc::Request> input;             // requests that wait in the ring
+  std::function<void(RoleRig&)> arrange = {};  // streams, time: right before the input
+  std::function<void(RoleRig&)> settle = {};   // after what arrange() set off was served
+  std::vector<ipc::Request> after;             // what the guest does next
+  bool poisoned = false;       // the first request of `input` has killed three processes already
+  std::uint64_t asserted = 0;  // lines that are up before the input: a successor raises them again
+};
+void PrintTo(const Scenario& scenario, std::ostream* out);
+
+std::vector<Scenario> scenarios();
+std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names);
+
+// What can be seen from outside, of the input and of what the guest does next.
+struct Seen {
+  std::vector<Answer> answers;
+  std::vector<std::string> output;
+  std::vector<std::uint64_t> consumed;
+  std::vector<Effect> outbound;
+  std::string inspect;
+  std::vector<std::byte> memory;
+  Outside outside;
+  std::uint64_t asserted = 0;
+};
+
+// Serves whatever there is, as the event loop does. False: it never comes to rest.
+bool serve(RoleHost& host);
+
+// Brings a role to where the input is about to be taken. On `where` its regions are shared with processes
+// forked later.
+std::unique_ptr<RoleRig> prepare(const Scenario& scenario,
+                                 std::pmr::memory_resource* where = std::pmr::get_default_resource());
+// Puts the input's requests into the ring; the first one's ticket.
+ipc::Ticket submit_input(RoleRig& rig, const Scenario& scenario);
+// Serves the input, each part of it once: what the dying process is doing.
+void run_input(RoleRig& rig);
+
+Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario);
+Seen undisturbed(const Scenario& scenario);
+// Empty when nothing that was shown to the world in `dead` is taken back by its successor, which has only
+// just taken over: a guest may have acted on it.
+std::string taken_back(const RoleRig::Regions& dead, const RoleRig& successor);
+// Empty when a guest cannot tell `found` from `wanted`.
+std::string difference(const Seen& found, const Seen& wanted);
+
+}  // namespace bulkhead::devproc
