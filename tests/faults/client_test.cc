@@ -68,10 +68,10 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
     ipc::RequestProducer::Options options;
     options.deadline_ns = 5'000'000'000;
-    options.on_overdue = [this](ipc::Ticket ticket) {
+    options.on_overdue = [this](ipc::Ticket ticket, std::uint32_t) {
       fail("ticket " + std::to_string(ticket) + " waits for ever");
     };
-    options.on_violation = [this](const char* what) { fail(what); };
+    options.on_violation = [this](const char* what, std::uint32_t) { fail(what); };
     ring_.emplace(rig_->requests(), rig_->replies(), BorrowedFd(), effects_, std::move(options));
     orders_.kill_after.store(kNever);
     zygote_ = ::fork();  // before the first thread
