@@ -20,8 +20,7 @@ namespace {
 
 Status set_limit(__rlimit_resource resource, const char* what, std::uint64_t value) {
   rlimit limit{};
-  if (::getrlimit(resource, &limit) != 0)
-    return make_errno_error(fmt::format("cannot read the limit of {}", what));
+  if (::getrlimit(resource, &limit) != 0) return make_errno_error(fmt::format("cannot read the limit of {}", what));
   limit.rlim_max = std::min<rlim_t>(limit.rlim_max, value);
   limit.rlim_cur = limit.rlim_max;
   if (::setrlimit(resource, &limit) != 0) return make_errno_error(fmt::format("cannot limit {}", what));
@@ -65,8 +64,7 @@ LandlockAbi landlock_abi(long version) {
   if (version >= 3) file_rights = 15;
   if (version >= 5) file_rights = 16;
   LandlockAbi abi{{(std::uint64_t{1} << file_rights) - 1, 0, 0}, sizeof(std::uint64_t)};
-  if (version >= 4)
-    abi = {{abi.ruleset.handled_files, 0b11, 0}, 2 * sizeof(std::uint64_t)};  // TCP bind, connect
+  if (version >= 4) abi = {{abi.ruleset.handled_files, 0b11, 0}, 2 * sizeof(std::uint64_t)};  // TCP bind, connect
   if (version >= 6)
     abi = {{abi.ruleset.handled_files, 0b11, 0b11}, sizeof(LandlockRuleset)};  // abstract sockets, signals
   return abi;
@@ -103,8 +101,7 @@ Status limit_resources(const JailLimits& limits) {
 }
 
 Status set_hostname(const std::string& hostname) {
-  if (::sethostname(hostname.data(), hostname.size()) != 0)
-    return make_errno_error("cannot set the jail's host name");
+  if (::sethostname(hostname.data(), hostname.size()) != 0) return make_errno_error("cannot set the jail's host name");
   if (::setdomainname("", 0) != 0) return make_errno_error("cannot clear the jail's domain name");
   return ok();
 }
@@ -125,8 +122,7 @@ Status enter_empty_root() {
   } else if (errno == EINVAL) {
     // The host runs from its initramfs, which cannot be pivoted away from: cover it instead. Without
     // CAP_SYS_CHROOT and without a directory descriptor there is no way back.
-    if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0)
-      return make_errno_error("cannot move the jail's root");
+    if (::mount(".", "/", nullptr, MS_MOVE, nullptr) != 0) return make_errno_error("cannot move the jail's root");
     if (::chroot(".") != 0) return make_errno_error("cannot change to the jail's root");
   } else {
     return make_errno_error("cannot pivot to the jail's root");
@@ -152,8 +148,7 @@ Result<bool> deny_by_landlock() {
   if (version < 0) return make_errno_error("cannot ask for Landlock's version");
   const LandlockAbi abi = landlock_abi(version);
   // Everything handled, nothing granted.
-  const UniqueFd ruleset(
-      static_cast<int>(::syscall(SYS_landlock_create_ruleset, &abi.ruleset, abi.size, 0)));
+  const UniqueFd ruleset(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &abi.ruleset, abi.size, 0)));
   if (!ruleset.valid()) return make_errno_error("cannot create a Landlock rule set");
   if (::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0)
     return make_errno_error("cannot enforce a Landlock rule set");

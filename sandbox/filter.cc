@@ -40,8 +40,7 @@ Status load_filter(const CompiledFilter& filter, FilterScope scope) {
   const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
   if (result < 0) return make_errno_error("cannot load a system-call filter");
   if (result > 0)
-    return make_error(
-        fmt::format("cannot load a system-call filter: thread {} has a different one", result));
+    return make_error(fmt::format("cannot load a system-call filter: thread {} has a different one", result));
   return ok();
 }
 

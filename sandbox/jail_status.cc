@@ -142,8 +142,7 @@ std::string JailStatus::summary(const JailStatus& other) const {
   for (const char* name : kNamespaces) {
     const auto mine = namespaces.find(name);
     const auto theirs = other.namespaces.find(name);
-    if (mine == namespaces.end() || theirs == other.namespaces.end() || mine->second == theirs->second)
-      continue;
+    if (mine == namespaces.end() || theirs == other.namespaces.end() || mine->second == theirs->second) continue;
     own += own.empty() ? name : fmt::format("+{}", name);
   }
   const bool no_caps = (cap_effective | cap_permitted | cap_inheritable | cap_bounding | cap_ambient) == 0;

@@ -90,9 +90,7 @@ PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls) {
 }
 
 Result<CompiledFilter> compile_role_filter(SyscallGroups groups) { return compile(role_policy(groups)); }
-Result<CompiledFilter> compile_standby_filter(SyscallGroups groups) {
-  return compile(standby_policy(groups));
-}
+Result<CompiledFilter> compile_standby_filter(SyscallGroups groups) { return compile(standby_policy(groups)); }
 Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls) {
   return compile(vcpu_thread_policy(ioctls));
 }

@@ -72,8 +72,7 @@ PolicyBuilder& PolicyBuilder::allow_futex_wait_wake() {
 
 PolicyBuilder& PolicyBuilder::allow_futex_bitset() {
   constexpr std::uint64_t kOperation = kInt & ~bits(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
-  return add(SYS_futex, {{1, kOperation, FUTEX_WAIT_BITSET}})
-      .add(SYS_futex, {{1, kOperation, FUTEX_WAKE_BITSET}});
+  return add(SYS_futex, {{1, kOperation, FUTEX_WAIT_BITSET}}).add(SYS_futex, {{1, kOperation, FUTEX_WAKE_BITSET}});
 }
 
 PolicyBuilder& PolicyBuilder::allow_clock_read() {
@@ -111,8 +110,7 @@ PolicyBuilder& PolicyBuilder::allow_thread_heap() {
 PolicyBuilder& PolicyBuilder::allow_shared_mapping() {
   constexpr std::uint64_t kOptional = bits(MAP_FIXED | MAP_POPULATE | MAP_NORESERVE);
   return add(SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong & ~kOptional, bits(MAP_SHARED)}})
-      .add(SYS_mmap,
-           {{2, kLong, PROT_NONE}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)}});
+      .add(SYS_mmap, {{2, kLong, PROT_NONE}, {3, kLong, bits(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)}});
 }
 
 // --- Descriptors
@@ -126,9 +124,7 @@ PolicyBuilder& PolicyBuilder::allow_close() { return add(SYS_close); }
 
 PolicyBuilder& PolicyBuilder::allow_region_inspection() {
   // glibc's fstat is newfstatat with AT_EMPTY_PATH up to 2.38, and fstat after that.
-  return add(SYS_fstat)
-      .add(SYS_newfstatat, {{3, kInt, AT_EMPTY_PATH}})
-      .add(SYS_fcntl, {{1, kInt, F_GET_SEALS}});
+  return add(SYS_fstat).add(SYS_newfstatat, {{3, kInt, AT_EMPTY_PATH}}).add(SYS_fcntl, {{1, kInt, F_GET_SEALS}});
 }
 
 PolicyBuilder& PolicyBuilder::allow_file_io() {
@@ -147,9 +143,7 @@ PolicyBuilder& PolicyBuilder::deny_terminal_query() {
 
 PolicyBuilder& PolicyBuilder::allow_exit() { return add(SYS_exit_group); }
 PolicyBuilder& PolicyBuilder::allow_thread_exit() { return add(SYS_exit); }
-PolicyBuilder& PolicyBuilder::allow_signal_return() {
-  return add(SYS_rt_sigreturn).add(SYS_rt_sigprocmask);
-}
+PolicyBuilder& PolicyBuilder::allow_signal_return() { return add(SYS_rt_sigreturn).add(SYS_rt_sigprocmask); }
 
 PolicyBuilder& PolicyBuilder::allow_sanitizer_runtime() {
   constexpr std::uint64_t kOptional = bits(MAP_FIXED | MAP_NORESERVE | MAP_STACK);
@@ -186,8 +180,7 @@ PolicyBuilder& PolicyBuilder::allow_syscall(int number, AnySyscallGrant) { retur
 Result<PolicyBuilder::Context> PolicyBuilder::make_context() const {
   Context context(::seccomp_init(SCMP_ACT_KILL_PROCESS), [](void* filter) { ::seccomp_release(filter); });
   if (context == nullptr) return make_error("libseccomp cannot start a policy");
-  if (const int error = ::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-      error != 0)
+  if (const int error = ::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS); error != 0)
     return make_errno_error("libseccomp cannot forbid foreign architectures", -error);
 
   std::set<int> unconditional;
@@ -198,16 +191,13 @@ Result<PolicyBuilder::Context> PolicyBuilder::make_context() const {
     if (unconditional.contains(rule.number) && (rule.error || !rule.conditions.empty())) continue;
     std::vector<scmp_arg_cmp> comparisons;
     for (const Condition& condition : rule.conditions)
-      comparisons.push_back(
-          scmp_arg_cmp{condition.argument, SCMP_CMP_MASKED_EQ, condition.mask, condition.value});
-    const std::uint32_t action =
-        rule.error ? SCMP_ACT_ERRNO(static_cast<std::uint16_t>(*rule.error)) : SCMP_ACT_ALLOW;
-    const int error = ::seccomp_rule_add_exact_array(
-        context.get(), action, rule.number, static_cast<unsigned>(comparisons.size()), comparisons.data());
+      comparisons.push_back(scmp_arg_cmp{condition.argument, SCMP_CMP_MASKED_EQ, condition.mask, condition.value});
+    const std::uint32_t action = rule.error ? SCMP_ACT_ERRNO(static_cast<std::uint16_t>(*rule.error)) : SCMP_ACT_ALLOW;
+    const int error = ::seccomp_rule_add_exact_array(context.get(), action, rule.number,
+                                                     static_cast<unsigned>(comparisons.size()), comparisons.data());
     if (error != 0)
       return make_errno_error(
-          fmt::format("the policy's rule for {} is invalid", syscall_name(SCMP_ARCH_X86_64, rule.number)),
-          -error);
+          fmt::format("the policy's rule for {} is invalid", syscall_name(SCMP_ARCH_X86_64, rule.number)), -error);
   }
   return context;
 }

@@ -51,10 +51,7 @@ BULKHEAD_CHILD_CODE long raw(long number, long a = 0, long b = 0, long c = 0, lo
   long result = number;
   register long r10 asm("r10") = d;
   register long r8 asm("r8") = e;
-  asm volatile("syscall"
-               : "+a"(result)
-               : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-               : "rcx", "r11", "memory");
+  asm volatile("syscall" : "+a"(result) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
   return result;
 }
 
@@ -134,8 +131,8 @@ BULKHEAD_CHILD_CODE void child_descriptors(ChildPlan& plan) {
 
   store(plan.step, static_cast<int>(Step::kExec));
   const char* const no_environment[] = {nullptr};
-  child_fail(plan, raw(SYS_execveat, plan.executable, address(""), address(plan.arguments),
-                       address(no_environment), AT_EMPTY_PATH));
+  child_fail(plan, raw(SYS_execveat, plan.executable, address(""), address(plan.arguments), address(no_environment),
+                       AT_EMPTY_PATH));
 }
 
 // clone3 that starts the child in child_main() on its own stack. Returns the pid, or -errno.
@@ -192,28 +189,24 @@ class AllSignalsBlocked {
 Error clone_error(const std::string& name, int error) {
   switch (error) {
     case EPERM:
-      return Error{
-          fmt::format("cannot start {}: this system does not let user {} create user namespaces (look at "
-                      "kernel.unprivileged_userns_clone, AppArmor, or the container's own filter)",
-                      name, ::geteuid()),
-          error};
+      return Error{fmt::format("cannot start {}: this system does not let user {} create user namespaces (look at "
+                               "kernel.unprivileged_userns_clone, AppArmor, or the container's own filter)",
+                               name, ::geteuid()),
+                   error};
     case ENOSPC:
     case EUSERS:
-      return Error{
-          fmt::format("cannot start {}: the limit of namespaces is reached (user.max_*_namespaces)", name),
-          error};
-    case EAGAIN:
-      return Error{fmt::format("cannot start {}: the limit of processes is reached", name), error};
+      return Error{fmt::format("cannot start {}: the limit of namespaces is reached (user.max_*_namespaces)", name),
+                   error};
+    case EAGAIN: return Error{fmt::format("cannot start {}: the limit of processes is reached", name), error};
     default: return make_errno_error(fmt::format("cannot start {} in namespaces of its own", name), error);
   }
 }
 
 Error child_error(const std::string& name, Step step, int error) {
-  constexpr std::array<const char*, 5> kWhat = {"wait for its parent", "take on its identity",
-                                                "start a session", "put its descriptors in place",
-                                                "execute"};
-  return make_errno_error(
-      fmt::format("cannot start {}: it could not {}", name, kWhat[static_cast<std::size_t>(step)]), error);
+  constexpr std::array<const char*, 5> kWhat = {"wait for its parent", "take on its identity", "start a session",
+                                                "put its descriptors in place", "execute"};
+  return make_errno_error(fmt::format("cannot start {}: it could not {}", name, kWhat[static_cast<std::size_t>(step)]),
+                          error);
 }
 
 Status write_proc(pid_t pid, const char* file, const std::string& text) {
@@ -238,8 +231,7 @@ Status write_id_maps(pid_t pid, const HostIdentity& identity, bool as_root) {
 Status plan_descriptors(ChildPlan& plan, const Executable& executable, const std::vector<FdGrant>& grants) {
   std::vector<FdGrant> all = grants;
   for (int standard = 0; standard < 3; ++standard) {
-    if (std::none_of(grants.begin(), grants.end(),
-                     [&](const FdGrant& grant) { return grant.target == standard; }))
+    if (std::none_of(grants.begin(), grants.end(), [&](const FdGrant& grant) { return grant.target == standard; }))
       all.push_back({executable.null_device(), standard});
   }
   std::sort(all.begin(), all.end(), [](const FdGrant& a, const FdGrant& b) { return a.target < b.target; });
@@ -249,8 +241,8 @@ Status plan_descriptors(ChildPlan& plan, const Executable& executable, const std
       return make_error(fmt::format("cannot start {}: descriptor number {} is listed twice or out of range",
                                     executable.name(), grant.target));
     if (!grant.source.valid())
-      return make_error(fmt::format("cannot start {}: nothing is open to become its descriptor {}",
-                                    executable.name(), grant.target));
+      return make_error(
+          fmt::format("cannot start {}: nothing is open to become its descriptor {}", executable.name(), grant.target));
     last = grant.target;
     plan.sources[plan.descriptors] = grant.source.get();
     plan.targets[plan.descriptors++] = grant.target;
@@ -259,9 +251,8 @@ Status plan_descriptors(ChildPlan& plan, const Executable& executable, const std
 }
 
 std::uint64_t clone_flags(const SpawnOptions& options) {
-  std::uint64_t flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | CLONE_CLEAR_SIGHAND |
-                        CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-                        CLONE_NEWCGROUP;
+  std::uint64_t flags = CLONE_VM | CLONE_PIDFD | CLONE_CHILD_CLEARTID | CLONE_CLEAR_SIGHAND | CLONE_NEWUSER |
+                        CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
   if (options.namespaces.network) flags |= CLONE_NEWNET;
   if (options.cgroup.valid()) flags |= CLONE_INTO_CGROUP;
   return flags;
@@ -285,8 +276,7 @@ HostIdentity host_identity(pid_t vmm_pid, unsigned index) {
   constexpr std::uint32_t kEach = 64;
   // Linux has at most 2^22 pids, so the highest id is 0x4fffffff: clear of (uid_t)-1 and of what
   // distributions use.
-  const std::uint32_t id =
-      kBase + (static_cast<std::uint32_t>(vmm_pid) & 0x3f'ffff) * kEach + index % kEach;
+  const std::uint32_t id = kBase + (static_cast<std::uint32_t>(vmm_pid) & 0x3f'ffff) * kEach + index % kEach;
   return {id, id};
 }
 
@@ -303,9 +293,8 @@ Result<Executable> Executable::from_fd(UniqueFd fd, std::string name) {
 
 Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& options) {
   const bool as_root = ::geteuid() == 0;
-  const HostIdentity identity =
-      !as_root ? HostIdentity{::geteuid(), ::getegid()}
-               : options.identity.value_or(host_identity(::getpid(), options.identity_index));
+  const HostIdentity identity = !as_root ? HostIdentity{::geteuid(), ::getegid()}
+                                         : options.identity.value_or(host_identity(::getpid(), options.identity_index));
   const auto plan = std::make_unique<ChildPlan>();
   RETURN_IF_ERROR(plan_descriptors(*plan, executable, options.descriptors));
   std::vector<const char*> arguments;

@@ -73,11 +73,10 @@ struct SpawnOptions {
   std::vector<std::string> arguments{};  // argv, including argv[0]
   std::vector<FdGrant> descriptors{};
   NamespaceChoice namespaces{};
-  unsigned identity_index = 0;  // see host_identity(); without effect for an ordinary user
-  std::optional<HostIdentity>
-      identity{};            // as root: instead of host_identity(this process, identity_index)
-  BorrowedFd cgroup{};       // a cgroup v2 directory to start in
-  Tracer* tracer = nullptr;  // seized before the exec
+  unsigned identity_index = 0;             // see host_identity(); without effect for an ordinary user
+  std::optional<HostIdentity> identity{};  // as root: instead of host_identity(this process, identity_index)
+  BorrowedFd cgroup{};                     // a cgroup v2 directory to start in
+  Tracer* tracer = nullptr;                // seized before the exec
 };
 
 Result<ChildProcess> spawn(const Executable& executable, const SpawnOptions& options);

@@ -69,8 +69,7 @@ std::vector<ExitReport> Tracer::poll() {
     // the owner reaps. The kernel reports a traced process's stops even when it is asked for its end alone.
     siginfo_t info{};
     const int result = ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT | __WALL);
-    const bool ended =
-        info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
+    const bool ended = info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED;
     if (result == 0 && (info.si_pid == 0 || !ended)) continue;
     const auto entry = traced_.find(pid);
     if (entry == traced_.end()) continue;

@@ -59,7 +59,7 @@ class Tracer {
     bool at_exit_stop = false;
     bool stopped = false;
     int last_signal = 0;  // the signal that was last on its way to it
-    int deadly = 0;        // see make_deadly()
+    int deadly = 0;       // see make_deadly()
     int fault = 0;        // the fault that ended it
     std::optional<std::uint64_t> fault_address;
   };

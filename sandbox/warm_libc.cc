@@ -41,9 +41,7 @@ void throw_once() {
   }
 }
 
-int compare_ints(const void* a, const void* b) {
-  return *static_cast<const int*>(a) - *static_cast<const int*>(b);
-}
+int compare_ints(const void* a, const void* b) { return *static_cast<const int*>(a) - *static_cast<const int*>(b); }
 
 // qsort of more than 1 KiB asks sysconf for the machine's memory, once.
 void sort_once() {

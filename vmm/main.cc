@@ -59,9 +59,9 @@ Result<control::Exited> run_vm(control::ControlChannel& launcher, UniqueFd child
                    vmm::VirtualMachine::create(std::move(config), std::move(child_signals)));
   ASSIGN_OR_RETURN(std::unique_ptr<vmm::ManagementServer> server,
                    vmm::ManagementServer::start(std::move(listener), *vm));
-  RETURN_IF_ERROR(send(launcher, control::Started{
-                                     .name = name.name(),
-                                     .device_processes = static_cast<std::uint32_t>(vm->device_process_count())}));
+  RETURN_IF_ERROR(
+      send(launcher, control::Started{.name = name.name(),
+                                      .device_processes = static_cast<std::uint32_t>(vm->device_process_count())}));
   return vm->run(&launcher);
 }
 

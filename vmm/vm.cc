@@ -22,10 +22,20 @@ constexpr std::int64_t kSecondNs = 1'000'000'000;
 // What a vCPU thread may ask of KVM once the guest runs: run it, and carry out the effects of its own accesses. The
 // rest is read for the report of a guest that crashed. Requests that take a list are named by kvm_abi: C++ gives the
 // header's own macros another size, hence another number, than the kernel and KvmVm use.
-constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {
-    KVM_RUN,           KVM_IRQFD,     kvm_abi::kSetGsiRouting, KVM_GET_REGS,     KVM_GET_SREGS,
-    KVM_GET_FPU,       KVM_GET_XCRS,  KVM_GET_LAPIC,           KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS,
-    KVM_GET_DEBUGREGS, KVM_TRANSLATE, kvm_abi::kGetMsrs,       KVM_SET_USER_MEMORY_REGION};
+constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {KVM_RUN,
+                                                       KVM_IRQFD,
+                                                       kvm_abi::kSetGsiRouting,
+                                                       KVM_GET_REGS,
+                                                       KVM_GET_SREGS,
+                                                       KVM_GET_FPU,
+                                                       KVM_GET_XCRS,
+                                                       KVM_GET_LAPIC,
+                                                       KVM_GET_MP_STATE,
+                                                       KVM_GET_VCPU_EVENTS,
+                                                       KVM_GET_DEBUGREGS,
+                                                       KVM_TRANSLATE,
+                                                       kvm_abi::kGetMsrs,
+                                                       KVM_SET_USER_MEMORY_REGION};
 
 }  // namespace
 
@@ -57,8 +67,8 @@ VirtualMachine::~VirtualMachine() { shut_down(); }
 Status VirtualMachine::open_hypervisor() {
   ASSIGN_OR_RETURN(system_, KvmSystem::open());
   if (config_.cpus > system_->optional().max_vcpus)
-    return make_error(fmt::format("this host's KVM gives a VM at most {} CPUs, not {}", system_->optional().max_vcpus,
-                                  config_.cpus));
+    return make_error(
+        fmt::format("this host's KVM gives a VM at most {} CPUs, not {}", system_->optional().max_vcpus, config_.cpus));
   return ok();
 }
 
@@ -75,8 +85,7 @@ Status VirtualMachine::plan_and_open_files() {
   if (config_.files.initrd.valid()) {
     ASSIGN_OR_RETURN(initrd, FileSource::from_fd(std::move(config_.files.initrd), config_.initrd_path));
   }
-  ASSIGN_OR_RETURN(loader_,
-                   BootLoader::from_sources(std::move(kernel), std::move(initrd), config_.command_line));
+  ASSIGN_OR_RETURN(loader_, BootLoader::from_sources(std::move(kernel), std::move(initrd), config_.command_line));
   return loader_->check(plan_.acpi);
 }
 
@@ -86,8 +95,10 @@ Status VirtualMachine::create_memory() {
   // Slots before the interrupt controllers: afterwards each costs milliseconds (KVM waits for grace periods).
   std::uint32_t slot = 0;
   for (const RamRange& range : ram_ranges(plan_.memory)) {
-    RETURN_IF_ERROR(vm_->set_memory_slot(
-        {.slot = slot++, .guest_address = range.guest_address, .size = range.size, .host = ram_->host() + range.offset}));
+    RETURN_IF_ERROR(vm_->set_memory_slot({.slot = slot++,
+                                          .guest_address = range.guest_address,
+                                          .size = range.size,
+                                          .host = ram_->host() + range.offset}));
   }
   return ok();
 }
@@ -109,18 +120,19 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     ring.on_violation = [this, role](const char* what, std::uint32_t incarnation) {
       on_violation(*processes_[role], what, incarnation);
     };
-    ASSIGN_OR_RETURN(processes_[role], DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_,
-                                                             std::move(ring)));
+    ASSIGN_OR_RETURN(processes_[role],
+                     DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_, std::move(ring)));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
                    sandbox::Executable::from_fd(std::move(config_.files.device_executable), "bulkhead-device"));
   Supervisor::Options options{
       .vm = config_.name, .deadline_ns = options_.device_deadline_ns, .standby = options_.standby};
-  ASSIGN_OR_RETURN(supervisor_, Supervisor::start(std::move(executable), std::move(child_signals), std::move(options),
-                                                  events_, [this](DeviceProcess& process, bool stop, const std::string& why) {
-                                                    on_loss(process, stop, why);
-                                                  }));
+  ASSIGN_OR_RETURN(supervisor_,
+                   Supervisor::start(std::move(executable), std::move(child_signals), std::move(options), events_,
+                                     [this](DeviceProcess& process, bool stop, const std::string& why) {
+                                       on_loss(process, stop, why);
+                                     }));
   std::vector<Supervisor::Role> all;
   for (const std::unique_ptr<DeviceProcess>& process : processes_)
     all.push_back({process.get(), policy_of(process->plan())});
@@ -158,8 +170,8 @@ Status VirtualMachine::publish_windows() {
       for (const RegionPlan& region : instance.regions) {
         if (!region.fixed) continue;
         const RegionDecl& decl = instance.type->regions[region.region];
-        fixed.push_back({decl.memory ? Space::kMemory : Space::kPort, *region.fixed, decl.length, &process->channel(), i,
-                         region.region, decl.posted, process->plan().name + "/" + instance.name});
+        fixed.push_back({decl.memory ? Space::kMemory : Space::kPort, *region.fixed, decl.length, &process->channel(),
+                         i, region.region, decl.posted, process->plan().name + "/" + instance.name});
       }
     }
   }
@@ -187,14 +199,16 @@ Status VirtualMachine::publish_windows() {
 
 Status VirtualMachine::create_vcpus() {
   const std::uint32_t bits = physical_address_bits(system_->supported_cpuid());
-  const std::vector<MsrValue> msrs = initial_msrs({.hole_base = plan_.memory.pci_window, .physical_address_bits = bits});
+  const std::vector<MsrValue> msrs =
+      initial_msrs({.hole_base = plan_.memory.pci_window, .physical_address_bits = bits});
   for (std::uint32_t i = 0; i < config_.cpus; ++i) {
     ASSIGN_OR_RETURN(std::unique_ptr<KvmVcpu> vcpu, vm_->create_vcpu(plan_.topology.apic_id(i)));
-    const std::vector<kvm_cpuid_entry2> cpuid =
-        guest_cpuid(system_->supported_cpuid(),
-                    {.topology = plan_.topology, .vcpu = i, .tsc_deadline_timer = system_->optional().tsc_deadline_timer});
+    const std::vector<kvm_cpuid_entry2> cpuid = guest_cpuid(
+        system_->supported_cpuid(),
+        {.topology = plan_.topology, .vcpu = i, .tsc_deadline_timer = system_->optional().tsc_deadline_timer});
     RETURN_IF_ERROR(vcpu->initialize(cpuid, msrs));
-    vcpu->set_guest_reader([this](std::uint64_t address, std::span<std::byte> out) { return ram_->read(address, out); });
+    vcpu->set_guest_reader(
+        [this](std::uint64_t address, std::span<std::byte> out) { return ram_->read(address, out); });
     vcpus_.push_back(std::move(vcpu));
   }
   return ok();
@@ -219,8 +233,7 @@ Status VirtualMachine::ask_for_desired_state() {
   // For all pieces together: a hostile process could say that there is always another, and take its time over each.
   const std::int64_t until = ipc::monotonic_ns() + patience_ns();
   for (std::uint32_t from = 0; from < total && from < 2 * kMaxVectors * 32; from += kMaxEffects) {
-    const std::optional<ipc::Reply> reply =
-        pci.request(ipc::RequestKind::kDesiredState, plan_.pci_instance, 0, from);
+    const std::optional<ipc::Reply> reply = pci.request(ipc::RequestKind::kDesiredState, plan_.pci_instance, 0, from);
     if (!reply || reply->status != ipc::ReplyStatus::kDone)
       return make_error("the pci device process did not say where its functions are");
     std::memcpy(&total, reply->payload, sizeof total);
@@ -237,16 +250,17 @@ Status VirtualMachine::start_threads() {
   ConsoleFiles files{config_.console, std::move(config_.files.console_input), std::move(config_.files.console_output)};
   std::vector<Vcpu*> vcpus;
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpus.push_back(vcpu.get());
-  threads_ = std::make_unique<VcpuThreads>(
-      std::move(vcpus), space_, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
-        on_vcpu_end(vcpu, action, std::move(report));
-      });
+  threads_ = std::make_unique<VcpuThreads>(std::move(vcpus), space_,
+                                           [this](std::uint32_t vcpu, ExitAction action, std::string report) {
+                                             on_vcpu_end(vcpu, action, std::move(report));
+                                           });
   gate_.store(threads_.get(), std::memory_order_release);
   // After the vCPUs' gate exists: a device may ask for the end of the machine from the first moment on.
-  ASSIGN_OR_RETURN(pump_, StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
-                                            [this](DeviceProcess& process, const char* what, std::uint32_t incarnation) {
-                                              on_violation(process, what, incarnation);
-                                            }));
+  ASSIGN_OR_RETURN(pump_,
+                   StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
+                                     [this](DeviceProcess& process, const char* what, std::uint32_t incarnation) {
+                                       on_violation(process, what, incarnation);
+                                     }));
   std::optional<sandbox::CompiledFilter> filter;
   if (options_.filter_vcpus) {
     ASSIGN_OR_RETURN(filter, sandbox::compile_vcpu_filter(kVcpuIoctls));

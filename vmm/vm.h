@@ -40,10 +40,10 @@ using BootSource = std::function<Result<BootRegisters>(GuestRam& ram)>;
 
 struct VmOptions {
   std::int64_t device_deadline_ns = 0;  // instead of config.device_deadline_ns
-  bool standby = true;  // a warm device process waits for the next death
-  std::optional<BootSource> boot;  // instead of config.files.kernel
-  bool filter_vcpus = true;        // seccomp on vCPU threads
-  std::vector<Claim> extra_claims{};  // fixed claims of the caller's own: the benchmark's in-process models
+  bool standby = true;                  // a warm device process waits for the next death
+  std::optional<BootSource> boot;       // instead of config.files.kernel
+  bool filter_vcpus = true;             // seccomp on vCPU threads
+  std::vector<Claim> extra_claims{};    // fixed claims of the caller's own: the benchmark's in-process models
 };
 
 class VirtualMachine final : public VmControl {

@@ -19,8 +19,8 @@ std::string permissions_of(const RolePlan& role) {
     if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
   }
   text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
-  constexpr std::array<std::string_view, 6> kEffectNames = {"", "window", "intx-route", "function-control", "msi-route",
-                                                            "power"};
+  constexpr std::array<std::string_view, 6> kEffectNames = {"",          "window", "intx-route", "function-control",
+                                                            "msi-route", "power"};
   text += "effects:";
   for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
     if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);

@@ -37,8 +37,7 @@ void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   if (VcpuThreads* gate = gate_.load(std::memory_order_acquire)) gate->hold_soon();
   switch (action) {
     case PowerAction::kPowerOff: return end({.sentence = "", .status = control::kExitPowerOff});
-    case PowerAction::kDebugExit:
-      return end({.sentence = "", .status = control::debug_exit_status(debug_value)});
+    case PowerAction::kDebugExit: return end({.sentence = "", .status = control::debug_exit_status(debug_value)});
     case PowerAction::kReset: break;
   }
   if (config_.on_reset == control::OnReset::kExit)
@@ -47,8 +46,7 @@ void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   post([this] {
     reset_waits_.store(false);
     if (const Status status = do_reset(); !status)  // a second end() changes nothing
-      end({.sentence = "the machine could not be reset: " + status.error().message,
-           .status = control::kExitHostError});
+      end({.sentence = "the machine could not be reset: " + status.error().message, .status = control::kExitHostError});
   });
 }
 
@@ -80,9 +78,8 @@ Status VirtualMachine::run_on_main(const std::function<Status()>& task) {
   {
     const std::lock_guard lock(lock_);
     if (!accepts_tasks_) return make_error("the VM is ending");
-    tasks_.push_back([this, task, done] {
-      done->set_value(is_ending() ? Status(make_error("the VM is ending")) : task());
-    });
+    tasks_.push_back(
+        [this, task, done] { done->set_value(is_ending() ? Status(make_error("the VM is ending")) : task()); });
   }
   signal_eventfd(event_.borrow());
   if (result.wait_for(kTaskDeadline) != std::future_status::ready) return make_error("the VM is busy");

@@ -29,15 +29,12 @@ using ipc::StateSegment;
 template <class State>
 class Persistent {
   static_assert(std::is_trivially_copyable_v<State>, "a checkpoint copies bytes");
-  static_assert(std::is_trivially_default_constructible_v<State> ||
-                std::is_nothrow_default_constructible_v<State>);
+  static_assert(std::is_trivially_default_constructible_v<State> || std::is_nothrow_default_constructible_v<State>);
 
  public:
   explicit Persistent(StateSegment& segment) : segment_(&segment) {}
 
-  [[nodiscard]] const State& get() const {
-    return *reinterpret_cast<const State*>(segment_->working());
-  }
+  [[nodiscard]] const State& get() const { return *reinterpret_cast<const State*>(segment_->working()); }
   const State* operator->() const { return &get(); }
   [[nodiscard]] const StateSegment& segment() const { return *segment_; }
 

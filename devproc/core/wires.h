@@ -59,8 +59,7 @@ class Redirect {
   virtual ~Redirect() = default;
   // A read of the pending bits of MSI-X vectors first_vector ... first_vector + 63 of a function; the VMM
   // takes the bytes that the access asked for out of that quadword.
-  virtual void pending_bits(std::uint8_t devfn, std::uint16_t first_vector,
-                            std::uint8_t byte_offset) = 0;
+  virtual void pending_bits(std::uint8_t devfn, std::uint16_t first_vector, std::uint8_t byte_offset) = 0;
 };
 
 // Everything a host offers for the construction of one device. Models do not see it: the registry's
@@ -72,9 +71,9 @@ struct Wires {
   EffectSink& effects;
   std::span<IrqLine* const> lines;
   std::span<CharBackend* const> streams;
-  Redirect* redirect = nullptr;    // the `pci` process
-  MsiSender* msi = nullptr;        // PCI functions with MSI or MSI-X
-  GuestMemory* memory = nullptr;   // device types that declare guest memory
+  Redirect* redirect = nullptr;   // the `pci` process
+  MsiSender* msi = nullptr;       // PCI functions with MSI or MSI-X
+  GuestMemory* memory = nullptr;  // device types that declare guest memory
 };
 
 }  // namespace bulkhead::devproc

@@ -22,8 +22,7 @@ constexpr std::uint32_t kTurnsBetweenLooks = 32;
 }  // namespace
 
 Result<EventLoop> EventLoop::create(RoleHost& host, const ipc::RequestArea& requests, BorrowedFd doorbell,
-                                    std::span<const BorrowedFd> line_resample,
-                                    control::ControlChannel& control) {
+                                    std::span<const BorrowedFd> line_resample, control::ControlChannel& control) {
   EventLoop loop(host, requests, control);
   loop.epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   if (!loop.epoll_.valid()) return make_errno_error("cannot create an epoll descriptor");

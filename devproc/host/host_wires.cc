@@ -13,9 +13,8 @@ VmTime HostClock::now() const {
   if (!sampled_) {
     sampled_ = true;
     const std::int64_t frozen = timeline_.frozen_at.load(std::memory_order_acquire);
-    const std::int64_t time = frozen != ipc::kVmTimeRuns
-                                  ? frozen
-                                  : ipc::monotonic_ns() - timeline_.base_ns.load(std::memory_order_relaxed);
+    const std::int64_t time =
+        frozen != ipc::kVmTimeRuns ? frozen : ipc::monotonic_ns() - timeline_.base_ns.load(std::memory_order_relaxed);
     // The moment of a pause is chosen before we can see it, so it may lie before our last look.
     now_.ns = std::max(now_.ns, time);
   }
@@ -32,9 +31,7 @@ WallTime HostClock::wall() const {
   return wall_;
 }
 
-bool HostClock::frozen() const {
-  return timeline_.frozen_at.load(std::memory_order_acquire) != ipc::kVmTimeRuns;
-}
+bool HostClock::frozen() const { return timeline_.frozen_at.load(std::memory_order_acquire) != ipc::kVmTimeRuns; }
 
 std::int64_t HostClock::to_monotonic(std::int64_t vm_ns) const {
   std::int64_t sum = 0;

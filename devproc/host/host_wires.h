@@ -147,8 +147,7 @@ class HostRedirect final : public Redirect {
 // One byte stream each way. Indexes are state; bytes lie in the shared areas.
 class HostCharBackend final : public CharBackend {
  public:
-  HostCharBackend(HostState& state, const ipc::RequestArea& requests, ipc::ReplyArea& replies,
-                  std::uint32_t stream)
+  HostCharBackend(HostState& state, const ipc::RequestArea& requests, ipc::ReplyArea& replies, std::uint32_t stream)
       : state_(state), requests_(requests), replies_(replies), stream_(stream) {}
   bool put(std::uint8_t byte) override;
   [[nodiscard]] std::size_t room() const override;

@@ -12,8 +12,7 @@ namespace bulkhead::devproc {
 class MappedGuestMemory final : public GuestMemory {
  public:
   // [guest_base, guest_base + length) lies at `offset` in `region`. Ranges do not overlap.
-  Status add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset,
-             const ipc::WritableRegion& region);
+  Status add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset, const ipc::WritableRegion& region);
 
   bool read(GuestPhys address, std::span<std::byte> out) override;
   bool write(GuestPhys address, std::span<const std::byte> in) override;

@@ -92,9 +92,9 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
   Instance instance;
   instance.name = setup.name;
   instance.type = setup.type;
-  instance.first_timer = instances_.empty() ? std::uint16_t{0}
-                                            : static_cast<std::uint16_t>(instances_.back().first_timer +
-                                                                         instances_.back().timer_count);
+  instance.first_timer =
+      instances_.empty() ? std::uint16_t{0}
+                         : static_cast<std::uint16_t>(instances_.back().first_timer + instances_.back().timer_count);
   instance.timer_count = decl->timers;
   instance.first_stream = setup.streams.first;
   if (setup.lines.first + setup.lines.count > kMaxLines || setup.lines.count < decl->lines.size() ||
@@ -107,8 +107,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
     instance.line_pointers.push_back(instance.lines.back().get());
   }
   for (std::uint32_t i = 0; i < setup.streams.count; ++i) {
-    instance.streams.push_back(std::make_unique<HostCharBackend>(host_, *world_.requests, *world_.replies,
-                                                                 setup.streams.first + i));
+    instance.streams.push_back(
+        std::make_unique<HostCharBackend>(host_, *world_.requests, *world_.replies, setup.streams.first + i));
     instance.stream_pointers.push_back(instance.streams.back().get());
   }
   instance.msi = std::make_unique<HostMsiSender>(checkpoint_, setup.vectors.first, setup.vectors.count);
@@ -265,7 +265,8 @@ void RoleHost::begin_input(Attempt attempt) {
 }
 
 bool RoleHost::skip_if_poisoned(Attempt attempt) {
-  if (!attempts_.poisoned(attempt)) [[likely]] return false;
+  if (!attempts_.poisoned(attempt)) [[likely]]
+    return false;
   count(world_.replies->counters.poisoned);
   return true;
 }
@@ -497,7 +498,7 @@ bool RoleHost::handle_streams() {
       const Attempt attempt = Attempt::stream(stream, checkpoint_.commits());
       begin_input(attempt);
       if (skip_if_poisoned(attempt)) [[unlikely]] {
-        (void)backend.get();  // one byte less, as a line with noise would have it
+        (void)backend.get();                                    // one byte less, as a line with noise would have it
         seen_input_[stream] = host_.streams->consumed[stream];  // and of the rest the device is still to be told
       } else {
         instance.device->on_stream(static_cast<StreamId>(i));
@@ -524,7 +525,8 @@ bool RoleHost::handle_timers() {
       begin_input(attempt);
       host_.timers.mut().deadline[timer] = kTimerOff;
       FAILPOINT("timer: off");
-      if (!skip_if_poisoned(attempt)) [[likely]] instance.device->on_timer(i);
+      if (!skip_if_poisoned(attempt)) [[likely]]
+        instance.device->on_timer(i);
       effects_to_outbound();
       count(world_.replies->counters.timers);
       finish_input();

@@ -28,10 +28,10 @@ struct RoleWorld {
   const ipc::RequestArea* requests = nullptr;
   ipc::ReplyArea* replies = nullptr;
   std::span<std::byte> state;
-  BorrowedFd output_doorbell;                  // to the VMM's stream thread
-  std::vector<BorrowedFd> line_assert;         // one a line of the role
-  std::vector<BorrowedFd> line_resample;       // invalid for edge lines
-  std::vector<BorrowedFd> messages;            // one an MSI vector of the role
+  BorrowedFd output_doorbell;             // to the VMM's stream thread
+  std::vector<BorrowedFd> line_assert;    // one a line of the role
+  std::vector<BorrowedFd> line_resample;  // invalid for edge lines
+  std::vector<BorrowedFd> messages;       // one an MSI vector of the role
   GuestMemory* memory = nullptr;
 };
 
@@ -119,8 +119,8 @@ class RoleHost {
   std::vector<Instance> instances_;
   std::vector<control::StateVersion> versions_;
 
-  std::uint64_t driven_levels_ = 0;                       // what the wires carry now
-  std::uint64_t seen_input_[ipc::kStreams] = {};          // input index that the device was told of
+  std::uint64_t driven_levels_ = 0;               // what the wires carry now
+  std::uint64_t seen_input_[ipc::kStreams] = {};  // input index that the device was told of
   std::uint64_t seen_output_[ipc::kStreams] = {};
 };
 

@@ -40,8 +40,7 @@ Status RoleProcess::run() {
     // A standby that is not needed any more sees the channel close before it ever got a role.
     if (!message && message.error().error_number == control::kPeerClosed) return ok();
     if (!message) return message.error();
-    ASSIGN_OR_RETURN(const control::ToDevice decoded,
-                     control::decode_to_device(message->bytes, message->fds.size()));
+    ASSIGN_OR_RETURN(const control::ToDevice decoded, control::decode_to_device(message->bytes, message->fds.size()));
     const auto* role = std::get_if<control::TakeRole>(&decoded);
     if (role == nullptr) return make_error("the first message of the VMM gave no role");
     if (role->start == control::StartKind::kCheck) {
@@ -145,8 +144,8 @@ Status RoleProcess::close_filter() {
 }
 
 Status RoleProcess::serve() {
-  ASSIGN_OR_RETURN(EventLoop loop, EventLoop::create(*host_, *world_.requests, doorbell_.borrow(),
-                                                     world_.line_resample, control_));
+  ASSIGN_OR_RETURN(EventLoop loop,
+                   EventLoop::create(*host_, *world_.requests, doorbell_.borrow(), world_.line_resample, control_));
   control::Ready ready{.layout_hash = host_->layout(),
                        .states = {host_->state_versions().begin(), host_->state_versions().end()}};
   ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(ready));

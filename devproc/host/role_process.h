@@ -37,7 +37,7 @@ class RoleProcess {
   std::optional<ipc::WritableRegion> replies_;
   std::optional<ipc::WritableRegion> state_;
   std::list<ipc::WritableRegion> guest_ram_;
-  std::vector<UniqueFd> ram_fds_;      // by FdGrant index, until mapped
+  std::vector<UniqueFd> ram_fds_;  // by FdGrant index, until mapped
   UniqueFd filter_;
   UniqueFd doorbell_;
   UniqueFd output_doorbell_;

@@ -8,8 +8,7 @@
 
 namespace bulkhead {
 
-[[noreturn]] void check_failed(const char* file, int line, const char* condition,
-                               const std::string& operands);
+[[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& operands);
 
 namespace internal {
 inline std::string join_operands() { return {}; }
@@ -23,9 +22,8 @@ std::string join_operands(const T&... operands) {
 
 }  // namespace bulkhead
 
-#define CHECK(condition, ...)                                                                   \
-  do {                                                                                          \
-    if (!(condition)) [[unlikely]]                                                              \
-      ::bulkhead::check_failed(__FILE__, __LINE__, #condition,                                  \
-                               ::bulkhead::internal::join_operands(__VA_ARGS__));               \
+#define CHECK(condition, ...)                                                                                     \
+  do {                                                                                                            \
+    if (!(condition)) [[unlikely]]                                                                                \
+      ::bulkhead::check_failed(__FILE__, __LINE__, #condition, ::bulkhead::internal::join_operands(__VA_ARGS__)); \
   } while (false)

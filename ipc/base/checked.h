@@ -22,8 +22,7 @@ template <std::unsigned_integral T>
 }
 
 // True when [offset, offset + length) lies within [0, limit), for any values of the three.
-[[nodiscard]] constexpr bool fits(std::uint64_t offset, std::uint64_t length,
-                                  std::uint64_t limit) {
+[[nodiscard]] constexpr bool fits(std::uint64_t offset, std::uint64_t length, std::uint64_t limit) {
   return length <= limit && offset <= limit - length;
 }
 
@@ -34,17 +33,14 @@ template <std::unsigned_integral T>
 // [base, base + length), length >= 1, whose last address does not pass 2^64 - 1.
 class Range {
  public:
-  [[nodiscard]] static constexpr std::optional<Range> make(std::uint64_t base,
-                                                           std::uint64_t length) {
+  [[nodiscard]] static constexpr std::optional<Range> make(std::uint64_t base, std::uint64_t length) {
     if (length == 0 || length - 1 > UINT64_MAX - base) return std::nullopt;
     return Range(base, base + (length - 1));
   }
 
   [[nodiscard]] constexpr std::uint64_t first() const { return first_; }
   [[nodiscard]] constexpr std::uint64_t last() const { return last_; }
-  [[nodiscard]] constexpr bool contains(std::uint64_t address) const {
-    return address >= first_ && address <= last_;
-  }
+  [[nodiscard]] constexpr bool contains(std::uint64_t address) const { return address >= first_ && address <= last_; }
   [[nodiscard]] constexpr bool overlaps(const Range& other) const {
     return first_ <= other.last_ && other.first_ <= last_;
   }

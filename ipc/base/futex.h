@@ -13,8 +13,7 @@
 namespace bulkhead {
 
 // Sleeps while *word == expected, at most until `deadline_ns` (CLOCK_MONOTONIC). May wake early.
-inline void futex_wait_until(const std::atomic<std::uint32_t>* word, std::uint32_t expected,
-                             std::int64_t deadline_ns) {
+inline void futex_wait_until(const std::atomic<std::uint32_t>* word, std::uint32_t expected, std::int64_t deadline_ns) {
   const timespec until{deadline_ns / 1'000'000'000, deadline_ns % 1'000'000'000};
   ::syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FUTEX_BITSET_MATCH_ANY);
 }

@@ -38,9 +38,7 @@ void set_log_role(std::string_view role) {
 
 void set_log_level(LogLevel lowest) { lowest_level.store(lowest, std::memory_order_relaxed); }
 
-bool log_enabled(LogLevel level) {
-  return level >= lowest_level.load(std::memory_order_relaxed);
-}
+bool log_enabled(LogLevel level) { return level >= lowest_level.load(std::memory_order_relaxed); }
 
 void write_log(LogLevel level, std::string_view message) {
   if (!log_enabled(level)) return;
@@ -49,13 +47,11 @@ void write_log(LogLevel level, std::string_view message) {
   line += printable(message, ' ');
   line += '\n';
   // A full disk or a closed pipe must not stop a VM; the one who opens the log checks it first.
-  [[maybe_unused]] const ssize_t written =
-      ::write(log_fd.load(std::memory_order_relaxed), line.data(), line.size());
+  [[maybe_unused]] const ssize_t written = ::write(log_fd.load(std::memory_order_relaxed), line.data(), line.size());
 }
 
 void check_failed(const char* file, int line, const char* condition, const std::string& operands) {
-  write_log(LogLevel::kError,
-            fmt::format("{}:{}: CHECK({}) failed:{}", file, line, condition, operands));
+  write_log(LogLevel::kError, fmt::format("{}:{}: CHECK({}) failed:{}", file, line, condition, operands));
   std::abort();
 }
 

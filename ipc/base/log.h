@@ -15,7 +15,7 @@ namespace bulkhead {
 
 enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError };
 
-void set_log_fd(BorrowedFd fd);          // default: standard error
+void set_log_fd(BorrowedFd fd);            // default: standard error
 void set_log_role(std::string_view role);  // at most 31 characters are kept
 void set_log_level(LogLevel lowest);
 void write_log(LogLevel level, std::string_view message);

@@ -40,8 +40,8 @@ std::string printable(std::string_view text, char replacement, Newlines newlines
   while (!text.empty()) {
     const Character character = first_character(text);
     const std::size_t length = character.length == 0 ? 1 : character.length;
-    const bool stays = (newlines == Newlines::kKeep && text.front() == '\n') ||
-                       (character.length != 0 && is_harmless(character.code));
+    const bool stays =
+        (newlines == Newlines::kKeep && text.front() == '\n') || (character.length != 0 && is_harmless(character.code));
     if (stays)
       out += text.substr(0, length);
     else

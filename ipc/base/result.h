@@ -8,7 +8,6 @@
 #pragma once
 
 #include <boost/system/result.hpp>
-
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -23,8 +22,7 @@ struct Error {
   int error_number = 0;
 };
 
-[[noreturn]] inline void throw_exception_from_error(const Error& error,
-                                                    const boost::source_location&) {
+[[noreturn]] inline void throw_exception_from_error(const Error& error, const boost::source_location&) {
   throw std::runtime_error(error.message);
 }
 
@@ -47,10 +45,9 @@ inline Error make_errno_error(std::string what, int error_number = errno) {
 #define BULKHEAD_CONCAT(a, b) BULKHEAD_CONCAT_INNER(a, b)
 
 // Leaves the enclosing function with the error of `expression`, if it has one.
-#define RETURN_IF_ERROR(expression)                             \
-  do {                                                          \
-    if (auto bulkhead_status = (expression); !bulkhead_status)  \
-      return std::move(bulkhead_status).error();                \
+#define RETURN_IF_ERROR(expression)                                                                       \
+  do {                                                                                                    \
+    if (auto bulkhead_status = (expression); !bulkhead_status) return std::move(bulkhead_status).error(); \
   } while (false)
 
 // `lhs = value of expression`, or leaves the enclosing function with its error.

@@ -100,9 +100,7 @@ Result<std::vector<std::byte>> write_message(Fill fill) {
 }
 
 [[nodiscard]] inline std::string_view view(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
-[[nodiscard]] inline capnp::Text::Reader text(const std::string& string) {
-  return {string.c_str(), string.size()};
-}
+[[nodiscard]] inline capnp::Text::Reader text(const std::string& string) { return {string.c_str(), string.size()}; }
 
 // A name: not empty, is_name().
 [[nodiscard]] std::string read_name(capnp::Text::Reader text, const char* field);

@@ -98,13 +98,11 @@ Result<std::pair<ControlChannel, ControlChannel>> ControlChannel::create_pair() 
   return std::pair(ControlChannel(UniqueFd(ends[0])), ControlChannel(UniqueFd(ends[1])));
 }
 
-Status ControlChannel::send(std::span<const std::byte> bytes, std::span<const BorrowedFd> fds,
-                            Deadline deadline) {
+Status ControlChannel::send(std::span<const std::byte> bytes, std::span<const BorrowedFd> fds, Deadline deadline) {
   if (bytes.empty() || bytes.size() > kMaxMessageBytes)
     return bad_message(fmt::format("{} bytes to send, 1 to {} allowed", bytes.size(), kMaxMessageBytes));
   if (fds.size() > kMaxMessageFds)
-    return bad_message(
-        fmt::format("{} descriptors to send, at most {} allowed", fds.size(), kMaxMessageFds));
+    return bad_message(fmt::format("{} descriptors to send, at most {} allowed", fds.size(), kMaxMessageFds));
 
   alignas(cmsghdr) std::array<std::byte, kControlBytes> control{};
   iovec part{.iov_base = const_cast<std::byte*>(bytes.data()), .iov_len = bytes.size()};

@@ -39,8 +39,8 @@ PciBusConfig read_pci_bus(schema::PciBusConfig::Reader in) {
   const auto functions = in.getFunctions();
   check_size(functions, "PCI functions", kMaxPciFunctions);
   for (const auto function : functions) {
-    config.functions.push_back({.devfn = function.getDevfn(),
-                                .type = read_name(function.getType(), "the type of a PCI function")});
+    config.functions.push_back(
+        {.devfn = function.getDevfn(), .type = read_name(function.getType(), "the type of a PCI function")});
   }
   return config;
 }
@@ -57,9 +57,8 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::UART16550: return Uart16550Config{};
     case Kind::CMOS_RTC: {
       const auto body = in.getCmosRtc();
-      return CmosRtcConfig{.ram_below_4g = body.getRamBelow4g(),
-                           .ram_above_4g = body.getRamAbove4g(),
-                           .cpus = body.getCpus()};
+      return CmosRtcConfig{
+          .ram_below_4g = body.getRamBelow4g(), .ram_above_4g = body.getRamAbove4g(), .cpus = body.getCpus()};
     }
     case Kind::I8042: return I8042Config{};
     case Kind::ACPI_PM: return AcpiPmConfig{.sci_enabled = in.getAcpiPm().getSciEnabled()};

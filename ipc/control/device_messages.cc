@@ -23,8 +23,7 @@ void write_range(schema::IndexRange::Builder out, const IndexRange& range) {
 
 IndexRange read_range(schema::IndexRange::Reader in, const char* field) {
   const IndexRange range{.first = in.getFirst(), .count = in.getCount()};
-  if (!fits(range.first, range.count, kMaxIndex))
-    refuse("{} {}+{} are out of range", field, range.first, range.count);
+  if (!fits(range.first, range.count, kMaxIndex)) refuse("{} {}+{} are out of range", field, range.first, range.count);
   return range;
 }
 
@@ -89,13 +88,11 @@ std::vector<FdGrant> read_grants(capnp::List<schema::FdGrant>::Reader in, std::s
       refuse("two descriptors with purpose {} and index {}", item.getPurpose(), grant.index);
     grants.push_back(grant);
   }
-  if (grants.size() != fd_count)
-    refuse("{} descriptors came with a message that names {}", fd_count, grants.size());
+  if (grants.size() != fd_count) refuse("{} descriptors came with a message that names {}", fd_count, grants.size());
   return grants;
 }
 
-std::vector<GuestRange> read_guest_ram(capnp::List<schema::GuestRange>::Reader in,
-                                       const std::vector<FdGrant>& fds) {
+std::vector<GuestRange> read_guest_ram(capnp::List<schema::GuestRange>::Reader in, const std::vector<FdGrant>& fds) {
   std::vector<GuestRange> ranges;
   std::uint64_t next = 0;
   check_size(in, "ranges of guest RAM", kMaxGuestRanges);
@@ -131,8 +128,7 @@ TakeRole read_take_role(schema::TakeRole::Reader in, std::size_t fd_count) {
   check_size(instances, "instances", kMaxInstances);
   for (const auto item : instances) {
     role.instances.push_back(read_instance(item));
-    if (!names.insert(role.instances.back().name).second)
-      refuse("two instances named {}", role.instances.back().name);
+    if (!names.insert(role.instances.back().name).second) refuse("two instances named {}", role.instances.back().name);
   }
   role.fds = read_grants(in.getFds(), fd_count);
   role.guest_ram = read_guest_ram(in.getGuestRam(), role.fds);
@@ -162,18 +158,12 @@ Ready read_ready(schema::Ready::Reader in) {
   return ready;
 }
 
-void write_body(schema::ToDevice::Builder out, const TakeRole& role) {
-  write_take_role(out.initTakeRole(), role);
-}
+void write_body(schema::ToDevice::Builder out, const TakeRole& role) { write_take_role(out.initTakeRole(), role); }
 void write_body(schema::ToDevice::Builder out, const Quiesce&) { out.setQuiesce(); }
 void write_body(schema::ToDevice::Builder out, const GetStatistics&) { out.setGetStatistics(); }
-void write_body(schema::ToDevice::Builder out, const Inspect& inspect) {
-  out.setInspect(text(inspect.instance));
-}
+void write_body(schema::ToDevice::Builder out, const Inspect& inspect) { out.setInspect(text(inspect.instance)); }
 
-void write_body(schema::FromDevice::Builder out, const Ready& ready) {
-  write_ready(out.initReady(), ready);
-}
+void write_body(schema::FromDevice::Builder out, const Ready& ready) { write_ready(out.initReady(), ready); }
 void write_body(schema::FromDevice::Builder out, const Failed& failed) {
   // A sentence that is too long is still better cut than lost.
   out.setFailed(text(failed.sentence.substr(0, kMaxSentenceLength)));
@@ -191,8 +181,7 @@ void write_body(schema::FromDevice::Builder out, const InspectReply& reply) {
 }
 
 Result<ToDevice> read_to_device(schema::ToDevice::Reader in, std::size_t fd_count) {
-  if (!in.isTakeRole() && fd_count != 0)
-    refuse("{} descriptors came with a message that takes none", fd_count);
+  if (!in.isTakeRole() && fd_count != 0) refuse("{} descriptors came with a message that takes none", fd_count);
   switch (in.which()) {
     case schema::ToDevice::TAKE_ROLE: return ToDevice(read_take_role(in.getTakeRole(), fd_count));
     case schema::ToDevice::QUIESCE: return ToDevice(Quiesce{});
@@ -207,8 +196,7 @@ Result<FromDevice> read_from_device(schema::FromDevice::Reader in) {
   switch (in.which()) {
     case schema::FromDevice::READY: return FromDevice(read_ready(in.getReady()));
     case schema::FromDevice::FAILED:
-      return FromDevice(
-          Failed{.sentence = read_sentence(in.getFailed(), "the reason", kMaxSentenceLength)});
+      return FromDevice(Failed{.sentence = read_sentence(in.getFailed(), "the reason", kMaxSentenceLength)});
     case schema::FromDevice::QUIESCED:
       return FromDevice(Quiesced{.last_ticket = in.getQuiesced().getLastTicket(),
                                  .commit_number = in.getQuiesced().getCommitNumber()});
@@ -228,8 +216,7 @@ Result<std::vector<std::byte>> encode(const ToDevice& message) {
                      std::visit([&](const auto& body) { write_body(root, body); }, message);
                    }));
   const auto* role = std::get_if<TakeRole>(&message);
-  if (auto check = decode_to_device(bytes, role == nullptr ? 0 : role->fds.size()); !check)
-    return check.error();
+  if (auto check = decode_to_device(bytes, role == nullptr ? 0 : role->fds.size()); !check) return check.error();
   return bytes;
 }
 

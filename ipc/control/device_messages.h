@@ -95,7 +95,7 @@ struct TakeRole {
   std::uint32_t generation = 0;
   StartKind start = StartKind::kFresh;
   std::uint64_t vm_time_offset_ns = 0;  // CLOCK_MONOTONIC minus VM time
-  bool blame = false;  // the predecessor's death counts against the input that it was working on
+  bool blame = false;                   // the predecessor's death counts against the input that it was working on
   std::vector<DeviceInstance> instances;
   std::vector<FdGrant> fds;           // in the order of the message's descriptors
   std::vector<GuestRange> guest_ram;  // in order of guest_base, not overlapping

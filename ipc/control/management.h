@@ -12,13 +12,7 @@
 namespace bulkhead::control {
 
 enum class VmState : std::uint8_t { kStarting = 0, kRunning = 1, kPaused = 2, kEnding = 3 };
-enum class DeviceState : std::uint8_t {
-  kStarting = 0,
-  kRunning = 1,
-  kReplacing = 2,
-  kIsolated = 3,
-  kDead = 4
-};
+enum class DeviceState : std::uint8_t { kStarting = 0, kRunning = 1, kReplacing = 2, kIsolated = 3, kDead = 4 };
 
 struct VmStatus {
   std::string name;
@@ -60,8 +54,8 @@ inline constexpr std::chrono::seconds kEventsPatience{10};  // for which the VMM
 
 // What happened to a device process.
 struct DeviceEvent {
-  std::uint64_t number = 0;   // 1, 2, 3 ... within the VM's life
-  std::int64_t time_ns = 0;   // CLOCK_REALTIME
+  std::uint64_t number = 0;  // 1, 2, 3 ... within the VM's life
+  std::int64_t time_ns = 0;  // CLOCK_REALTIME
   DeviceEventKind kind{};
   std::string role;
   std::uint32_t pid = 0;

@@ -41,8 +41,7 @@ struct Connection {
 class Client final : public ManagementClient {
  public:
   Client(UniqueFd socket, std::chrono::milliseconds timeout)
-      : timeout_(timeout.count() * kj::MILLISECONDS),
-        connection_(kj::heap<Connection>(std::move(socket))) {}
+      : timeout_(timeout.count() * kj::MILLISECONDS), connection_(kj::heap<Connection>(std::move(socket))) {}
   // KJ's destructors may throw; ours does not.
   ~Client() noexcept override {
     try {
@@ -134,8 +133,7 @@ class Client final : public ManagementClient {
   Result<T> call(Request request, Read read, kj::Duration timeout) {
     try {
       auto promise = request.send();
-      auto response =
-          connection_->port.timer().timeoutAfter(timeout, kj::mv(promise)).wait(connection_->scope);
+      auto response = connection_->port.timer().timeoutAfter(timeout, kj::mv(promise)).wait(connection_->scope);
       return read(std::move(response));
     } catch (const codec::Refused& refused) {
       return codec::bad_message(refused.why);
@@ -170,12 +168,10 @@ class Client final : public ManagementClient {
 
 }  // namespace
 
-Result<std::unique_ptr<ManagementClient>> ManagementClient::create(UniqueFd socket,
-                                                                   std::chrono::milliseconds timeout) {
-  return codec::guarded<std::unique_ptr<ManagementClient>>(
-      [&]() -> Result<std::unique_ptr<ManagementClient>> {
-        return std::unique_ptr<ManagementClient>(std::make_unique<Client>(std::move(socket), timeout));
-      });
+Result<std::unique_ptr<ManagementClient>> ManagementClient::create(UniqueFd socket, std::chrono::milliseconds timeout) {
+  return codec::guarded<std::unique_ptr<ManagementClient>>([&]() -> Result<std::unique_ptr<ManagementClient>> {
+    return std::unique_ptr<ManagementClient>(std::make_unique<Client>(std::move(socket), timeout));
+  });
 }
 
 }  // namespace bulkhead::control

@@ -17,8 +17,8 @@ namespace bulkhead::control {
 class ManagementClient {
  public:
   // `socket`: connected, from RunDirectory::connect().
-  static Result<std::unique_ptr<ManagementClient>> create(
-      UniqueFd socket, std::chrono::milliseconds timeout = std::chrono::seconds(10));
+  static Result<std::unique_ptr<ManagementClient>> create(UniqueFd socket,
+                                                          std::chrono::milliseconds timeout = std::chrono::seconds(10));
 
   virtual ~ManagementClient() = default;
   virtual Result<VmStatus> status() = 0;

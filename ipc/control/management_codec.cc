@@ -14,8 +14,7 @@ void write_texts(capnp::List<capnp::Text>::Builder out, const std::vector<std::s
   for (unsigned i = 0; i < out.size(); ++i) out.set(i, text(texts[i]));
 }
 
-std::vector<std::string> read_texts(capnp::List<capnp::Text>::Reader in, const char* field,
-                                    std::size_t limit) {
+std::vector<std::string> read_texts(capnp::List<capnp::Text>::Reader in, const char* field, std::size_t limit) {
   std::vector<std::string> texts;
   check_size(in, field, limit);
   for (const auto item : in) texts.push_back(read_sentence(item, field, kMaxSentenceLength));

@@ -41,9 +41,7 @@ struct PollPort::Waiter {
 class PollPort::Adapter {
  public:
   Adapter(kj::PromiseFulfiller<void>& fulfiller, PollPort& port, BorrowedFd fd, short events)
-      : port_(port),
-        waiter_{fd, events, fulfiller},
-        position_(port.waiters_.insert(port.waiters_.end(), &waiter_)) {}
+      : port_(port), waiter_{fd, events, fulfiller}, position_(port.waiters_.insert(port.waiters_.end(), &waiter_)) {}
   Adapter(const Adapter&) = delete;
   Adapter& operator=(const Adapter&) = delete;
   ~Adapter() { port_.waiters_.erase(position_); }
@@ -94,24 +92,21 @@ RpcStream::RpcStream(PollPort& port, UniqueFd socket, const StreamLimits& limits
 
 void RpcStream::fail(const std::string& why) {
   if (on_error_) std::exchange(on_error_, nullptr)(why);
-  kj::throwFatalException(
-      kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why)));
+  kj::throwFatalException(kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__, kj::heapString(why)));
 }
 
-kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> RpcStream::tryReadMessage(
-    kj::ArrayPtr<kj::AutoCloseFd> fd_space, capnp::ReaderOptions options,
-    kj::ArrayPtr<capnp::word> scratch_space) {
+kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> RpcStream::tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fd_space,
+                                                                             capnp::ReaderOptions options,
+                                                                             kj::ArrayPtr<capnp::word> scratch_space) {
   KJ_IF_MAYBE (reader, take_message()) {
-    return kj::Maybe<capnp::MessageReaderAndFds>(
-        capnp::MessageReaderAndFds{.reader = kj::mv(*reader), .fds = nullptr});
+    return kj::Maybe<capnp::MessageReaderAndFds>(capnp::MessageReaderAndFds{.reader = kj::mv(*reader), .fds = nullptr});
   }
   return port_.when_ready(socket_.borrow(), POLLIN)
-      .then(
-          [this, fd_space, options, scratch_space]() -> kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> {
-            if (read_more()) return tryReadMessage(fd_space, options, scratch_space);
-            if (!input_.empty()) fail("the connection ended in the middle of a message");
-            return kj::Maybe<capnp::MessageReaderAndFds>(nullptr);
-          });
+      .then([this, fd_space, options, scratch_space]() -> kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> {
+        if (read_more()) return tryReadMessage(fd_space, options, scratch_space);
+        if (!input_.empty()) fail("the connection ended in the middle of a message");
+        return kj::Maybe<capnp::MessageReaderAndFds>(nullptr);
+      });
 }
 
 bool RpcStream::read_more() {
@@ -129,14 +124,12 @@ bool RpcStream::read_more() {
 kj::Maybe<kj::Own<capnp::MessageReader>> RpcStream::take_message() {
   if (input_.size() < sizeof(std::uint32_t)) return nullptr;
   const std::uint32_t segments = load_u32(input_.data()) + 1;
-  if (segments == 0 || segments > kMaxSegments)
-    fail(fmt::format("a message of {} segments", std::uint64_t{segments}));
+  if (segments == 0 || segments > kMaxSegments) fail(fmt::format("a message of {} segments", std::uint64_t{segments}));
   const std::size_t header = (1 + segments + 1) / 2 * sizeof(capnp::word);
   if (input_.size() < header) return nullptr;
   std::uint64_t size = header;
   for (std::uint32_t i = 0; i < segments; ++i)
-    size += std::uint64_t{load_u32(input_.data() + sizeof(std::uint32_t) * (i + std::size_t{1}))} *
-            sizeof(capnp::word);
+    size += std::uint64_t{load_u32(input_.data() + sizeof(std::uint32_t) * (i + std::size_t{1}))} * sizeof(capnp::word);
   if (size > limits_.message_bytes)
     fail(fmt::format("a message of {} bytes, at most {} allowed", size, limits_.message_bytes));
   if (input_.size() < size) return nullptr;
@@ -181,8 +174,7 @@ kj::Promise<void> RpcStream::writeMessage(kj::ArrayPtr<const int> fds,
   return kj::READY_NOW;
 }
 
-kj::Promise<void> RpcStream::writeMessages(
-    kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) {
+kj::Promise<void> RpcStream::writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) {
   for (auto& message : messages) static_cast<void>(writeMessage(nullptr, message));
   return kj::READY_NOW;
 }

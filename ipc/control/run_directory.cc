@@ -87,8 +87,7 @@ void remove_files(BorrowedFd directory, std::string_view name) {
 
 // Opens and locks NAME.lock; the caller holds the directory's lock. nullopt: a live VM has it.
 Result<std::optional<UniqueFd>> try_lock(BorrowedFd directory, std::string_view name) {
-  const int fd =
-      ::openat(directory.get(), lock_name(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  const int fd = ::openat(directory.get(), lock_name(name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return make_errno_error(fmt::format("cannot create the lock of VM {}", name));
   UniqueFd file(fd);
   FileLock lock = whole_file(F_WRLCK);
@@ -136,8 +135,7 @@ std::optional<UniqueFd> open_if_live(BorrowedFd directory, std::string_view name
 }  // namespace
 
 std::string default_run_directory() {
-  if (const char* chosen = std::getenv("BULKHEAD_RUN_DIR"); chosen != nullptr && *chosen != '\0')
-    return chosen;
+  if (const char* chosen = std::getenv("BULKHEAD_RUN_DIR"); chosen != nullptr && *chosen != '\0') return chosen;
   if (::geteuid() == 0) return "/run/bulkhead";
   // Owned by somebody else after `su`: of no use to us.
   struct stat info {};
@@ -191,22 +189,20 @@ Result<RunDirectory> RunDirectory::open(const std::string& path) {
   if (fd < 0) return make_errno_error(fmt::format("cannot open the run directory {}", path));
   UniqueFd directory(fd);
   struct stat info {};
-  if (::fstat(fd, &info) != 0)
-    return make_errno_error(fmt::format("cannot look at the run directory {}", path));
+  if (::fstat(fd, &info) != 0) return make_errno_error(fmt::format("cannot look at the run directory {}", path));
   if (info.st_uid != ::geteuid())
-    return make_error(
-        fmt::format("the run directory {} belongs to another user (uid {})", path, info.st_uid));
+    return make_error(fmt::format("the run directory {} belongs to another user (uid {})", path, info.st_uid));
   if ((info.st_mode & 0077) != 0)
-    return make_error(fmt::format("the run directory {} is open to others (mode {:04o}, should be 0700)",
-                                  path, info.st_mode & 07777));
+    return make_error(fmt::format("the run directory {} is open to others (mode {:04o}, should be 0700)", path,
+                                  info.st_mode & 07777));
   return RunDirectory(path, std::move(directory));
 }
 
 Result<ClaimedName> RunDirectory::claim(std::string_view name, bool derived) {
   if (!is_name(name))
-    return make_error(fmt::format(
-        "'{}' is not a name: 1 to {} letters, digits, '_', '.' or '-', the first a letter or digit", name,
-        kMaxNameLength));
+    return make_error(
+        fmt::format("'{}' is not a name: 1 to {} letters, digits, '_', '.' or '-', the first a letter or digit", name,
+                    kMaxNameLength));
   ASSIGN_OR_RETURN(const DirectoryLock guard, DirectoryLock::take(fd_.borrow()));
   std::string candidate(name);
   for (unsigned suffix = 2; suffix <= kMaxSuffix; ++suffix) {
@@ -266,8 +262,7 @@ Result<UniqueFd> RunDirectory::connect(std::string_view name) const {
   UniqueFd socket(fd);
   // EAGAIN: more connections are waiting to be accepted than the socket holds.
   const auto give_up = std::chrono::steady_clock::now() + kConnectPatience;
-  while (::connect(fd, static_cast<const sockaddr*>(static_cast<const void*>(&address)), sizeof address) !=
-         0) {
+  while (::connect(fd, static_cast<const sockaddr*>(static_cast<const void*>(&address)), sizeof address) != 0) {
     if ((errno != EAGAIN && errno != EINTR) || std::chrono::steady_clock::now() > give_up)
       return make_errno_error(fmt::format("cannot reach VM {} on its management socket", name));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));

@@ -57,8 +57,7 @@ std::vector<InspectedInstance> read_inspected(capnp::List<schema::InspectedInsta
     check_size(fields, "fields", kMaxFields);
     for (const auto field : fields)
       instance.fields.push_back(
-          {.name = read_sentence(field.getName(), "the name of a field", kMaxNameLength),
-           .value = field.getValue()});
+          {.name = read_sentence(field.getName(), "the name of a field", kMaxNameLength), .value = field.getValue()});
     instances.push_back(std::move(instance));
   }
   return instances;

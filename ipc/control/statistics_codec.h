@@ -14,7 +14,6 @@ void write_statistics(schema::Statistics::Builder out, const Statistics& statist
 
 void write_inspected(capnp::List<schema::InspectedInstance>::Builder out,
                      const std::vector<InspectedInstance>& instances);
-[[nodiscard]] std::vector<InspectedInstance> read_inspected(
-    capnp::List<schema::InspectedInstance>::Reader in);
+[[nodiscard]] std::vector<InspectedInstance> read_inspected(capnp::List<schema::InspectedInstance>::Reader in);
 
 }  // namespace bulkhead::control::codec

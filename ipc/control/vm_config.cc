@@ -14,9 +14,8 @@ constexpr std::size_t kMaxReport = std::size_t{32} << 10;  // a crash report
 constexpr std::size_t kMaxPropertyLength = 1024;
 
 // The members of VmFiles, by their number on the wire.
-constexpr std::array kFileMembers = {&VmFiles::kernel,        &VmFiles::initrd,
-                                     &VmFiles::console_input, &VmFiles::console_output,
-                                     &VmFiles::log,           &VmFiles::device_executable};
+constexpr std::array kFileMembers = {&VmFiles::kernel,         &VmFiles::initrd, &VmFiles::console_input,
+                                     &VmFiles::console_output, &VmFiles::log,    &VmFiles::device_executable};
 
 void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setName(text(config.name));
@@ -68,8 +67,7 @@ std::vector<BorrowedFd> write_files(schema::VmConfig::Builder out, const VmFiles
 VmFiles read_files(capnp::List<std::uint8_t>::Reader in, std::vector<UniqueFd> fds) {
   VmFiles files;
   check_size(in, "files", kFileMembers.size());
-  if (in.size() != fds.size())
-    refuse("{} descriptors came with a message that names {}", fds.size(), in.size());
+  if (in.size() != fds.size()) refuse("{} descriptors came with a message that names {}", fds.size(), in.size());
   for (unsigned i = 0; i < in.size(); ++i) {
     if (in[i] >= kFileMembers.size()) refuse("the purpose of a descriptor is {}", in[i]);
     UniqueFd& member = files.*kFileMembers[in[i]];
@@ -87,9 +85,8 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
     const auto properties = item.getProperties();
     check_size(properties, "properties", kMaxProperties);
     for (const auto property : properties) {
-      device.properties.push_back(
-          {.key = read_name(property.getKey(), "the name of a property"),
-           .value = read_text(property.getValue(), "a property", kMaxPropertyLength)});
+      device.properties.push_back({.key = read_name(property.getKey(), "the name of a property"),
+                                   .value = read_text(property.getValue(), "a property", kMaxPropertyLength)});
     }
     devices.push_back(std::move(device));
   }
@@ -112,15 +109,13 @@ std::vector<OnCrashRule> read_on_crash(capnp::List<schema::OnCrashRule>::Reader 
 
 // What holds between fields.
 void check_config(const VmConfig& config) {
-  if (config.memory_bytes < kMinMemory || config.memory_bytes > kMaxMemory ||
-      config.memory_bytes % kMemoryUnit != 0)
+  if (config.memory_bytes < kMinMemory || config.memory_bytes > kMaxMemory || config.memory_bytes % kMemoryUnit != 0)
     refuse("a memory of {} bytes", config.memory_bytes);
   if (config.cpus == 0 || config.cpus > kMaxCpus) refuse("{} CPUs", config.cpus);
   const Topology& topology = config.topology;
   if (topology.sockets > kMaxCpus || topology.cores > kMaxCpus || topology.threads > kMaxCpus ||
       topology.sockets * topology.cores * topology.threads != config.cpus)
-    refuse("a topology of {} x {} x {} for {} CPUs", topology.sockets, topology.cores, topology.threads,
-           config.cpus);
+    refuse("a topology of {} x {} x {} for {} CPUs", topology.sockets, topology.cores, topology.threads, config.cpus);
   if (config.device_deadline_ns < kMinDeviceDeadlineNs || config.device_deadline_ns > kMaxDeviceDeadlineNs)
     refuse("a device deadline of {} ns", config.device_deadline_ns);
   if (!config.files.kernel.valid()) refuse("no kernel");
@@ -161,13 +156,11 @@ void write_ended(schema::Ended::Builder out, const std::string& sentence, std::u
 
 template <class T>
 T read_ended(schema::Ended::Reader in) {
-  return {.sentence = read_sentence(in.getSentence(), "the report", kMaxReport, true),
-          .status = in.getStatus()};
+  return {.sentence = read_sentence(in.getSentence(), "the report", kMaxReport, true), .status = in.getStatus()};
 }
 
 Result<ToVmm> read_to_vmm(schema::ToVmm::Reader in, std::vector<UniqueFd> fds) {
-  if (!in.isConfig() && !fds.empty())
-    refuse("{} descriptors came with a message that takes none", fds.size());
+  if (!in.isConfig() && !fds.empty()) refuse("{} descriptors came with a message that takes none", fds.size());
   switch (in.which()) {
     case schema::ToVmm::CONFIG: return ToVmm(read_config(in.getConfig(), std::move(fds)));
     case schema::ToVmm::POWER_BUTTON: return ToVmm(PowerButton{});
@@ -238,8 +231,8 @@ Result<ToVmm> decode_to_vmm(Message message) {
 
 Result<FromVmm> decode_from_vmm(const Message& message) {
   if (!message.fds.empty()) return bad_message("descriptors came with a message that takes none");
-  return read_message<schema::FromVmm, FromVmm>(
-      message.bytes, [](schema::FromVmm::Reader root) { return read_from_vmm(root); });
+  return read_message<schema::FromVmm, FromVmm>(message.bytes,
+                                                [](schema::FromVmm::Reader root) { return read_from_vmm(root); });
 }
 
 }  // namespace bulkhead::control

@@ -27,7 +27,8 @@ inline void cpu_relax() { __builtin_ia32_pause(); }
 
 class AdaptiveWait {
  public:
-  static constexpr std::int64_t kWindowNs = 100'000;  // an exit takes 25-30 us here, and not every exit is this device's
+  static constexpr std::int64_t kWindowNs =
+      100'000;  // an exit takes 25-30 us here, and not every exit is this device's
 
   // Spins until done() or until the budget is used up. True when done() was.
   template <class Done>
@@ -54,8 +55,8 @@ class AdaptiveWait {
   // After a sleep that followed a spin(): whether a spin would have won, by the waker's own note.
   void learn(const WakeNote& note) {
     // The note may be a hostile device's: any number, so the difference is taken modulo 2^64.
-    const auto gap = static_cast<std::int64_t>(static_cast<std::uint64_t>(note.time_ns.load(std::memory_order_relaxed)) -
-                                               static_cast<std::uint64_t>(began_));
+    const auto gap = static_cast<std::int64_t>(
+        static_cast<std::uint64_t>(note.time_ns.load(std::memory_order_relaxed)) - static_cast<std::uint64_t>(began_));
     const bool same_cpu = static_cast<int>(note.cpu.load(std::memory_order_relaxed)) == ::sched_getcpu();
     spinning_ = gap >= 0 && gap < kWindowNs && !same_cpu;
   }

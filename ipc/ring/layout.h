@@ -14,11 +14,11 @@
 namespace bulkhead::ipc {
 
 inline constexpr std::uint64_t kAreaMagic = 0x3144'4b48'4c55'4221;  // layout 1
-inline constexpr std::uint32_t kStreams = 8;             // byte streams of a role, each way
-inline constexpr std::uint32_t kInputBytes = 4096;       // of one stream, VMM to device
-inline constexpr std::uint32_t kOutputBytes = 16384;     // of one stream, device to VMM
-inline constexpr std::uint32_t kOutboundEffects = 16;    // effects on a device's own account
-inline constexpr std::int64_t kVmTimeRuns = INT64_MIN;   // VmTimeline::frozen_at while the VM runs
+inline constexpr std::uint32_t kStreams = 8;                        // byte streams of a role, each way
+inline constexpr std::uint32_t kInputBytes = 4096;                  // of one stream, VMM to device
+inline constexpr std::uint32_t kOutputBytes = 16384;                // of one stream, device to VMM
+inline constexpr std::uint32_t kOutboundEffects = 16;               // effects on a device's own account
+inline constexpr std::int64_t kVmTimeRuns = INT64_MIN;              // VmTimeline::frozen_at while the VM runs
 
 // When and where the peer was when it woke us: what the adaptive wait learns from.
 struct alignas(kCacheLine) WakeNote {
@@ -34,7 +34,7 @@ struct alignas(kCacheLine) VmTimeline {
 
 struct alignas(kCacheLine) RequestArea {
   std::uint64_t magic;
-  std::atomic<std::uint32_t> incarnation;  // grows at take-over
+  std::atomic<std::uint32_t> incarnation;                      // grows at take-over
   alignas(kCacheLine) std::atomic<std::uint32_t> pump_asleep;  // the VMM's stream thread wants a signal
   WakeNote device_woken;
   VmTimeline time;

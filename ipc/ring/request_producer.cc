@@ -62,11 +62,7 @@ class RequestProducer::Patience {
 
 RequestProducer::RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
                                  EffectReceiver& effects, Options options)
-    : requests_(requests),
-      replies_(replies),
-      doorbell_(doorbell),
-      effects_(effects),
-      options_(std::move(options)) {
+    : requests_(requests), replies_(replies), doorbell_(doorbell), effects_(effects), options_(std::move(options)) {
   free_all_slots();
   requests_.magic = kAreaMagic;
   requests_.incarnation.store(1, std::memory_order_release);
@@ -100,7 +96,7 @@ bool RequestProducer::reclaim_posted(Slot& slot, Ticket ticket) {
 }
 
 std::optional<Ticket> RequestProducer::take_slot() {
-  Ticket behind = 0;  // the ticket whose slot we found in use
+  Ticket behind = 0;                 // the ticket whose slot we found in use
   std::optional<Patience> patience;  // made when it is needed: it reads the clock
   for (;;) {
     if (closed()) return std::nullopt;
@@ -160,8 +156,7 @@ std::optional<Reply> RequestProducer::call(Request request, AdaptiveWait& wait) 
   }
   // The slot is given back only now: other vCPUs may have to find this ticket's effects in it.
   Ticket occupant = *ticket;
-  slots_[slot_of(*ticket)].free_for.compare_exchange_strong(occupant, *ticket + kSlots,
-                                                            std::memory_order_acq_rel);
+  slots_[slot_of(*ticket)].free_for.compare_exchange_strong(occupant, *ticket + kSlots, std::memory_order_acq_rel);
   return reply;
 }
 

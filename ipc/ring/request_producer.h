@@ -43,8 +43,8 @@ class RequestProducer {
     std::function<void(const char* what, std::uint32_t incarnation)> on_violation;
   };
 
-  RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell,
-                  EffectReceiver& effects, Options options);
+  RequestProducer(RequestArea& requests, const ReplyArea& replies, BorrowedFd doorbell, EffectReceiver& effects,
+                  Options options);
 
   // Submits and waits. nullopt: the ring was closed before an answer came.
   std::optional<Reply> call(Request request, AdaptiveWait& wait);
@@ -65,12 +65,8 @@ class RequestProducer {
   [[nodiscard]] bool closed() const { return closed_.load(std::memory_order_acquire); }
 
   // A new generation begins: replies of older ones no longer count. Only with all vCPUs stopped.
-  void set_generation(std::uint32_t generation) {
-    generation_.store(generation, std::memory_order_release);
-  }
-  [[nodiscard]] std::uint32_t generation() const {
-    return generation_.load(std::memory_order_acquire);
-  }
+  void set_generation(std::uint32_t generation) { generation_.store(generation, std::memory_order_release); }
+  [[nodiscard]] std::uint32_t generation() const { return generation_.load(std::memory_order_acquire); }
 
   // A successor takes over: replies of its predecessor no longer count until it publishes them again.
   void set_incarnation(std::uint32_t incarnation);

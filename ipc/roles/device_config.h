@@ -12,8 +12,8 @@ namespace bulkhead {
 struct Uart16550Config {};
 
 struct CmosRtcConfig {
-  std::uint64_t ram_below_4g = 0;   // bytes
-  std::uint64_t ram_above_4g = 0;   // bytes
+  std::uint64_t ram_below_4g = 0;  // bytes
+  std::uint64_t ram_above_4g = 0;  // bytes
   std::uint16_t cpus = 1;
   bool operator==(const CmosRtcConfig&) const = default;
 };
@@ -40,13 +40,13 @@ struct PciFunctionConfig {
 
 // The whole of bus 0: what the `pci` process builds config space from.
 struct PciBusConfig {
-  std::uint16_t pm_base = 0x600;      // PIIX4 PMBASE as firmware would have left it; 0: as after reset
-  std::uint64_t ram_below_4g = 0;     // bytes; where the PCI hole begins
+  std::uint16_t pm_base = 0x600;   // PIIX4 PMBASE as firmware would have left it; 0: as after reset
+  std::uint64_t ram_below_4g = 0;  // bytes; where the PCI hole begins
   std::vector<PciFunctionConfig> functions;
   bool operator==(const PciBusConfig&) const = default;
 };
 
-using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig,
-                                  SystemPortsConfig, DebugExitConfig, PciTestConfig, PciBusConfig>;
+using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
+                                  DebugExitConfig, PciTestConfig, PciBusConfig>;
 
 }  // namespace bulkhead

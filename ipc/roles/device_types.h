@@ -39,7 +39,7 @@ struct DeviceTypeDecl {
   std::uint16_t timers = 0;
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   bool guest_memory = false;
-  std::uint32_t effects = 0;   // effect_bit()s that the VMM will apply
+  std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`
 };

@@ -62,8 +62,8 @@ inline constexpr std::uint32_t kPmWindowSize = 64;      // bytes of I/O space
 // The region of the `pci` process that the MSI-X BAR of function `devfn` decodes to: region 0 is the
 // configuration ports, then comes one region for each function with MSI-X, in the order of
 // config.functions. nullopt: the function is not there or has no MSI-X.
-[[nodiscard]] inline std::optional<std::uint16_t> msix_region_of(const PciBusConfig& config,
-                                                                 PciDeclLookup lookup, std::uint8_t devfn) {
+[[nodiscard]] inline std::optional<std::uint16_t> msix_region_of(const PciBusConfig& config, PciDeclLookup lookup,
+                                                                 std::uint8_t devfn) {
   std::uint16_t region = 1;
   for (const PciFunctionConfig& function : config.functions) {
     const PciDecl* decl = lookup(function.type);

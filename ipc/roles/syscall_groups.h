@@ -24,8 +24,8 @@ enum class SyscallGroup : std::uint8_t {
 inline constexpr std::size_t kSyscallGroupCount = 5;
 
 [[nodiscard]] constexpr std::string_view name_of(SyscallGroup group) {
-  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {"base", "take-role", "file-io",
-                                                                       "packet-io", "io-uring"};
+  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {"base", "take-role", "file-io", "packet-io",
+                                                                       "io-uring"};
   return kNames[static_cast<std::size_t>(group)];
 }
 

@@ -52,8 +52,7 @@ Result<WritableRegion> WritableRegion::create(const char* name, std::size_t size
   ASSIGN_OR_RETURN(region.mapping_, map(region.fd(), size, bi::read_write));
   int seals = kRequiredSeals | F_SEAL_SEAL;
   if (peer == PeerRights::kReadOnly) seals |= F_SEAL_FUTURE_WRITE;
-  if (::fcntl(region.fd_.get(), F_ADD_SEALS, seals) != 0)
-    return make_errno_error("cannot seal a shared region");
+  if (::fcntl(region.fd_.get(), F_ADD_SEALS, seals) != 0) return make_errno_error("cannot seal a shared region");
   return region;
 }
 

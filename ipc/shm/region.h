@@ -10,7 +10,6 @@
 #pragma once
 
 #include <boost/interprocess/mapped_region.hpp>
-
 #include <cstddef>
 #include <span>
 #include <string_view>

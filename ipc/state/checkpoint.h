@@ -31,9 +31,9 @@ inline constexpr std::uint64_t kStateMagic = 0x3154'4154'534b'4c42;
 
 // What the last committed input left behind, with the last request's answer.
 struct alignas(kCacheLine) InputRecord {
-  Ticket last_ticket = 0;            // the last request that was committed
-  Reply reply{};                     // its answer
-  std::uint64_t messages[4] = {};    // bit i: MSI vector i of the role is to be raised
+  Ticket last_ticket = 0;          // the last request that was committed
+  Reply reply{};                   // its answer
+  std::uint64_t messages[4] = {};  // bit i: MSI vector i of the role is to be raised
   std::uint32_t generation = 1;
   std::uint32_t reserved = 0;
 };
@@ -92,9 +92,7 @@ class Checkpoint final : public StateAllocator {
   static_assert(sizeof(Bank) % kCacheLine == 0);
 
   [[nodiscard]] std::uint32_t spare() const { return static_cast<std::uint32_t>(number_ + 1) & 1; }
-  [[nodiscard]] Bank* bank(std::uint32_t index) const {
-    return reinterpret_cast<Bank*>(banks_ + index * bank_size_);
-  }
+  [[nodiscard]] Bank* bank(std::uint32_t index) const { return reinterpret_cast<Bank*>(banks_ + index * bank_size_); }
 
   StateHeader* header_;
   std::byte* banks_;

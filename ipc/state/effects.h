@@ -79,7 +79,7 @@ enum class PowerAction : std::uint32_t {
 
 inline constexpr std::uint32_t kBarCount = 7;  // BAR 0-5; 6 is the expansion ROM
 inline constexpr std::uint32_t kRomBar = 6;
-inline constexpr std::uint32_t kPirqCount = 4;      // PIRQA-PIRQD
+inline constexpr std::uint32_t kPirqCount = 4;  // PIRQA-PIRQD
 // IRQs that PIRQRC can route to (82371SB, section 2.2): never the timer, the cascade, the RTC or the FPU.
 inline constexpr std::uint32_t kRoutableIrqs = 0xdef8;
 inline constexpr std::uint32_t kMaxVectors = 2048;  // PCI 3.0, section 6.8.2: MSI-X table size
@@ -96,8 +96,7 @@ inline constexpr std::uint32_t kMaxEffects = 14;
   if (effect.function > 0xff) return std::nullopt;
   switch (static_cast<EffectKind>(effect.kind)) {
     case EffectKind::kWindow:
-      if (effect.index >= kBarCount || (effect.flags & ~(kEffectEnabled | kEffectIoSpace)) != 0)
-        return std::nullopt;
+      if (effect.index >= kBarCount || (effect.flags & ~(kEffectEnabled | kEffectIoSpace)) != 0) return std::nullopt;
       if (effect.size == 0 || (effect.size & (effect.size - 1)) != 0) return std::nullopt;
       if ((effect.address & (effect.size - 1)) != 0) return std::nullopt;
       return effect;
@@ -110,15 +109,13 @@ inline constexpr std::uint32_t kMaxEffects = 14;
       if ((effect.flags & ~kControlAll) != 0) return std::nullopt;
       return effect;
     case EffectKind::kMsiRoute:
-      if (effect.index >= kMaxVectors || (effect.flags & ~(kEffectEnabled | kEffectMsix)) != 0)
-        return std::nullopt;
+      if (effect.index >= kMaxVectors || (effect.flags & ~(kEffectEnabled | kEffectMsix)) != 0) return std::nullopt;
       if ((effect.address & 3) != 0) return std::nullopt;
       if ((effect.flags & kEffectMsix) != 0) {
         if (effect.size != 0) return std::nullopt;
         return effect;
       }
-      if (effect.index > kMaxMsiLog2 || effect.size > 0xffffffff || effect.data > 0xffff)
-        return std::nullopt;
+      if (effect.index > kMaxMsiLog2 || effect.size > 0xffffffff || effect.data > 0xffff) return std::nullopt;
       if ((effect.data & ((1U << effect.index) - 1)) != 0) return std::nullopt;
       return effect;
     case EffectKind::kPower:

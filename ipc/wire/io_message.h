@@ -24,7 +24,7 @@ enum class RequestKind : std::uint8_t {
   kReset = 3,            // power-on state; Request::generation is the new generation
   kFunctionControl = 4,  // payload: u32 of FunctionControl bits
   kPowerButton = 5,
-  kDesiredState = 6,  // offset: first effect wanted; the reply's payload is the u32 count of all
+  kDesiredState = 6,      // offset: first effect wanted; the reply's payload is the u32 count of all
   kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
 };
 
@@ -63,8 +63,8 @@ struct Reply {
   std::uint32_t generation = 0;
   ReplyStatus status{};
   std::uint8_t effect_count = 0;
-  std::uint16_t function = 0;      // kPendingBits: devfn
-  std::uint64_t effects_total = 0;  // effects of this role since the VM began, these included
+  std::uint16_t function = 0;                // kPendingBits: devfn
+  std::uint64_t effects_total = 0;           // effects of this role since the VM began, these included
   std::uint8_t payload[kPayloadBytes] = {};  // kPendingBits: u16 first vector, u8 byte offset
 };
 static_assert(sizeof(Reply) == 48);

@@ -32,8 +32,7 @@ struct Role {
 // Registers that a guest writes often, and the largest state that one write changes.
 const std::vector<Role>& roles() {
   static const std::vector<Role> all = {
-      {"platform",
-       {{"UART scratch register", 0, 0, 1, 7, {0x11, 0x22}}, {"RTC index", 2, 0, 1, 0, {0x0f, 0x0e}}}},
+      {"platform", {{"UART scratch register", 0, 0, 1, 7, {0x11, 0x22}}, {"RTC index", 2, 0, 1, 0, {0x0f, 0x0e}}}},
       {"pci", {{"CONFADD", 0, 0, 4, 0, {0x80001004, 0x8000183c}}, {"a function's interrupt line", 0, 0, 1, 4, {5, 6}}}},
       {"pci_test0", {{"scratch register", 0, 0, 4, 0x10, {1, 2}}}}};
   return all;

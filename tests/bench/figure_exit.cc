@@ -52,10 +52,12 @@ Result<Pairs> run_pairs(const ExitPairs& parameters, vmm::Claim baseline, const 
   options.extra_claims = {std::move(baseline)};
   ASSIGN_OR_RETURN(const std::unique_ptr<vmm::VirtualMachine> vm, make_guest(parameters, device, std::move(options)));
   const control::Exited ended = vm->run(nullptr);
-  if (ended.status != control::kExitDebugBase) return make_error("the benchmark's guest ended badly: " + ended.sentence);
+  if (ended.status != control::kExitDebugBase)
+    return make_error("the benchmark's guest ended badly: " + ended.sentence);
   Pairs pairs;
   for (std::uint64_t i = 0; i < parameters.count; ++i) {
-    pairs.first_ns.push_back(static_cast<double>(*vm->ram().load<std::uint64_t>(kFirstResults + 8 * i)) * ns_per_tsc_tick());
+    pairs.first_ns.push_back(static_cast<double>(*vm->ram().load<std::uint64_t>(kFirstResults + 8 * i)) *
+                             ns_per_tsc_tick());
     pairs.second_ns.push_back(static_cast<double>(*vm->ram().load<std::uint64_t>(kSecondResults + 8 * i)) *
                               ns_per_tsc_tick());
   }

@@ -80,13 +80,34 @@ class Program {
 };
 
 std::vector<std::string> bulkhead_arguments() {
-  return {program_path("bulkhead"), "run",  "--kernel", program_path("bench-guest.elf"), "--memory", "64M",
-          "--console",              "stdio"};
+  return {program_path("bulkhead"),
+          "run",
+          "--kernel",
+          program_path("bench-guest.elf"),
+          "--memory",
+          "64M",
+          "--console",
+          "stdio"};
 }
 
 std::vector<std::string> qemu_arguments() {
-  return {"/usr/bin/qemu-system-x86_64", "-M", "microvm", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", "64", "-nodefaults",
-          "-no-user-config", "-display", "none", "-serial", "stdio", "-kernel", program_path("bench-guest.elf")};
+  return {"/usr/bin/qemu-system-x86_64",
+          "-M",
+          "microvm",
+          "-accel",
+          "kvm",
+          "-cpu",
+          "host,arch-capabilities=off",
+          "-m",
+          "64",
+          "-nodefaults",
+          "-no-user-config",
+          "-display",
+          "none",
+          "-serial",
+          "stdio",
+          "-kernel",
+          program_path("bench-guest.elf")};
 }
 
 Result<double> start_once(std::vector<std::string> arguments) {
@@ -150,7 +171,8 @@ double pss_mib(pid_t pid) {
   double kib = 0;
   while (std::getline(file, line)) {
     // A mapping's first line has an address range; guest RAM is a memfd of its own name.
-    if (line.find('-') < 17 && line.find("kB") == std::string::npos) ram = line.find("bulkhead-ram") != std::string::npos;
+    if (line.find('-') < 17 && line.find("kB") == std::string::npos)
+      ram = line.find("bulkhead-ram") != std::string::npos;
     if (!ram && line.rfind("Pss:", 0) == 0) kib += std::stod(line.substr(4));
   }
   return kib / 1024;

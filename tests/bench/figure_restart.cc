@@ -108,10 +108,10 @@ Takes takes_of(const Stalls& stalls, double part) {
     const auto first = stalls.killed_ms.begin() + static_cast<std::ptrdiff_t>(i * batch);
     takes.values.push_back(percentile({first, first + static_cast<std::ptrdiff_t>(batch)}, part));
   }
-  takes.note = fmt::format("{} kills: p50 {:.2f}, p99 {:.2f}, longest {:.2f} ms; without a kill p50 {:.2f}, p99 {:.2f} ms",
-                           stalls.killed_ms.size(), percentile(stalls.killed_ms, 0.5),
-                           percentile(stalls.killed_ms, 0.99), percentile(stalls.killed_ms, 1),
-                           percentile(stalls.undisturbed_ms, 0.5), percentile(stalls.undisturbed_ms, 0.99));
+  takes.note = fmt::format(
+      "{} kills: p50 {:.2f}, p99 {:.2f}, longest {:.2f} ms; without a kill p50 {:.2f}, p99 {:.2f} ms",
+      stalls.killed_ms.size(), percentile(stalls.killed_ms, 0.5), percentile(stalls.killed_ms, 0.99),
+      percentile(stalls.killed_ms, 1), percentile(stalls.undisturbed_ms, 0.5), percentile(stalls.undisturbed_ms, 0.99));
   return takes;
 }
 
@@ -129,7 +129,8 @@ Result<double> children_mib(bool standby) {
   double sum = 0;
   std::thread look([&] {
     sleep_us(300'000);
-    for (std::size_t i = 0; i < vm->device_process_count(); ++i) sum += pss_mib(vm->supervisor().pid_of(vm->process(i)));
+    for (std::size_t i = 0; i < vm->device_process_count(); ++i)
+      sum += pss_mib(vm->supervisor().pid_of(vm->process(i)));
     if (const pid_t pid = vm->supervisor().standby_pid(); pid != 0) sum += pss_mib(pid);
     (void)vm->kill();
   });

@@ -19,7 +19,10 @@ constexpr std::uint64_t kParameters = 0x300000;
 constexpr std::uint64_t kStack = 0x400000;
 
 Result<vmm::BootRegisters> load_payload(vmm::GuestRam& ram, const ExitPairs& parameters) {
-  const vmm::User64Boot boot{.entry = kCode, .stack = kStack, .tables = kTables, .kernel_stack = kStack + 0x10000,
+  const vmm::User64Boot boot{.entry = kCode,
+                             .stack = kStack,
+                             .tables = kTables,
+                             .kernel_stack = kStack + 0x10000,
                              .arguments = {kParameters, 0}};
   const vmm::BootTable tables = vmm::user64_tables(boot);
   const std::span code(reinterpret_cast<const std::byte*>(exit_pairs_begin),

@@ -91,8 +91,8 @@ void LocalRole::serve_in_place(int cpu, ipc::ReplyArea& replies) {
   std::deque<devproc::FakeWires> wires;
   std::vector<std::unique_ptr<devproc::Device>> devices;
   for (const vmm::InstancePlan& instance : plan_.instances) {
-    devproc::FakeWires& own = wires.emplace_back(
-        devproc::FakeWireCounts{.lines = instance.lines.size(), .streams = instance.type->streams});
+    devproc::FakeWires& own =
+        wires.emplace_back(devproc::FakeWireCounts{.lines = instance.lines.size(), .streams = instance.type->streams});
     devices.push_back(devproc::find_builtin(instance.type->type)->create(instance.config, own.wires()).value());
     devices.back()->reset();
     own.state.reset_dirty();

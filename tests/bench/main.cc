@@ -39,7 +39,8 @@ std::vector<Figure> all_figures() {
       {"ring_cold_one_core", "round trip from sleep over SEQPACKET, one core", 1.05, measure_ring_cold_one_core},
       {"ring_cold_two_cores", "round trip from sleep over SEQPACKET, two cores", 1.05, measure_ring_cold_two_cores},
       {"commit_cost", "request with commit over the same without, worst of all roles", 1.2, measure_commit_cost},
-      {"restart_stall_p50_ms", "stall of a guest's request when its device is killed, ms", 1, measure_restart_stall_p50},
+      {"restart_stall_p50_ms", "stall of a guest's request when its device is killed, ms", 1,
+       measure_restart_stall_p50},
       {"restart_stall_p99_ms", "the same, 99th percentile", 5, measure_restart_stall_p99},
       {"restart_cold_p50_ms", "the same without a standby", 20, measure_restart_cold},
       {"standby_pss_mib", "memory that the standby adds, MiB", 1.5, measure_standby_pss},
@@ -67,10 +68,11 @@ void print_text(const Figure& figure, const Takes& takes, double middle, bool ho
 
 void print_json(const Figure& figure, const Takes& takes, double middle, bool holds, bool first) {
   const auto [low, high] = std::minmax_element(takes.values.begin(), takes.values.end());
-  std::printf("%s\n  {\"name\": \"%s\", \"what\": \"%s\", \"median\": %.6g, \"min\": %.6g, \"max\": %.6g, \"bar\": %g, "
-              "\"holds\": %s, \"takes\": %zu, \"note\": \"%s\"}",
-              first ? "[" : ",", figure.name, figure.what, middle, *low, *high, figure.bar, holds ? "true" : "false",
-              takes.values.size(), takes.note.c_str());
+  std::printf(
+      "%s\n  {\"name\": \"%s\", \"what\": \"%s\", \"median\": %.6g, \"min\": %.6g, \"max\": %.6g, \"bar\": %g, "
+      "\"holds\": %s, \"takes\": %zu, \"note\": \"%s\"}",
+      first ? "[" : ",", figure.name, figure.what, middle, *low, *high, figure.bar, holds ? "true" : "false",
+      takes.values.size(), takes.note.c_str());
 }
 
 int run_figures(const std::vector<std::string>& names, bool json) {
@@ -114,10 +116,11 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--json") == 0) {
       json = true;
     } else if (std::strcmp(argv[i], "--help") == 0) {
-      std::puts("bulkhead-bench --figures [NAME...] [--json]\n"
-                "  prints each figure: name, median, min..max, bar, and whether it holds. Exit status 0: all hold.\n"
-                "bulkhead-bench [--benchmark_...]\n"
-                "  runs the micro-benchmarks (Google Benchmark's own options).\nFigures:");
+      std::puts(
+          "bulkhead-bench --figures [NAME...] [--json]\n"
+          "  prints each figure: name, median, min..max, bar, and whether it holds. Exit status 0: all hold.\n"
+          "bulkhead-bench [--benchmark_...]\n"
+          "  runs the micro-benchmarks (Google Benchmark's own options).\nFigures:");
       for (const bulkhead::bench::Figure& figure : bulkhead::bench::all_figures())
         std::printf("  %-20s %s (bar %g)\n", figure.name, figure.what, figure.bar);
       return 0;

@@ -60,8 +60,7 @@ struct Subject {
       const RegionSpec& spec = device->regions()[region];
       for (std::uint8_t size = 1; size <= 8; size *= 2) {
         if ((spec.sizes & size) == 0 || size > spec.length) continue;
-        for (std::uint64_t offset = 0; offset + size <= std::min<std::uint64_t>(spec.length, 4096);
-             ++offset)
+        for (std::uint64_t offset = 0; offset + size <= std::min<std::uint64_t>(spec.length, 4096); ++offset)
           visit(Access{region, offset, size});
       }
     }
@@ -128,8 +127,7 @@ TEST_P(DeviceConformance, takes_every_width_at_every_offset) {
   Subject subject(type());
   subject.device->reset();
   subject.for_each_access([&](const Access& access) {
-    for (const std::uint64_t value :
-         {std::uint64_t{0}, ~std::uint64_t{0}, std::uint64_t{0x5a5a5a5a5a5a5a5a}}) {
+    for (const std::uint64_t value : {std::uint64_t{0}, ~std::uint64_t{0}, std::uint64_t{0x5a5a5a5a5a5a5a5a}}) {
       subject.fakes.effects.clear();
       subject.device->write(access, value & all_ones(access.size));
       ASSERT_LE(subject.fakes.effects.emitted.size(), kMaxEffects) << access.offset;
@@ -176,8 +174,7 @@ TEST_P(DeviceConformance, a_restored_device_goes_on_as_the_old_one_would) {
 
     successor.device->restore();
 
-    EXPECT_EQ(successor.fakes.state.snapshot(), before)
-        << "restore() changed an honest state, seed " << seed;
+    EXPECT_EQ(successor.fakes.state.snapshot(), before) << "restore() changed an honest state, seed " << seed;
     EXPECT_EQ(successor.levels(), old.levels()) << seed;
     old.device->restore();  // what is due at once is due in both
     for (int i = 0; i < 3; ++i) {
@@ -239,8 +236,7 @@ INSTANTIATE_TEST_SUITE_P(Types, DeviceConformance, ::testing::ValuesIn(all_types
                          [](const auto& param) { return std::string(param.param->name); });
 
 TEST(DeviceTypes, every_declared_type_is_built_in) {
-  for (const DeviceTypeDecl& decl : all_device_types())
-    EXPECT_NE(find_builtin(decl.type), nullptr) << decl.type;
+  for (const DeviceTypeDecl& decl : all_device_types()) EXPECT_NE(find_builtin(decl.type), nullptr) << decl.type;
 }
 
 }  // namespace

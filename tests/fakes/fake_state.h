@@ -20,9 +20,7 @@ class FakeStateAllocator final : public StateAllocator {
   // Plays the commit.
   void reset_dirty() { local_.reset_dirty(); }
   [[nodiscard]] std::size_t count() const { return segments_.size(); }
-  [[nodiscard]] std::span<std::byte> bytes(std::size_t i) {
-    return {segments_[i]->working(), segments_[i]->size};
-  }
+  [[nodiscard]] std::span<std::byte> bytes(std::size_t i) { return {segments_[i]->working(), segments_[i]->size}; }
   [[nodiscard]] bool dirty(std::size_t i) const { return segments_[i]->dirty; }
 
   // All segments, one after the other.

@@ -28,7 +28,8 @@ class FakeVm final : public Vm {
     ++route_calls;
     for (const MsiRoute& route : changed) {
       if (!allocated.contains(route.gsi)) return make_error("a GSI that nobody allocated");
-      if (route.message && refused_addresses.contains(route.message->address)) return make_error("KVM refuses the route");
+      if (route.message && refused_addresses.contains(route.message->address))
+        return make_error("KVM refuses the route");
     }
     for (const MsiRoute& route : changed) {
       if (route.message) {

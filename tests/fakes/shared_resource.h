@@ -23,9 +23,7 @@ class SharedResource final : public std::pmr::memory_resource {
     return at;
   }
   void do_deallocate(void* at, std::size_t size, std::size_t) override { ::munmap(at, size); }
-  [[nodiscard]] bool do_is_equal(const memory_resource& other) const noexcept override {
-    return this == &other;
-  }
+  [[nodiscard]] bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
 }  // namespace bulkhead

@@ -1,5 +1,6 @@
 // single_step(): runs code with the CPU's trap flag set and looks at memory after every instruction, and SnapshotLog,
-// which keeps each state that the watched memory was ever in. Together: what a kill between any two instructions leaves.
+// which keeps each state that the watched memory was ever in. Together: what a kill between any two instructions
+// leaves.
 //
 // x86-64 only. What is called after each instruction runs in a signal handler: it may not allocate. Sanitizers' own
 // code would be stepped through as well, so tests skip themselves there (kCanSingleStep).
@@ -102,7 +103,7 @@ class SnapshotLog {
     }
   }
 
-  [[nodiscard]] std::size_t looks() const { return looks_; }           // instructions
+  [[nodiscard]] std::size_t looks() const { return looks_; }              // instructions
   [[nodiscard]] std::size_t snapshots() const { return snapshots_ + 1; }  // distinct states
 
  private:

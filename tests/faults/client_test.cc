@@ -121,8 +121,7 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
   }
   std::uint32_t read(std::uint16_t region, std::uint64_t offset) {
     std::uint32_t value = ~0U;
-    if (const auto reply = ask(reads(kTest, region, offset, 4)))
-      std::memcpy(&value, reply->payload, sizeof value);
+    if (const auto reply = ask(reads(kTest, region, offset, 4))) std::memcpy(&value, reply->payload, sizeof value);
     return value;
   }
 
@@ -131,8 +130,7 @@ class FaultKillWithClient : public ::testing::TestWithParam<Client> {
   // A vCPU that asks for something else on the same ring, all the time.
   void be_busy() {
     for (std::uint32_t n = 0; !over_.load(); ++n) {
-      if (read(2, test_spec::kPortCounter) != n && !over_.load())
-        fail("another vCPU's read was lost or made twice");
+      if (read(2, test_spec::kPortCounter) != n && !over_.load()) fail("another vCPU's read was lost or made twice");
     }
   }
 
@@ -243,8 +241,7 @@ TEST_P(FaultKillWithClient, a_client_gets_its_answer_once_wherever_the_process_d
   std::uint64_t lengths[2];
   for (std::uint64_t n = 0; n < 2; ++n) {
     one_death(n, kNever);
-    while (orders_.length.load() == 0 && !over_.load())
-      ::sched_yield();  // the client may be ahead of the tracer
+    while (orders_.length.load() == 0 && !over_.load()) ::sched_yield();  // the client may be ahead of the tracer
     lengths[n] = orders_.length.exchange(0);
   }
   std::thread busy([this] { be_busy(); });
@@ -265,8 +262,7 @@ TEST_P(FaultKillWithClient, a_client_gets_its_answer_once_wherever_the_process_d
   EXPECT_EQ(deaths_.load(), kills);
 }
 
-INSTANTIATE_TEST_SUITE_P(Clients, FaultKillWithClient,
-                         ::testing::Values(Client::kSleeping, Client::kPolling),
+INSTANTIATE_TEST_SUITE_P(Clients, FaultKillWithClient, ::testing::Values(Client::kSleeping, Client::kPolling),
                          [](const ::testing::TestParamInfo<Client>& client) {
                            return client.param == Client::kSleeping ? "one_that_sleeps" : "one_that_polls";
                          });

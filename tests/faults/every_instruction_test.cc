@@ -41,9 +41,8 @@ void report(const SnapshotLog& log) {
   ::testing::Test::RecordProperty("states", static_cast<int>(log.snapshots()));
 }
 
-void step_through(
-    const Scenario& scenario, const std::function<void(RoleRig&)>& stepped,
-    const std::function<void(const Regions&, ipc::Ticket first, ipc::Ticket submitted)>& on_kill) {
+void step_through(const Scenario& scenario, const std::function<void(RoleRig&)>& stepped,
+                  const std::function<void(const Regions&, ipc::Ticket first, ipc::Ticket submitted)>& on_kill) {
   const std::unique_ptr<RoleRig> rig = prepare(scenario);
   const ipc::Ticket first = submit_input(*rig, scenario);
   const Regions start = rig->copy();
@@ -150,19 +149,16 @@ TEST_P(FaultAtEveryInstruction, with_a_spare_bank_full_of_anything_the_successor
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultAtEveryInstruction, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
-                           return scenario.param.name;
-                         });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 // The take-over itself is the same for all inputs but for what it publishes again: one of each kind.
-INSTANTIATE_TEST_SUITE_P(
-    Inputs, FaultTwice,
-    ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts", "rtc_read_with_side_effects",
-                                         "power_off_on_its_own_account", "read_that_is_poisoned",
-                                         "command_register_that_moves_every_window",
-                                         "posted_doorbells_before_a_read", "dma_with_interrupt_and_message",
-                                         "timer_that_interrupts", "console_byte_in"})),
-    [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+INSTANTIATE_TEST_SUITE_P(Inputs, FaultTwice,
+                         ::testing::ValuesIn(scenarios_named(
+                             {"uart_write_that_interrupts", "rtc_read_with_side_effects",
+                              "power_off_on_its_own_account", "read_that_is_poisoned",
+                              "command_register_that_moves_every_window", "posted_doorbells_before_a_read",
+                              "dma_with_interrupt_and_message", "timer_that_interrupts", "console_byte_in"})),
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 }  // namespace
 }  // namespace bulkhead::devproc

@@ -95,9 +95,7 @@ TEST_P(FaultPoints, a_death_at_any_step_and_at_any_step_of_the_return_is_not_not
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultPoints, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
-                           return scenario.param.name;
-                         });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 // A role that dies while it starts for the first time.
 TEST(FaultPointsOfStart, a_start_that_dies_at_any_step_is_a_start_in_the_end) {

@@ -46,8 +46,7 @@ void serial_and_clock_inputs(const Add& add) {
   add({.name = "uart_string_output",
        .setup = platform_setup,
        .before = {writes(kCom2, 0, uart16550::kFcr, 1, 1)},
-       .input = {access_request(ipc::RequestKind::kWrite, kCom2, 0, uart16550::kThr, 1, 0x6867666564636261,
-                                8),
+       .input = {access_request(ipc::RequestKind::kWrite, kCom2, 0, uart16550::kThr, 1, 0x6867666564636261, 8),
                  reads(kCom2, 0, uart16550::kLsr, 1)},
        .after = {reads(kCom2, 0, uart16550::kLsr, 1)}});
   add({.name = "console_byte_in",
@@ -106,8 +105,7 @@ void keyboard_and_power_inputs(const Add& add) {
          return button;
        }()},
        .input = {writes(kPm, 0, pm_spec::kPm1En, 2, pm_spec::kPwrbtnSts)},
-       .after = {reads(kPm, 0, pm_spec::kPm1Sts, 2),
-                 writes(kPm, 0, pm_spec::kPm1Sts, 2, pm_spec::kPwrbtnSts),
+       .after = {reads(kPm, 0, pm_spec::kPm1Sts, 2), writes(kPm, 0, pm_spec::kPm1Sts, 2, pm_spec::kPwrbtnSts),
                  reads(kPm, 0, pm_spec::kPm1Sts, 2)}});
   add({.name = "power_off",
        .setup = platform_setup,
@@ -220,14 +218,12 @@ void pci_device_inputs(const Add& add) {
   add({.name = "dma_with_interrupt_and_message",
        .setup = pci_test_setup,
        .before = {control(kControlBusMaster), writes(0, 0, test_spec::kDmaSource, 8, 0x100),
-                  writes(0, 0, test_spec::kDmaTarget, 8, 0x2000),
-                  writes(0, 0, test_spec::kDmaLength, 4, 100)},
+                  writes(0, 0, test_spec::kDmaTarget, 8, 0x2000), writes(0, 0, test_spec::kDmaLength, 4, 100)},
        .input = {writes(0, 0, test_spec::kDmaCommand, 4,
                         test_spec::kDmaCopy | test_spec::kDmaThenInterrupt | test_spec::kDmaThenMessage)},
        .arrange =
            [](RoleRig& rig) {
-             for (std::size_t i = 0; i < 100; ++i)
-               rig.memory_bytes()[0x100 + i] = static_cast<std::byte>(i);
+             for (std::size_t i = 0; i < 100; ++i) rig.memory_bytes()[0x100 + i] = static_cast<std::byte>(i);
            },
        .after = {reads(0, 0, test_spec::kDmaStatus, 4), reads(0, 0, test_spec::kDmaCount, 4), int_status}});
   add({.name = "timer_that_interrupts",
@@ -239,8 +235,7 @@ void pci_device_inputs(const Add& add) {
              rig.let_time_go();
              rig.pass_time(2'000'000);
            },
-       .after = {reads(0, 0, test_spec::kTimerFired, 4), int_status,
-                 reads(0, 0, test_spec::kTimerDeadline, 8)}});
+       .after = {reads(0, 0, test_spec::kTimerFired, 4), int_status, reads(0, 0, test_spec::kTimerDeadline, 8)}});
   add({.name = "string_input",
        .setup = pci_test_setup,
        .before = {},
@@ -283,8 +278,7 @@ std::vector<Scenario> scenarios() {
 std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names) {
   std::vector<Scenario> chosen;
   for (Scenario& scenario : scenarios()) {
-    if (std::find(names.begin(), names.end(), scenario.name) != names.end())
-      chosen.push_back(std::move(scenario));
+    if (std::find(names.begin(), names.end(), scenario.name) != names.end()) chosen.push_back(std::move(scenario));
   }
   CHECK(chosen.size() == names.size(), names.size());
   return chosen;
@@ -367,10 +361,8 @@ std::string taken_back(const RoleRig::Regions& dead, const RoleRig& successor) {
       return "the reply to ticket " + std::to_string(slot.ticket.load()) + ", which is not committed";
   }
   for (std::uint32_t i = 0; i < ipc::kStreams; ++i) {
-    if (shown.output_produced[i].load() > now.output_produced[i].load())
-      return "output of stream " + std::to_string(i);
-    if (shown.input_consumed[i].load() > now.input_consumed[i].load())
-      return "room in stream " + std::to_string(i);
+    if (shown.output_produced[i].load() > now.output_produced[i].load()) return "output of stream " + std::to_string(i);
+    if (shown.input_consumed[i].load() > now.input_consumed[i].load()) return "room in stream " + std::to_string(i);
   }
   if (shown.outbound_produced.load() > now.outbound_produced.load()) return "an outbound effect";
   return "";
@@ -384,15 +376,13 @@ std::string difference(const Seen& found, const Seen& wanted) {
   if (found.output != wanted.output) return "other output";
   if (found.consumed != wanted.consumed) return "another amount of input taken";
   if (found.outbound != wanted.outbound) return "other outbound effects";
-  if (found.inspect != wanted.inspect)
-    return "other registers: " + found.inspect + "instead of " + wanted.inspect;
+  if (found.inspect != wanted.inspect) return "other registers: " + found.inspect + "instead of " + wanted.inspect;
   if (found.memory != wanted.memory) return "other bytes in guest memory";
   // Interrupts: every one of the undisturbed run, and perhaps some again; none on a wire that was quiet.
   for (std::size_t i = 0; i < wanted.outside.lines.size(); ++i) {
     if ((wanted.asserted >> i & 1) != 0 && wanted.outside.lines[i] == 0) continue;
     if ((found.outside.lines[i] != 0) != (wanted.outside.lines[i] != 0))
-      return (wanted.outside.lines[i] != 0 ? "no interrupt on line " : "an interrupt on line ") +
-             std::to_string(i);
+      return (wanted.outside.lines[i] != 0 ? "no interrupt on line " : "an interrupt on line ") + std::to_string(i);
   }
   for (std::size_t i = 0; i < wanted.outside.messages.size(); ++i) {
     if ((found.outside.messages[i] != 0) != (wanted.outside.messages[i] != 0))

@@ -22,8 +22,8 @@ struct Scenario {
   std::function<void(RoleRig&)> arrange = {};  // streams, time: right before the input
   std::function<void(RoleRig&)> settle = {};   // after what arrange() set off was served
   std::vector<ipc::Request> after;             // what the guest does next
-  bool poisoned = false;       // the first request of `input` has killed three processes already
-  std::uint64_t asserted = 0;  // lines that are up before the input: a successor raises them again
+  bool poisoned = false;                       // the first request of `input` has killed three processes already
+  std::uint64_t asserted = 0;                  // lines that are up before the input: a successor raises them again
 };
 void PrintTo(const Scenario& scenario, std::ostream* out);
 

@@ -141,10 +141,10 @@ TEST_P(FaultKillEverywhere, a_process_killed_at_any_instruction_is_not_missed) {
   EXPECT_GT(k, 300U);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Inputs, FaultKillEverywhere,
-    ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts", "dma_with_interrupt_and_message"})),
-    [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
+INSTANTIATE_TEST_SUITE_P(Inputs, FaultKillEverywhere,
+                         ::testing::ValuesIn(scenarios_named({"uart_write_that_interrupts",
+                                                              "dma_with_interrupt_and_message"})),
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 class FaultKill : public ::testing::TestWithParam<Scenario> {};
 
@@ -168,9 +168,7 @@ TEST_P(FaultKill, a_process_killed_by_its_tracer_is_not_missed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Inputs, FaultKill, ::testing::ValuesIn(scenarios()),
-                         [](const ::testing::TestParamInfo<Scenario>& scenario) {
-                           return scenario.param.name;
-                         });
+                         [](const ::testing::TestParamInfo<Scenario>& scenario) { return scenario.param.name; });
 
 }  // namespace
 }  // namespace bulkhead::devproc

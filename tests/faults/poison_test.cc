@@ -206,8 +206,7 @@ void forge(RoleRig& rig, const Forgery& forgery) {
 // Requests, a timer and stream bytes wait; whatever was noted, one of them may be skipped, and nothing
 // waits for ever.
 void expect_one_skipped_at_most(const Forgery& forgery) {
-  SCOPED_TRACE(::testing::Message() << std::hex << forgery.attempt << ' ' << forgery.suspect << ' '
-                                    << forgery.deaths);
+  SCOPED_TRACE(::testing::Message() << std::hex << forgery.attempt << ' ' << forgery.suspect << ' ' << forgery.deaths);
   RoleSetup setup = platform_setup();
   setup.add("test", "pci_test", PciTestConfig{});
   RoleRig rig(setup);
@@ -257,8 +256,7 @@ TEST(FaultPoison, forged_notes_make_a_successor_skip_one_input_at_most) {
   for (int round = 0; round < 600; ++round) {
     const std::uint32_t counts[] = {0, 1, 2, 3, ~0U, static_cast<std::uint32_t>(random())};
     const std::uint64_t attempt = words[random() % words.size()];
-    const std::uint64_t suspect =
-        round % 2 == 0 ? words[random() % words.size()] : Attempt::from_word(attempt).key();
+    const std::uint64_t suspect = round % 2 == 0 ? words[random() % words.size()] : Attempt::from_word(attempt).key();
     expect_one_skipped_at_most({attempt, suspect, counts[random() % std::size(counts)]});
     if (::testing::Test::HasFatalFailure()) return;
   }
@@ -274,8 +272,8 @@ TEST(FaultPoison, no_forgery_makes_an_input_kill_more_than_three_more_processes)
     const std::uint64_t words[] = {key, key + 1, Attempt::start().word(), random()};
     const std::uint32_t counts[] = {0, 1, 2, 3, ~0U, ~0U - 1, static_cast<std::uint32_t>(random())};
     const Forgery forgery{words[random() % 4], words[random() % 4], counts[random() % 7]};
-    SCOPED_TRACE(::testing::Message()
-                 << std::hex << forgery.attempt << ' ' << forgery.suspect << ' ' << forgery.deaths);
+    SCOPED_TRACE(::testing::Message() << std::hex << forgery.attempt << ' ' << forgery.suspect << ' '
+                                      << forgery.deaths);
     forge(role.rig, forgery);
     ASSERT_TRUE(role.rig.succeed(2));
     int deaths = 0;

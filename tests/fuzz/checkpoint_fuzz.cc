@@ -106,9 +106,7 @@ class Regions {
   [[nodiscard]] const ipc::ReplySlot& newest_reply() { return replies().slots[ipc::slot_of(submitted_)]; }
   [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
   [[nodiscard]] std::span<std::byte> state() { return {state_[0].bytes, kStateSize}; }
-  [[nodiscard]] ipc::RequestArea& requests() {
-    return *reinterpret_cast<ipc::RequestArea*>(requests_[0].bytes);
-  }
+  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(requests_[0].bytes); }
   [[nodiscard]] ipc::ReplyArea& replies() { return *reinterpret_cast<ipc::ReplyArea*>(replies_[0].bytes); }
 
  private:
@@ -154,8 +152,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   regions.submit({.generation = 1, .kind = ipc::RequestKind::kRead, .size = 1, .count = 1});
   require(regions.comes_to_rest(), "a successor does not come to rest after a request");
   const ipc::ReplySlot& slot = regions.newest_reply();
-  require(slot.ticket.load() == regions.submitted() && slot.incarnation.load() == 2,
-          "a request was not answered");
+  require(slot.ticket.load() == regions.submitted() && slot.incarnation.load() == 2, "a request was not answered");
   require(slot.reply.effect_count <= kMaxEffects, "a reply with too many effects");
   return 0;
 }

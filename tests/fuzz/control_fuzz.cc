@@ -50,8 +50,7 @@ void try_from_device(std::span<const std::byte> bytes) {
 void try_to_vmm(std::span<const std::byte> bytes, std::size_t fd_count) {
   static const UniqueFd null = UniqueFd::open("/dev/null", O_RDWR).value();
   Message message{.bytes = {bytes.begin(), bytes.end()}, .fds = {}};
-  for (std::size_t i = 0; i < fd_count; ++i)
-    message.fds.push_back(UniqueFd::duplicate(null.borrow()).value());
+  for (std::size_t i = 0; i < fd_count; ++i) message.fds.push_back(UniqueFd::duplicate(null.borrow()).value());
   const auto decoded = decode_to_vmm(std::move(message));
   if (!decoded) return;
   if (const auto* config = std::get_if<VmConfig>(&*decoded)) {

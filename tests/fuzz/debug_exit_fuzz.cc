@@ -6,6 +6,5 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace bulkhead::devproc;
-  return fuzz_device({}, {data, size},
-                     [](FakeWires& fakes) { return std::make_unique<DebugExit>(fakes.effects); });
+  return fuzz_device({}, {data, size}, [](FakeWires& fakes) { return std::make_unique<DebugExit>(fakes.effects); });
 }

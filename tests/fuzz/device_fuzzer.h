@@ -179,15 +179,13 @@ class DeviceFuzzer {
   void check() {
     require(fakes_.effects.refused == 0, "an effect is malformed");
     // Several timers may have fired in one step, each an input of its own.
-    if (fakes_.clock.fired == fired_)
-      require(fakes_.effects.emitted.size() <= kMaxEffects, "too many effects");
+    if (fakes_.clock.fired == fired_) require(fakes_.effects.emitted.size() <= kMaxEffects, "too many effects");
     fired_ = fakes_.clock.fired;
     require(!fakes_.clock.storm, "a timer re-arms itself into the past");
     std::size_t at = 0;
     for (std::size_t i = 0; i < fakes_.state.count(); ++i) {
       const auto bytes = fakes_.state.bytes(i);
-      const bool changed =
-          !std::equal(bytes.begin(), bytes.end(), committed_.begin() + static_cast<long>(at));
+      const bool changed = !std::equal(bytes.begin(), bytes.end(), committed_.begin() + static_cast<long>(at));
       // Corruption writes the bytes directly; restore() then need not have changed more.
       require(!changed || fakes_.state.dirty(i) || corrupted_, "state changed without mut()");
       at += bytes.size();

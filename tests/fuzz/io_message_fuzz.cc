@@ -98,8 +98,7 @@ class HostilePeer {
     const std::size_t before = receiver_.count;
     AdaptiveWait wait = impatient();
     const std::optional<Reply> reply = ring_->call(request, wait);
-    require(receiver_.count - before <= std::size_t{kSlots} * kMaxEffects,
-            "more effects than all slots hold");
+    require(receiver_.count - before <= std::size_t{kSlots} * kMaxEffects, "more effects than all slots hold");
     if (!reply) return require(ring_->closed(), "no reply, and the ring is open");
     require(reply->generation == ring_->generation(), "a reply of another generation");
     require(reply->effect_count <= kMaxEffects, "a reply with too many effects");
@@ -146,11 +145,10 @@ class HostilePeer {
   std::optional<RequestProducer> ring_;
   std::optional<vmm::RemoteChannel> channel_;
   std::size_t violations_ = 0;
-  std::array<StreamEnd, kStreams> ends_ = {
-      StreamEnd(*requests_, *replies_, 0), StreamEnd(*requests_, *replies_, 1),
-      StreamEnd(*requests_, *replies_, 2), StreamEnd(*requests_, *replies_, 3),
-      StreamEnd(*requests_, *replies_, 4), StreamEnd(*requests_, *replies_, 5),
-      StreamEnd(*requests_, *replies_, 6), StreamEnd(*requests_, *replies_, 7)};
+  std::array<StreamEnd, kStreams> ends_ = {StreamEnd(*requests_, *replies_, 0), StreamEnd(*requests_, *replies_, 1),
+                                           StreamEnd(*requests_, *replies_, 2), StreamEnd(*requests_, *replies_, 3),
+                                           StreamEnd(*requests_, *replies_, 4), StreamEnd(*requests_, *replies_, 5),
+                                           StreamEnd(*requests_, *replies_, 6), StreamEnd(*requests_, *replies_, 7)};
 };
 
 }  // namespace

@@ -42,8 +42,8 @@ void access(PciTest& device, Input& input, unsigned what) {
 
 void run(Input& input) {
   FakeWires fakes({.lines = 1, .memory_bytes = 160 * 1024});
-  PciTest device(PciTestStorage::allocate(fakes.state), fakes.lines[0], fakes.msi, fakes.memory,
-                 fakes.clock, fakes.clock);
+  PciTest device(PciTestStorage::allocate(fakes.state), fakes.lines[0], fakes.msi, fakes.memory, fakes.clock,
+                 fakes.clock);
   fakes.clock.attach(device);
   device.reset();
   while (!input.empty()) {

@@ -7,7 +7,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace bulkhead::devproc;
   return fuzz_device({.lines = 1, .streams = 1}, {data, size}, [](FakeWires& fakes) {
-    return std::make_unique<Uart16550>(allocate_state<Uart16550State>(fakes.state), fakes.lines[0],
-                                       fakes.streams[0], fakes.clock, fakes.clock);
+    return std::make_unique<Uart16550>(allocate_state<Uart16550State>(fakes.state), fakes.lines[0], fakes.streams[0],
+                                       fakes.clock, fakes.clock);
   });
 }

@@ -68,10 +68,9 @@ Machine make_machine(FuzzScript& script) {
     plan.space = script.byte() % 2 == 0 ? Space::kPort : Space::kMemory;
     plan.size = std::uint64_t{16} << script.byte() % 4;
     plan.instance = static_cast<std::uint16_t>(i);
-    const bool known =
-        std::any_of(machine.windows.begin(), machine.windows.end(), [&](const Wanted& other) {
-          return other.plan.devfn == plan.devfn && other.plan.index == plan.index;
-        });
+    const bool known = std::any_of(machine.windows.begin(), machine.windows.end(), [&](const Wanted& other) {
+      return other.plan.devfn == plan.devfn && other.plan.index == plan.index;
+    });
     if (!known) machine.windows.push_back({plan});
   }
   return machine;
@@ -86,16 +85,12 @@ std::vector<Claim> model(const Machine& machine) {
   std::vector<Claim> placed = machine.fixed;
   for (const Wanted& window : by_rank) {
     const Wide end = Wide{window.base} + window.plan.size;
-    bool fits =
-        window.enabled && end <= (window.plan.space == Space::kPort ? Wide{0x10000} : Wide{1} << 64);
+    bool fits = window.enabled && end <= (window.plan.space == Space::kPort ? Wide{0x10000} : Wide{1} << 64);
     for (const Range& range : machine.reserved) {
-      if (window.plan.space == Space::kMemory && window.base <= range.last() && end > range.first())
-        fits = false;
+      if (window.plan.space == Space::kMemory && window.base <= range.last() && end > range.first()) fits = false;
     }
-    const Claim claim{.space = window.plan.space,
-                      .base = window.base,
-                      .length = window.plan.size,
-                      .instance = window.plan.instance};
+    const Claim claim{
+        .space = window.plan.space, .base = window.base, .length = window.plan.size, .instance = window.plan.instance};
     for (const Claim& other : placed) fits = fits && !overlap(claim, other);
     if (fits) placed.push_back(claim);
   }

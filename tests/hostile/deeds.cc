@@ -72,8 +72,7 @@ bool wrong_total(Device& device, Ticket, Reply& reply) {
 }
 
 void dawdle(Device& device, std::int64_t ns) {
-  for (const std::int64_t until = ipc::monotonic_ns() + ns; ipc::monotonic_ns() < until;)
-    device.wait_a_little();
+  for (const std::int64_t until = ipc::monotonic_ns() + ns; ipc::monotonic_ns() < until;) device.wait_a_little();
 }
 
 // As late as it may be.
@@ -85,8 +84,7 @@ bool late_reply(Device& device, Ticket, Reply&) {
 // After a reset the VMM asks for the state of all functions, in pieces: there is always another, and each
 // takes its time.
 bool endless_state(Device& device, Ticket ticket, Reply& reply) {
-  if (device.requests().slots[ipc::slot_of(ticket)].request.kind != ipc::RequestKind::kDesiredState)
-    return true;
+  if (device.requests().slots[ipc::slot_of(ticket)].request.kind != ipc::RequestKind::kDesiredState) return true;
   dawdle(device, 200'000'000);
   std::memset(reply.payload, 0xff, sizeof reply.payload);
   return true;

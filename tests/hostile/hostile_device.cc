@@ -16,9 +16,8 @@
 namespace bulkhead::hostile {
 namespace {
 
-constexpr int kStandbyFilterFd = 4;  // devproc/host/main.cc
-constexpr std::uint64_t kTestTime =
-    0x50;  // a register of the PCI test function that the guest's `v` alone reads
+constexpr int kStandbyFilterFd = 4;        // devproc/host/main.cc
+constexpr std::uint64_t kTestTime = 0x50;  // a register of the PCI test function that the guest's `v` alone reads
 
 Status put(std::vector<UniqueFd>& fds, std::uint32_t index, UniqueFd fd) {
   if (fds.size() <= index) fds.resize(index + 1);
@@ -41,16 +40,13 @@ Status HostileDevice::run() {
 }
 
 Status HostileDevice::take_role() {
-  ASSIGN_OR_RETURN(control::Message message,
-                   control_.receive(control::no_deadline(), control::kMaxMessageFds));
-  ASSIGN_OR_RETURN(const control::ToDevice decoded,
-                   control::decode_to_device(message.bytes, message.fds.size()));
+  ASSIGN_OR_RETURN(control::Message message, control_.receive(control::no_deadline(), control::kMaxMessageFds));
+  ASSIGN_OR_RETURN(const control::ToDevice decoded, control::decode_to_device(message.bytes, message.fds.size()));
   const auto* role = std::get_if<control::TakeRole>(&decoded);
   if (role == nullptr) return make_error("the first message of the VMM gave no role");
   role_ = role->role;
   incarnation_ = role->incarnation;
-  for (std::size_t i = 0; i < role->fds.size(); ++i)
-    RETURN_IF_ERROR(take_fd(role->fds[i], std::move(message.fds[i])));
+  for (std::size_t i = 0; i < role->fds.size(); ++i) RETURN_IF_ERROR(take_fd(role->fds[i], std::move(message.fds[i])));
   RETURN_IF_ERROR(map_guest_ram(*role));
   own_pages_.resize(ipc::kReplyAreaSize / sizeof(Page));
   std::memcpy(own_pages_.data()->bytes, replies_->bytes().data(), ipc::kReplyAreaSize);
@@ -130,8 +126,7 @@ bool HostileDevice::sign_given() const {
   if (slot.ticket.load(std::memory_order_acquire) != next) return false;
   const ipc::Request& request = slot.request;
   const bool write = request.kind == ipc::RequestKind::kWrite;
-  if (role_ == "platform")
-    return write && request.instance == 0 && request.offset == 0 && request.payload[0] == 'g';
+  if (role_ == "platform") return write && request.instance == 0 && request.offset == 0 && request.payload[0] == 'g';
   if (role_ == "pci") return write && request.size == 1 && request.offset == 7 && request.payload[0] == 2;
   return !write && request.region == 0 && request.offset == kTestTime;
 }
@@ -159,8 +154,7 @@ bool HostileDevice::serve_request() {
   const ipc::Ticket ticket = host_->last_ticket();
   const ipc::ReplyArea& own = own_replies();
   ipc::Reply reply = own.slots[ipc::slot_of(ticket)].reply;
-  std::memcpy(&replies().effects[ipc::slot_of(ticket)], &own.effects[ipc::slot_of(ticket)],
-              sizeof(ipc::EffectSlot));
+  std::memcpy(&replies().effects[ipc::slot_of(ticket)], &own.effects[ipc::slot_of(ticket)], sizeof(ipc::EffectSlot));
   if (at_it_ && deed_->reply != nullptr && !deed_->reply(*this, ticket, reply)) return true;
   publish(ticket, reply);
   return true;
@@ -219,8 +213,7 @@ const hostile::Deed* deed_of(std::string_view vm, std::string_view role) {
 
 Status run(const hostile::Deed* deed) {
   RETURN_IF_ERROR(sandbox::enter_jail({}));
-  ASSIGN_OR_RETURN(control::ControlChannel control,
-                   control::ControlChannel::adopt(UniqueFd(sandbox::kControlFd)));
+  ASSIGN_OR_RETURN(control::ControlChannel control, control::ControlChannel::adopt(UniqueFd(sandbox::kControlFd)));
   {
     const UniqueFd program(hostile::kStandbyFilterFd);
     ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::import_filter(program.borrow()));

@@ -70,9 +70,7 @@ class HostileDevice {
   [[nodiscard]] bool sign_given() const;
   bool serve_request();
   void show_streams();
-  [[nodiscard]] ipc::ReplyArea& own_replies() {
-    return *reinterpret_cast<ipc::ReplyArea*>(own_pages_[0].bytes);
-  }
+  [[nodiscard]] ipc::ReplyArea& own_replies() { return *reinterpret_cast<ipc::ReplyArea*>(own_pages_[0].bytes); }
 
   control::ControlChannel& control_;
   const Deed* deed_;  // nullptr: this role is honest

@@ -82,8 +82,7 @@ class Hostile : public KvmTest, public ::testing::WithParamInterface<Case> {
   }
   void expect_nothing_left() {
     EXPECT_LE(peak_rss_ - first_rss_, kMemoryBound) << "the VMM's memory grew";
-    EXPECT_TRUE(wait_until([&] { return std::none_of(pids_.begin(), pids_.end(), is_alive); },
-                           Milliseconds(5'000)));
+    EXPECT_TRUE(wait_until([&] { return std::none_of(pids_.begin(), pids_.end(), is_alive); }, Milliseconds(5'000)));
     EXPECT_FALSE(is_alive(vmm_));
     EXPECT_TRUE(is_clean(vm_->run().err())) << vm_->run().err();
     EXPECT_LT(vm_->run().err().size(), 64U << 10) << "a flood on the terminal";
@@ -113,9 +112,8 @@ TEST_P(Hostile, IsContained) {
     if (deed.may_carry_on && how.status == kGuestFailed) return expect_nothing_left();
     ASSERT_NE(deed.sentence, nullptr) << "the VM ended: " << how.err;
     EXPECT_EQ(how.status, kHostError) << how.err;
-    const std::regex sentence(
-        "(.*\n)*bulkhead: (the machine could not be reset: [^\n]*|a device process died: " +
-        std::string(deed.role) + " \\(pid [0-9]+\\) " + deed.sentence + ")\n");
+    const std::regex sentence("(.*\n)*bulkhead: (the machine could not be reset: [^\n]*|a device process died: " +
+                              std::string(deed.role) + " \\(pid [0-9]+\\) " + deed.sentence + ")\n");
     EXPECT_TRUE(std::regex_match(how.err, sentence)) << how.err;
     return expect_nothing_left();
   }
@@ -171,53 +169,48 @@ std::string test_name(const ::testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(
     Replies, Hostile,
-    ::testing::Values(
-        Case{"too-many-effects", "platform", WROTE("a reply with more effects than there can be")},
-        Case{"too-many-effects", "pci", WROTE("a reply with more effects than there can be")},
-        Case{"ungranted-effect", "platform", WROTE("an effect that it was not granted")},
-        Case{"ungranted-effect", "pci_test0", WROTE("an effect that it was not granted")},
-        Case{"random-windows", "pci", nullptr, true}, Case{"random-routes", "pci", kAnything, true},
-        Case{"wrong-generation", "platform", nullptr}, Case{"wrong-total", "platform", nullptr},
-        Case{"late-reply", "platform", kUnanswered, true},
-        Case{"late-reply", "pci_test0", kUnanswered, true}, Case{"no-reply", "platform", kUnanswered},
-        Case{"no-reply", "pci", kUnanswered}, Case{"no-reply", "pci_test0", kUnanswered},
-        Case{"random-everywhere", "platform", kAnything}, Case{"random-everywhere", "pci", kAnything},
-        Case{"random-everywhere", "pci_test0", kAnything},
-        Case{"future-replies", "platform", kUnanswered, true},
-        Case{"future-replies", "pci_test0", kUnanswered, true}, Case{"flip", "platform", kAnything, true},
-        Case{"flip", "pci_test0", kAnything, true}, Case{"random-wake-words", "platform", nullptr},
-        Case{"random-wake-words", "pci_test0", nullptr}),
+    ::testing::Values(Case{"too-many-effects", "platform", WROTE("a reply with more effects than there can be")},
+                      Case{"too-many-effects", "pci", WROTE("a reply with more effects than there can be")},
+                      Case{"ungranted-effect", "platform", WROTE("an effect that it was not granted")},
+                      Case{"ungranted-effect", "pci_test0", WROTE("an effect that it was not granted")},
+                      Case{"random-windows", "pci", nullptr, true}, Case{"random-routes", "pci", kAnything, true},
+                      Case{"wrong-generation", "platform", nullptr}, Case{"wrong-total", "platform", nullptr},
+                      Case{"late-reply", "platform", kUnanswered, true},
+                      Case{"late-reply", "pci_test0", kUnanswered, true}, Case{"no-reply", "platform", kUnanswered},
+                      Case{"no-reply", "pci", kUnanswered}, Case{"no-reply", "pci_test0", kUnanswered},
+                      Case{"random-everywhere", "platform", kAnything}, Case{"random-everywhere", "pci", kAnything},
+                      Case{"random-everywhere", "pci_test0", kAnything},
+                      Case{"future-replies", "platform", kUnanswered, true},
+                      Case{"future-replies", "pci_test0", kUnanswered, true}, Case{"flip", "platform", kAnything, true},
+                      Case{"flip", "pci_test0", kAnything, true}, Case{"random-wake-words", "platform", nullptr},
+                      Case{"random-wake-words", "pci_test0", nullptr}),
     test_name);
 
 // More resets than a machine can do.
-INSTANTIATE_TEST_SUITE_P(Resets, Hostile,
-                         ::testing::Values(Case{"outbound-resets", "platform", nullptr}), test_name);
+INSTANTIATE_TEST_SUITE_P(Resets, Hostile, ::testing::Values(Case{"outbound-resets", "platform", nullptr}), test_name);
 
 // More desired state than there can be, slowly.
-INSTANTIATE_TEST_SUITE_P(State, Hostile,
-                         ::testing::Values(Case{"endless-state", "pci", kAnything, true}), test_name);
+INSTANTIATE_TEST_SUITE_P(State, Hostile, ::testing::Values(Case{"endless-state", "pci", kAnything, true}), test_name);
+
+INSTANTIATE_TEST_SUITE_P(Streams, Hostile,
+                         ::testing::Values(Case{"output-index", "platform", WROTE("a stream index that cannot be")},
+                                           Case{"input-index", "platform", WROTE("a stream index that cannot be")},
+                                           Case{"outbound-index", "pci_test0", WROTE("an effect index that cannot be")},
+                                           Case{"outbound-ungranted", "platform",
+                                                WROTE("an effect that it was not granted")}),
+                         test_name);
 
 INSTANTIATE_TEST_SUITE_P(
-    Streams, Hostile,
-    ::testing::Values(Case{"output-index", "platform", WROTE("a stream index that cannot be")},
-                      Case{"input-index", "platform", WROTE("a stream index that cannot be")},
-                      Case{"outbound-index", "pci_test0", WROTE("an effect index that cannot be")},
-                      Case{"outbound-ungranted", "platform", WROTE("an effect that it was not granted")}),
+    Control, Hostile,
+    ::testing::Values(Case{"control-garbage", "platform", BY_SUPERVISOR("[^\n]+")},
+                      Case{"control-huge", "platform", BY_SUPERVISOR("[^\n]+")},
+                      Case{"control-flood", "platform", BY_SUPERVISOR("it spoke without being asked")},
+                      Case{"control-ready-again", "platform", BY_SUPERVISOR("it spoke without being asked")},
+                      Case{"control-failed-late", "platform", BY_SUPERVISOR("it spoke without being asked")},
+                      Case{"control-descriptors", "platform", BY_SUPERVISOR("[^\n]*descriptors[^\n]*")},
+                      Case{"control-close", "platform", BY_SUPERVISOR("it closed its control channel")},
+                      Case{"control-close-filtered", "platform", FORBIDDEN("close")}),
     test_name);
-
-INSTANTIATE_TEST_SUITE_P(Control, Hostile,
-                         ::testing::Values(Case{"control-garbage", "platform", BY_SUPERVISOR("[^\n]+")},
-                                           Case{"control-huge", "platform", BY_SUPERVISOR("[^\n]+")},
-                                           Case{"control-flood", "platform", BY_SUPERVISOR("it spoke without being asked")},
-                                           Case{"control-ready-again", "platform",
-                                                BY_SUPERVISOR("it spoke without being asked")},
-                                           Case{"control-failed-late", "platform",
-                                                BY_SUPERVISOR("it spoke without being asked")},
-                                           Case{"control-descriptors", "platform",
-                                                BY_SUPERVISOR("[^\n]*descriptors[^\n]*")},
-                                           Case{"control-close", "platform", BY_SUPERVISOR("it closed its control channel")},
-                                           Case{"control-close-filtered", "platform", FORBIDDEN("close")}),
-                         test_name);
 
 INSTANTIATE_TEST_SUITE_P(Log, Hostile,
                          ::testing::Values(Case{"log-flood", "platform", nullptr},
@@ -230,8 +223,7 @@ INSTANTIATE_TEST_SUITE_P(Calls, Hostile,
                                            Case{"execute", "platform", FORBIDDEN("execve")},
                                            Case{"socket", "pci", FORBIDDEN("socket")},
                                            Case{"crash", "platform", FORBIDDEN("SIGSEGV")},
-                                           Case{"spin", "platform", kUnanswered},
-                                           Case{"spin", "pci", kUnanswered}),
+                                           Case{"spin", "platform", kUnanswered}, Case{"spin", "pci", kUnanswered}),
                          test_name);
 
 // ---- While the VM starts ----
@@ -242,8 +234,8 @@ TEST_P(HostileStart, IsContained) {
   start(GetParam().deed, GetParam().role, "stop");
   const Ended& how = vm_->run().wait(kBound);
   EXPECT_EQ(how.status, kHostError);
-  EXPECT_TRUE(std::regex_match(
-      how.err, std::regex(std::string("(.*\n)*bulkhead: [^\n]*") + GetParam().sentence + "[^\n]*\n")))
+  EXPECT_TRUE(
+      std::regex_match(how.err, std::regex(std::string("(.*\n)*bulkhead: [^\n]*") + GetParam().sentence + "[^\n]*\n")))
       << how.err;
   EXPECT_EQ(how.out, "");
   EXPECT_TRUE(is_clean(how.err)) << how.err;
@@ -253,8 +245,7 @@ TEST_P(HostileStart, IsContained) {
 
 INSTANTIATE_TEST_SUITE_P(All, HostileStart,
                          ::testing::Values(Case{"never-ready", "platform", "it did not take over its role in time"},
-                                           Case{"fail-rudely", "pci",
-                                                "the pci device process could not start: !+"},
+                                           Case{"fail-rudely", "pci", "the pci device process could not start: !+"},
                                            Case{"many-failures", "pci_test0", "could not start: again"}),
                          test_name);
 

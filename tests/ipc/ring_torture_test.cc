@@ -42,10 +42,9 @@ std::uint64_t number_from(const char* variable, std::uint64_t otherwise) {
 
 std::uint8_t nth_byte(std::uint64_t n) { return static_cast<std::uint8_t>((n * 0x9e3779b97f4a7c15) >> 56); }
 
-Request make(RequestKind kind, std::uint16_t instance, std::uint16_t region, std::uint64_t offset,
-             std::uint8_t size, std::uint32_t value = 0) {
-  Request request{
-      .kind = kind, .size = size, .count = 1, .instance = instance, .region = region, .offset = offset};
+Request make(RequestKind kind, std::uint16_t instance, std::uint16_t region, std::uint64_t offset, std::uint8_t size,
+             std::uint32_t value = 0) {
+  Request request{.kind = kind, .size = size, .count = 1, .instance = instance, .region = region, .offset = offset};
   std::memcpy(request.payload, &value, sizeof value);
   return request;
 }
@@ -240,8 +239,7 @@ bool RingTorture::collect_outbound() {
   }
   for (; taken != produced; ++taken) {
     const Effect effect = ipc::read_once_racing(role_.replies().outbound[taken % ipc::kOutboundEffects]);
-    if (effect.address != static_cast<std::uint32_t>(taken))
-      fail("an outbound effect was lost, doubled or overtaken");
+    if (effect.address != static_cast<std::uint32_t>(taken)) fail("an outbound effect was lost, doubled or overtaken");
   }
   role_.requests().outbound_consumed.store(taken, std::memory_order_release);
   outbound_seen_.store(taken);
@@ -315,8 +313,7 @@ void RingTorture::check_rest() {
   EXPECT_EQ(value_of(*hash), hash_) << "posted writes came in another order";
   EXPECT_TRUE(ring_->drain(kPatienceNs));
   const std::int64_t until = ipc::monotonic_ns() + kPatienceNs;
-  while ((printed_seen_.load() < printed_ || outbound_seen_.load() < outbound_sent_) &&
-         ipc::monotonic_ns() < until)
+  while ((printed_seen_.load() < printed_ || outbound_seen_.load() < outbound_sent_) && ipc::monotonic_ns() < until)
     ::sched_yield();
   EXPECT_EQ(printed_seen_.load(), printed_) << "output is missing";
   EXPECT_EQ(outbound_seen_.load(), outbound_sent_) << "outbound effects are missing";

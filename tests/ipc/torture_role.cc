@@ -30,12 +30,9 @@ devproc::RoleSetup torture_setup() {
 }  // namespace
 
 TortureRole::TortureRole()
-    : requests_(ipc::WritableRegion::create("requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadWrite)
-                    .value()),
-      replies_(
-          ipc::WritableRegion::create("replies", ipc::kReplyAreaSize, ipc::PeerRights::kReadWrite).value()),
-      state_(
-          ipc::WritableRegion::create("state", ipc::kStateRegionSize, ipc::PeerRights::kReadWrite).value()),
+    : requests_(ipc::WritableRegion::create("requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadWrite).value()),
+      replies_(ipc::WritableRegion::create("replies", ipc::kReplyAreaSize, ipc::PeerRights::kReadWrite).value()),
+      state_(ipc::WritableRegion::create("state", ipc::kStateRegionSize, ipc::PeerRights::kReadWrite).value()),
       doorbell_(UniqueFd::create_eventfd().value()),
       output_doorbell_(UniqueFd::create_eventfd().value()) {
   auto channels = control::ControlChannel::create_pair().value();

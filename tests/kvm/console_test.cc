@@ -88,8 +88,7 @@ TEST_F(Console, FileOnAFullDisk) {
   TestVm vm(echo("s96", "file:/dev/full"));
   const Ended& ended = vm.run().wait();
   EXPECT_EQ(ended.status, kGuestDone);
-  EXPECT_EQ(ended.err,
-            "bulkhead-vmm: warning: the console can no longer be written: No space left on device\n");
+  EXPECT_EQ(ended.err, "bulkhead-vmm: warning: the console can no longer be written: No space left on device\n");
 }
 
 TEST_F(Console, DebugTextIsLoggedAndDrivesNoTerminal) {

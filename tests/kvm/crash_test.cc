@@ -24,7 +24,8 @@ class Crash : public KvmTest {
 
   // Everything that one needs to find out what went on.
   static void expect_report(const std::string& report) {
-    for (const char* part : {"rip ", "rflags ", "rax ", "r15 ", "cr0 ", "cr3 ", "efer ", "cs ", "ss ", "tr ", "gdt ", "idt "})
+    for (const char* part :
+         {"rip ", "rflags ", "rax ", "r15 ", "cr0 ", "cr3 ", "efer ", "cs ", "ss ", "tr ", "gdt ", "idt "})
       EXPECT_THAT(report, HasSubstr(part));
   }
 };
@@ -45,8 +46,9 @@ TEST_F(Crash, InstructionThatKvmCannotEmulate) {
   const Ended ended = crash("u");
   EXPECT_EQ(ended.status, kGuestCrash);
   EXPECT_EQ(ended.out, "boot\n");
-  EXPECT_THAT(ended.err, StartsWith("bulkhead: the guest crashed on CPU 0: internal error of KVM: an instruction that it "
-                                    "cannot emulate (suberror 1)"));
+  EXPECT_THAT(ended.err,
+              StartsWith("bulkhead: the guest crashed on CPU 0: internal error of KVM: an instruction that it "
+                         "cannot emulate (suberror 1)"));
   expect_report(ended.err);
   EXPECT_THAT(ended.err, HasSubstr("rcx 00000000badc0de5"));
   EXPECT_THAT(ended.err, HasSubstr(" <dd> 05 00 01 00 d0 ")) << "FLDL from the register";

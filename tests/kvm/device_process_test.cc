@@ -1,7 +1,7 @@
 // Device processes of a running VM, looked at and interfered with from outside: the jail as /proc shows it; stopped,
 // hung and killed processes; and what is left when the VMM or its launcher is killed.
-#include <gmock/gmock.h>
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <signal.h>
 
 #include <filesystem>
@@ -120,19 +120,19 @@ TEST_F(Jail, EmptyReadOnlyRoot) {
   }
 }
 
-// Two doorbells, and what its devices declare: an eventfd for each edge line and each message vector, two for a level line.
+// Two doorbells, and what its devices declare: an eventfd for each edge line and each message vector, two for a level
+// line.
 TEST_F(Jail, OnlyDeclaredDescriptors) {
-  const std::map<std::string, int> eventfds = {
-      {"pci", 2},
-      {"platform", 2 + 5 + 2},    // IRQ 4, 3, 8, 1, 12; SCI
-      {"pci_test0", 2 + 2 + 8}};  // INTx; eight messages
+  const std::map<std::string, int> eventfds = {{"pci", 2},
+                                               {"platform", 2 + 5 + 2},    // IRQ 4, 3, 8, 1, 12; SCI
+                                               {"pci_test0", 2 + 2 + 8}};  // INTx; eight messages
   for (const auto& [role, pid] : pids()) {
     SCOPED_TRACE(role);
     std::map<std::string, int> held;
     for (const auto& entry : fs::directory_iterator(proc(pid, "fd"))) {
       std::string what = fs::read_symlink(entry.path());
-      what = what.substr(0, what.find(':') == std::string::npos || what.starts_with("/memfd") ? what.find(' ')
-                                                                                             : what.find(":["));
+      what = what.substr(
+          0, what.find(':') == std::string::npos || what.starts_with("/memfd") ? what.find(' ') : what.find(":["));
       if (what == "anon_inode") what = fs::read_symlink(entry.path());
       ++held[what];
       if (what == "/memfd:bulkhead-requests") {
@@ -178,9 +178,8 @@ TEST_F(Jail, OnlyDeclaredMappings) {
         EXPECT_TRUE(own || path == "[vdso]" || path == "[vsyscall]") << line;
       }
     }
-    std::map<std::string, std::string> declared = {{"/memfd:bulkhead-requests", "r--s"},
-                                                   {"/memfd:bulkhead-replies", "rw-s"},
-                                                   {"/memfd:bulkhead-state", "rw-s"}};
+    std::map<std::string, std::string> declared = {
+        {"/memfd:bulkhead-requests", "r--s"}, {"/memfd:bulkhead-replies", "rw-s"}, {"/memfd:bulkhead-state", "rw-s"}};
     if (role == "pci_test0") declared["/memfd:bulkhead-ram"] = "rw-s";
     EXPECT_EQ(shared, declared);
   }
@@ -215,7 +214,8 @@ TEST(Programs, VmmHoldsNoDeviceModel) {
   EXPECT_EQ(device.find("bulkhead::vmm::"), std::string::npos);
 }
 
-// With every device process stopped no register answers: each CPU's longest wait spans the stop. With them going on, each answers as if nothing had been.
+// With every device process stopped no register answers: each CPU's longest wait spans the stop. With them going on,
+// each answers as if nothing had been.
 TEST_F(KvmTest, NobodyAnswersForStoppedProcesses) {
   constexpr Milliseconds kStop{500};  // well below the deadline of a request
   constexpr unsigned kCpus = 4;
@@ -277,7 +277,9 @@ TEST_F(KvmTest, NobodyAnswersForStoppedProcesses) {
     unsigned answers = 0;
     unsigned wrong = 0;
     unsigned longest = 0;
-    ASSERT_EQ(std::sscanf(line.c_str(), "cpu %u answers %u wrong %u longest %u kilocycles", &number, &answers, &wrong, &longest), 4)
+    ASSERT_EQ(std::sscanf(line.c_str(), "cpu %u answers %u wrong %u longest %u kilocycles", &number, &answers, &wrong,
+                          &longest),
+              4)
         << ended.out;
     EXPECT_EQ(number, cpu);
     EXPECT_GT(answers, 50U) << line;
@@ -375,8 +377,7 @@ TEST_F(KvmTest, WhatADeviceProcessSaysCannotDriveTheTerminal) {
   EXPECT_EQ(ended.status, kHostError);
   EXPECT_NE(ended.err.find("] a [2J !\n"), std::string::npos) << ended.err;
   EXPECT_EQ(ended.err.find_first_of("\x1b\x07\r\x9b"), std::string::npos) << ended.err;
-  EXPECT_NE(ended.err.find("bulkhead: a device process ended while the VM started: "), std::string::npos)
-      << ended.err;
+  EXPECT_NE(ended.err.find("bulkhead: a device process ended while the VM started: "), std::string::npos) << ended.err;
   EXPECT_TRUE(device_processes_of(vm.name()).empty());
   EXPECT_TRUE(fs::is_empty(run_directory()));
 }
@@ -389,8 +390,8 @@ TEST_F(DeviceProcesses, NoneOutlivesItsVmm) {
   EXPECT_TRUE(wait_until([&] { return all_gone(); }, Milliseconds(5'000)));
 }
 
-// Killed at any moment of its start: while it spawns, while a process is on its way into its jail, before the tracer has
-// seized it. The delays step through a start, which takes about 10 ms.
+// Killed at any moment of its start: while it spawns, while a process is on its way into its jail, before the tracer
+// has seized it. The delays step through a start, which takes about 10 ms.
 TEST_F(KvmTest, NoneOutlivesAVmmKilledWhileItStarts) {
   for (int delay_us = 0; delay_us < 20'000; delay_us += 500) {
     TestVm vm({.guest = "monitor", .cpus = 2});

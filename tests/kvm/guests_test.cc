@@ -28,21 +28,19 @@ TEST_F(Guests, PortAndMemoryAccesses) {
 
 TEST_F(Guests, LegacyInterrupts) {
   expect_steps({.guest = "intx", .devices = {"pci_test,slot=3", "pci_test,slot=4", "pci_test,slot=7"}},
-               {"set-up", "one source", "shared", "insistent", "masked", "pic", "re-routing",
-                "re-routing under fire"});
+               {"set-up", "one source", "shared", "insistent", "masked", "pic", "re-routing", "re-routing under fire"});
 }
 
 TEST_F(Guests, MessageInterrupts) {
-  expect_steps({.guest = "msi", .cpus = 2},
-               {"msi", "msi masks", "msi targets", "msi off", "msi-x", "msi-x masks", "msi-x table", "other senders",
-                "d3hot"});
+  expect_steps({.guest = "msi", .cpus = 2}, {"msi", "msi masks", "msi targets", "msi off", "msi-x", "msi-x masks",
+                                             "msi-x table", "other senders", "d3hot"});
 }
 
 TEST_F(Guests, BarsMoveAndOverlap) {
-  expect_steps({.guest = "bars", .cpus = 3, .devices = {"pci_test,slot=3", "pci_test,slot=7"}},
-               {"set-up", "moves under traffic", "overlap under traffic", "sizing",
-                "over RAM and interrupt controllers", "over fixed ports", "over the PM base", "over each other",
-                "decoding off"});
+  expect_steps(
+      {.guest = "bars", .cpus = 3, .devices = {"pci_test,slot=3", "pci_test,slot=7"}},
+      {"set-up", "moves under traffic", "overlap under traffic", "sizing", "over RAM and interrupt controllers",
+       "over fixed ports", "over the PM base", "over each other", "decoding off"});
 }
 
 class Processors : public Guests, public ::testing::WithParamInterface<unsigned> {};

@@ -57,7 +57,8 @@ TEST_F(Leaks, ThousandRestartsLeaveTheVmmAsTheFirstOneDid) {
   // Everybody is back, and the next standby is there.
   const auto at_rest = [&] {
     const auto devices = vm.devices_by_role();
-    return std::all_of(devices.begin(), devices.end(), [](const auto& d) { return d.second.at("state") == "running"; }) &&
+    return std::all_of(devices.begin(), devices.end(),
+                       [](const auto& d) { return d.second.at("state") == "running"; }) &&
            children_of(vmm).size() == devices.size() + 1;
   };
   ASSERT_EQ(bulkhead({"fault", vm.name(), "any", "--signal", "KILL", "--random-seed", "1"}).status, 0);

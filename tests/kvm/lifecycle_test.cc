@@ -1,5 +1,5 @@
-// Start, reset, pause, power button and end of a VM, from the guest's side and from the manager's. The guest, monitor.S,
-// checks on every start that all is as after power-on.
+// Start, reset, pause, power button and end of a VM, from the guest's side and from the manager's. The guest,
+// monitor.S, checks on every start that all is as after power-on.
 #include <filesystem>
 
 #include "tests/kvm/test_vm.h"
@@ -51,8 +51,8 @@ TEST_P(ResetBy, EndsTheVmOnRequest) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Guest, ResetBy,
-                         ::testing::Values(std::pair("Cf9", "c"), std::pair("Keyboard", "k"),
-                                           std::pair("Port92", "9"), std::pair("TurboControl", "T")),
+                         ::testing::Values(std::pair("Cf9", "c"), std::pair("Keyboard", "k"), std::pair("Port92", "9"),
+                                           std::pair("TurboControl", "T")),
                          [](const auto& test) { return std::string(test.param.first); });
 
 TEST_F(Lifecycle, ManagerResets) {
@@ -235,8 +235,8 @@ TEST_F(Lifecycle, ResetAndKillWhilePaused) {
 TEST_F(Lifecycle, NameIsTakenOnce) {
   TestVm vm(monitor());
   ASSERT_TRUE(booted(vm));
-  const Ended second = bulkhead({"run", "--kernel", std::string(KVMTEST_GUESTS) + "/monitor.elf", "--name", vm.name(),
-                                 "--console", "none"});
+  const Ended second = bulkhead(
+      {"run", "--kernel", std::string(KVMTEST_GUESTS) + "/monitor.elf", "--name", vm.name(), "--console", "none"});
   EXPECT_EQ(second.status, 1);
   EXPECT_NE(second.err.find(vm.name()), std::string::npos) << second.err;
   EXPECT_EQ(std::count(second.err.begin(), second.err.end(), '\n'), 1) << second.err;

@@ -52,8 +52,7 @@ class Recovery : public KvmTest {
   }
   void type(const char* letter, const char* answer) {
     vm().run().send(letter);
-    EXPECT_TRUE(vm().run().wait_for_output(answer)) << letter << "\n"
-                                                    << vm().run().out() << vm().run().err();
+    EXPECT_TRUE(vm().run().wait_for_output(answer)) << letter << "\n" << vm().run().out() << vm().run().err();
   }
   void expect_guest_goes_on() {
     type("p", "pong\n");
@@ -67,8 +66,7 @@ class Recovery : public KvmTest {
   std::optional<TestVm> vm_;
 };
 
-class Fault : public Recovery,
-              public ::testing::WithParamInterface<std::tuple<const char*, const char*>> {};
+class Fault : public Recovery, public ::testing::WithParamInterface<std::tuple<const char*, const char*>> {};
 
 TEST_P(Fault, GuestGoesOn) {
   const auto& [signal, role] = GetParam();
@@ -104,8 +102,7 @@ TEST_F(Recovery, StandbyMayDieToo) {
 TEST_F(Recovery, FiftyFaultsDoNotUseUpTheBudget) {
   ASSERT_NO_FATAL_FAILURE(start());
   command("fault", {"com1", "--count", "50"});
-  ASSERT_TRUE(wait_until([&] { return count("restored", "platform") == 50; }))
-      << count("restored", "platform");
+  ASSERT_TRUE(wait_until([&] { return count("restored", "platform") == 50; })) << count("restored", "platform");
   EXPECT_EQ(count("died", "platform"), 50U);
   const nlohmann::json device = vm().devices_by_role().at("platform");
   EXPECT_EQ(device.at("restarts"), 50);
@@ -141,9 +138,8 @@ TEST_F(Recovery, StopEndsTheVm) {
   ::kill(pid, SIGKILL);
   const Ended& ended = vm().run().wait();
   EXPECT_EQ(ended.status, kHostError);
-  EXPECT_THAT(ended.err,
-              ContainsRegex("bulkhead: a device process died: pci_test0 \\(pid [0-9]+\\) was killed by "
-                            "SIGKILL[^\n]*\n$"));
+  EXPECT_THAT(ended.err, ContainsRegex("bulkhead: a device process died: pci_test0 \\(pid [0-9]+\\) was killed by "
+                                       "SIGKILL[^\n]*\n$"));
 }
 
 TEST_F(Recovery, IsolatedDeviceReadsAllOnesUntilItIsRestored) {

@@ -93,10 +93,10 @@ class TestVm {
   ::testing::AssertionResult at(const std::string& place);
   void release() { run_.send("."); }
 
-  [[nodiscard]] nlohmann::json status();                 // its entry of `bulkhead ls --json`
-  [[nodiscard]] nlohmann::json devices();                // `bulkhead devices NAME --json`
+  [[nodiscard]] nlohmann::json status();   // its entry of `bulkhead ls --json`
+  [[nodiscard]] nlohmann::json devices();  // `bulkhead devices NAME --json`
   [[nodiscard]] std::map<std::string, nlohmann::json> devices_by_role();
-  [[nodiscard]] std::vector<pid_t> device_pids();        // by role, as devices() lists them
+  [[nodiscard]] std::vector<pid_t> device_pids();  // by role, as devices() lists them
   [[nodiscard]] pid_t device_pid(const std::string& role);
   [[nodiscard]] pid_t vmm_pid();
 
@@ -107,7 +107,8 @@ class TestVm {
 
 [[nodiscard]] std::vector<pid_t> children_of(pid_t pid);
 
-// Processes of VMs named by this program: bulkhead-device by its arguments, bulkhead-vmm by its parent or run directory.
+// Processes of VMs named by this program: bulkhead-device by its arguments, bulkhead-vmm by its parent or run
+// directory.
 [[nodiscard]] std::vector<pid_t> device_processes_of(const std::string& vm);
 
 [[nodiscard]] bool is_alive(pid_t pid);  // a zombie is not

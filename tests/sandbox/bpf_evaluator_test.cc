@@ -36,9 +36,8 @@ TEST(Evaluator, takes_both_branches_of_each_comparison) {
     int number;
     std::uint32_t verdict;
   };
-  for (const Case& c :
-       {Case{BPF_JEQ, 10, 1}, Case{BPF_JEQ, 11, 2}, Case{BPF_JGT, 11, 1}, Case{BPF_JGT, 10, 2},
-        Case{BPF_JGE, 10, 1}, Case{BPF_JGE, 9, 2}, Case{BPF_JSET, 2, 1}, Case{BPF_JSET, 5, 2}}) {
+  for (const Case& c : {Case{BPF_JEQ, 10, 1}, Case{BPF_JEQ, 11, 2}, Case{BPF_JGT, 11, 1}, Case{BPF_JGT, 10, 2},
+                        Case{BPF_JGE, 10, 1}, Case{BPF_JGE, 9, 2}, Case{BPF_JSET, 2, 1}, Case{BPF_JSET, 5, 2}}) {
     SyscallAttempt attempt;
     attempt.number = c.number;
     const auto code = static_cast<std::uint16_t>(BPF_JMP | c.operation | BPF_K);
@@ -51,8 +50,7 @@ TEST(Evaluator, computes) {
   SyscallAttempt attempt;
   attempt.number = 100;
   const auto compute = [&](std::uint16_t operation, std::uint32_t operand) {
-    return run({load(0), BPF_STMT(static_cast<std::uint16_t>(BPF_ALU | operation | BPF_K), operand),
-                give_back_a()},
+    return run({load(0), BPF_STMT(static_cast<std::uint16_t>(BPF_ALU | operation | BPF_K), operand), give_back_a()},
                attempt);
   };
   EXPECT_EQ(*compute(BPF_ADD, 5), 105U);
@@ -80,14 +78,10 @@ TEST(Evaluator, refuses_a_jump_past_the_end) {
   EXPECT_FALSE(run({BPF_STMT(BPF_JMP | BPF_JA, 0xffffffff), give_back(0)}));
   EXPECT_FALSE(run({BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 9, 9), give_back(0)}));
 }
-TEST(Evaluator, refuses_a_load_past_the_data) {
-  EXPECT_FALSE(run({load(sizeof(seccomp_data)), give_back(0)}));
-}
+TEST(Evaluator, refuses_a_load_past_the_data) { EXPECT_FALSE(run({load(sizeof(seccomp_data)), give_back(0)})); }
 TEST(Evaluator, refuses_an_unaligned_load) { EXPECT_FALSE(run({load(2), give_back(0)})); }
 TEST(Evaluator, refuses_scratch_out_of_range) { EXPECT_FALSE(run({BPF_STMT(BPF_ST, 16), give_back(0)})); }
-TEST(Evaluator, refuses_division_by_zero) {
-  EXPECT_FALSE(run({BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0), give_back(0)}));
-}
+TEST(Evaluator, refuses_division_by_zero) { EXPECT_FALSE(run({BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0), give_back(0)})); }
 TEST(Evaluator, refuses_instructions_that_seccomp_lacks) {
   EXPECT_FALSE(run({BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 0), give_back(0)}));
 }

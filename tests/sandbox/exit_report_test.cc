@@ -26,8 +26,7 @@ TEST(ExitReport, takes_sigsys_for_a_violation_of_an_unknown_call) {
   const ExitReport report = report_of_status(5, SIGSYS);
   EXPECT_EQ(report.kind, ExitKind::kSeccompViolation);
   EXPECT_FALSE(report.syscall);
-  EXPECT_EQ(report.describe("pci"),
-            "pci (pid 5) was killed by its sandbox: system call unknown, nobody traced it");
+  EXPECT_EQ(report.describe("pci"), "pci (pid 5) was killed by its sandbox: system call unknown, nobody traced it");
 }
 
 TEST(ExitReport, names_the_system_call) {

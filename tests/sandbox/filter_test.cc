@@ -41,8 +41,7 @@ TEST(Filter, comes_back_from_its_memory_file_as_often_as_wanted) {
     const Result<CompiledFilter> again = import_filter(fd.borrow());
     ASSERT_TRUE(again) << again.error().message;
     ASSERT_EQ(again->program().size(), filter.program().size());
-    EXPECT_EQ(std::memcmp(again->program().data(), filter.program().data(), filter.program().size_bytes()),
-              0);
+    EXPECT_EQ(std::memcmp(again->program().data(), filter.program().data(), filter.program().size_bytes()), 0);
   }
 }
 
@@ -61,9 +60,7 @@ TEST(ImportFilter, refuses_an_unsealed_file) {
   EXPECT_FALSE(import_filter(file_of(8, F_SEAL_SHRINK | F_SEAL_GROW).borrow()));
 }
 TEST(ImportFilter, refuses_an_empty_file) { EXPECT_FALSE(import_filter(file_of(0, kAllSeals).borrow())); }
-TEST(ImportFilter, refuses_half_an_instruction) {
-  EXPECT_FALSE(import_filter(file_of(12, kAllSeals).borrow()));
-}
+TEST(ImportFilter, refuses_half_an_instruction) { EXPECT_FALSE(import_filter(file_of(12, kAllSeals).borrow())); }
 TEST(ImportFilter, refuses_more_than_4096_instructions) {
   EXPECT_TRUE(import_filter(file_of(4096 * 8, kAllSeals).borrow()));
   EXPECT_FALSE(import_filter(file_of(4097 * 8, kAllSeals).borrow()));

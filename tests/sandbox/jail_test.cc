@@ -62,8 +62,7 @@ TEST(Jail, keeps_the_hosts_network_when_that_is_asked_for) {
   ASSERT_EQ(::recv(fds.ours.get(), word, sizeof word, 0), 5);
   const JailStatus inside = value_of(read_jail_status(child.pid()));
   const JailStatus outside = value_of(read_jail_status(::getpid()));
-  for (const auto& [name, id] : inside.namespaces)
-    EXPECT_EQ(id == outside.namespaces.at(name), name == "net") << name;
+  for (const auto& [name, id] : inside.namespaces) EXPECT_EQ(id == outside.namespaces.at(name), name == "net") << name;
 }
 
 TEST(Jail, has_an_empty_read_only_root) {
@@ -98,8 +97,8 @@ TEST(Jail, holds_descriptors_that_traded_places) {
   const UniqueFd one(::dup3(fds.region.get(), 150, O_CLOEXEC));
   const UniqueFd two(::dup3(fds.timer.get(), 151, O_CLOEXEC));
   constexpr int kProgram = 160;
-  const Executable program = value_of(Executable::from_fd(
-      UniqueFd(::fcntl(testing::probe_program().fd().get(), F_DUPFD_CLOEXEC, kProgram)), "probe"));
+  const Executable program = value_of(
+      Executable::from_fd(UniqueFd(::fcntl(testing::probe_program().fd().get(), F_DUPFD_CLOEXEC, kProgram)), "probe"));
   ASSERT_EQ(program.fd().get(), kProgram);
   SpawnOptions options = testing::probe_options(fds, "wait", "role");
   options.descriptors.push_back({BorrowedFd(151), 150});
@@ -171,8 +170,8 @@ TEST_P(JailAlone, refuses_it) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Escapes, JailAlone,
-                         ::testing::Values("reach-files", "reach-network", "reach-processes",
-                                           "regain-privileges", "check-settings"),
+                         ::testing::Values("reach-files", "reach-network", "reach-processes", "regain-privileges",
+                                           "check-settings"),
                          [](const ::testing::TestParamInfo<const char*>& deed) {
                            std::string name = deed.param;
                            for (char& c : name) c = c == '-' ? '_' : c;

@@ -52,34 +52,29 @@ Arguments mmap_arguments(int protection, int flags, int fd = -1) {
 TEST(Builder, kills_the_process_for_everything_not_granted) {
   const CompiledFilter filter = compiled(PolicyBuilder().allow_read());
   for (int number = 0; number < kHighestSyscall; ++number)
-    EXPECT_EQ(verdict(filter, number), number == SYS_read ? SECCOMP_RET_ALLOW : SECCOMP_RET_KILL_PROCESS)
-        << number;
+    EXPECT_EQ(verdict(filter, number), number == SYS_read ? SECCOMP_RET_ALLOW : SECCOMP_RET_KILL_PROCESS) << number;
   EXPECT_EQ(verdict(filter, -1), SECCOMP_RET_KILL_PROCESS);
 }
 
 TEST(Builder, kills_the_process_for_other_architectures) {
   const CompiledFilter filter = compiled(PolicyBuilder().allow_read());
-  for (const std::uint32_t arch :
-       std::initializer_list<std::uint32_t>{AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64, 0})
+  for (const std::uint32_t arch : std::initializer_list<std::uint32_t>{AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64, 0})
     EXPECT_EQ(verdict(filter, SYS_read, {}, arch), SECCOMP_RET_KILL_PROCESS);
   EXPECT_EQ(verdict(filter, 0x4000'0000 | SYS_read), SECCOMP_RET_KILL_PROCESS);  // x32
 }
 
 TEST(Builder, does_not_care_about_order_or_repetition) {
   const std::string once = *PolicyBuilder().allow_read().allow_write().allow_heap().text();
-  const std::string again =
-      *PolicyBuilder().allow_heap().allow_read().allow_write().allow_read().allow_heap().text();
+  const std::string again = *PolicyBuilder().allow_heap().allow_read().allow_write().allow_read().allow_heap().text();
   EXPECT_EQ(once, again);
 }
 
 TEST(Builder, lets_the_wider_grant_win_in_either_order) {
   for (const bool wide_first : {true, false}) {
     PolicyBuilder policy;
-    if (wide_first)
-      policy.allow_syscall(SYS_mmap, AnySyscallGrant{}).allow_syscall(SYS_ioctl, AnySyscallGrant{});
+    if (wide_first) policy.allow_syscall(SYS_mmap, AnySyscallGrant{}).allow_syscall(SYS_ioctl, AnySyscallGrant{});
     policy.allow_heap().deny_terminal_query();
-    if (!wide_first)
-      policy.allow_syscall(SYS_mmap, AnySyscallGrant{}).allow_syscall(SYS_ioctl, AnySyscallGrant{});
+    if (!wide_first) policy.allow_syscall(SYS_mmap, AnySyscallGrant{}).allow_syscall(SYS_ioctl, AnySyscallGrant{});
     const CompiledFilter filter = compiled(policy);
     EXPECT_TRUE(allows(filter, SYS_mmap, mmap_arguments(PROT_EXEC, MAP_PRIVATE)));
     EXPECT_TRUE(allows(filter, SYS_ioctl, {0, TCGETS}));
@@ -134,8 +129,7 @@ TEST(BasePolicy, knows_two_futex_operations) {
   const CompiledFilter filter = compiled(role_policy({}));
   for (std::uint64_t operation = 0; operation < 1024; ++operation) {
     const std::uint64_t plain = operation & ~std::uint64_t{FUTEX_PRIVATE_FLAG};
-    EXPECT_EQ(allows(filter, SYS_futex, {0, operation}), plain == FUTEX_WAIT || plain == FUTEX_WAKE)
-        << operation;
+    EXPECT_EQ(allows(filter, SYS_futex, {0, operation}), plain == FUTEX_WAIT || plain == FUTEX_WAKE) << operation;
   }
 }
 
@@ -153,8 +147,7 @@ TEST(BasePolicy, sends_and_receives_on_the_control_socket_only) {
 TEST(BasePolicy, reads_fixed_clocks_only) {
   const CompiledFilter filter = compiled(role_policy({}));
   for (std::int64_t clock = -64; clock < 64; ++clock)
-    EXPECT_EQ(allows(filter, SYS_clock_gettime, {static_cast<std::uint64_t>(clock)}),
-              clock >= 0 && clock <= 7)
+    EXPECT_EQ(allows(filter, SYS_clock_gettime, {static_cast<std::uint64_t>(clock)}), clock >= 0 && clock <= 7)
         << clock;
 }
 
@@ -177,8 +170,8 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
   EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"readv"}));
   EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
-  EXPECT_EQ(added(SyscallGroup::kTakeRole), (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat",
-                                                  "newfstatat", "seccomp", "timerfd_create"}));
+  EXPECT_EQ(added(SyscallGroup::kTakeRole),
+            (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
 }
 
 TEST(TakeRole, maps_passed_regions_without_exec) {
@@ -239,8 +232,8 @@ TEST(VcpuPolicy, restricts_ioctl_to_the_numbers_given) {
 TEST(VcpuPolicy, opens_starts_and_executes_nothing) {
   const CompiledFilter filter = compiled(vcpu_thread_policy({}));
   for (const int number :
-       {SYS_openat, SYS_open, SYS_socket, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat, SYS_ptrace,
-        SYS_kill, SYS_tgkill, SYS_sendmsg, SYS_recvmsg, SYS_mount, SYS_prctl, SYS_rt_sigaction})
+       {SYS_openat, SYS_open, SYS_socket, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat, SYS_ptrace, SYS_kill,
+        SYS_tgkill, SYS_sendmsg, SYS_recvmsg, SYS_mount, SYS_prctl, SYS_rt_sigaction})
     EXPECT_FALSE(allows(filter, number)) << number;
   EXPECT_FALSE(allows(filter, SYS_mmap, mmap_arguments(PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS)));
   EXPECT_FALSE(allows(filter, SYS_mprotect, {0, 4096, PROT_EXEC}));

@@ -86,8 +86,7 @@ TEST(Spawn, refuses_a_descriptor_number_listed_twice) {
   const ProbeFds fds = make_probe_fds();
   SpawnOptions options = probe_options(fds, "exit-0", "jail");
   options.descriptors.push_back({fds.timer.borrow(), probe::kControl});
-  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptor number 3 is listed twice"),
-            std::string::npos);
+  EXPECT_NE(error_of_spawn(probe_program(), options).find("descriptor number 3 is listed twice"), std::string::npos);
 }
 
 TEST(Spawn, refuses_descriptor_numbers_out_of_range) {

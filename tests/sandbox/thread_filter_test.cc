@@ -78,8 +78,7 @@ TEST_F(ThreadFilterDeathTest, kills_the_whole_process_for_the_rest) {
     open_a_file();
     ::_exit(0);
   });
-  if (!forbid_new_privileges() || !load_filter(*compile_vcpu_filter({}), FilterScope::kProcess))
-    ::_exit(98);
+  if (!forbid_new_privileges() || !load_filter(*compile_vcpu_filter({}), FilterScope::kProcess)) ::_exit(98);
   lock.unlock();
   thread.join();
   ::_exit(0);

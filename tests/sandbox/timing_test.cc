@@ -20,8 +20,7 @@ double us_since(Clock::time_point begin) {
 }
 
 double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
-                   values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
 }
 
@@ -62,8 +61,8 @@ TEST(Timing, of_a_jailed_start) {
 // In processes of their own, since a filter stays.
 template <class Load>
 double time_of_load(Load load) {
-  auto* const us = static_cast<double*>(
-      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* const us =
+      static_cast<double*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   const pid_t pid = ::fork();
   if (pid == 0) {
     const auto begin = Clock::now();

@@ -31,8 +31,8 @@ TEST_P(Everyday, works_in_a_role) { expect_well(GetParam(), "role"); }
 TEST_P(Everyday, works_in_a_standby) { expect_well(GetParam(), "standby"); }
 
 INSTANTIATE_TEST_SUITE_P(Deeds, Everyday,
-                         ::testing::Values("isatty", "print", "log", "read-stdin", "localtime", "strerror",
-                                           "throw", "backtrace", "allocate", "sort", "loop-calls"),
+                         ::testing::Values("isatty", "print", "log", "read-stdin", "localtime", "strerror", "throw",
+                                           "backtrace", "allocate", "sort", "loop-calls"),
                          deed_name);
 
 TEST(TakeRole, maps_watches_closes_and_loads_the_role_filter) { expect_well("take-role", "standby"); }

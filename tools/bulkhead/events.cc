@@ -37,8 +37,8 @@ std::string time_text(std::int64_t time_ns) {
   const time_t seconds = time_ns / 1'000'000'000;
   tm utc{};
   ::gmtime_r(&seconds, &utc);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1,
-                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, time_ns / 1'000'000 % 1000);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                     utc.tm_hour, utc.tm_min, utc.tm_sec, time_ns / 1'000'000 % 1000);
 }
 
 std::string signal_name(int number) {
@@ -68,8 +68,8 @@ std::string json_line(const DeviceEvent& event) {
 }
 
 std::string text_line(const DeviceEvent& event) {
-  std::string line = fmt::format("{} {} {} (incarnation {}", time_text(event.time_ns), event.role,
-                                 name_of(event.kind), event.incarnation);
+  std::string line = fmt::format("{} {} {} (incarnation {}", time_text(event.time_ns), event.role, name_of(event.kind),
+                                 event.incarnation);
   if (event.pid != 0) line += fmt::format(", pid {}", event.pid);
   if (event.ticket != 0) line += fmt::format(", at request {}", event.ticket);
   if (has_stall(event)) line += fmt::format(", after {:.2f} ms", static_cast<double>(event.stall_ns) / 1e6);
@@ -91,8 +91,7 @@ int manage(const EventsOptions& options) {
     if (!events) return fail(events.error());
     std::string lines;
     for (const DeviceEvent& event : *events) {
-      if (event.number > after + 1)
-        complain(fmt::format("{} events are no longer known", event.number - after - 1));
+      if (event.number > after + 1) complain(fmt::format("{} events are no longer known", event.number - after - 1));
       after = std::max(after, event.number);
       lines += options.json ? json_line(event) : text_line(event);
     }

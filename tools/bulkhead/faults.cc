@@ -75,14 +75,12 @@ class Drill {
         ASSIGN_OR_RETURN(target, find_target(number));
       }
       // Not the process that the last signal went to and that is yet to die of it.
-      const bool fresh =
-          !target || (target->state == DeviceState::kRunning && target->pid != last_pid_[target->role]);
+      const bool fresh = !target || (target->state == DeviceState::kRunning && target->pid != last_pid_[target->role]);
       if (fresh) {
         const Status sent = client_.fault(target ? target->role : kStandby, options_.signal);
         if (sent && target) last_pid_[target->role] = target->pid;
         if (sent)
-          return good(fmt::format("SIG{} to {}{}\n", ::sigabbrev_np(options_.signal),
-                                  target ? target->role : kStandby,
+          return good(fmt::format("SIG{} to {}{}\n", ::sigabbrev_np(options_.signal), target ? target->role : kStandby,
                                   target ? fmt::format(" (pid {})", target->pid) : ""));
         if (sent.error().error_number != 0 || Clock::now() > give_up) return sent.error();
       }
@@ -108,8 +106,8 @@ class Drill {
       if (devices.empty()) return make_error("every device of this VM is isolated");
       return devices[number % devices.size()];
     }
-    const auto found = std::find_if(devices.begin(), devices.end(),
-                                    [&](const DeviceInfo& info) { return info.role == role_; });
+    const auto found =
+        std::find_if(devices.begin(), devices.end(), [&](const DeviceInfo& info) { return info.role == role_; });
     if (found == devices.end()) return make_error(fmt::format("this VM has no device named {}", role_));
     if (isolated(*found))
       return make_error(

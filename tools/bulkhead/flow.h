@@ -19,9 +19,7 @@ class Flow {
   Flow(BorrowedFd source, BorrowedFd sink) : source_(source), sink_(sink) {}
 
   // What to poll for: with a full buffer nothing is read, so a slow sink holds the source back.
-  [[nodiscard]] bool wants_read() const {
-    return source_.valid() && !source_ended_ && pending() < kCapacity / 2;
-  }
+  [[nodiscard]] bool wants_read() const { return source_.valid() && !source_ended_ && pending() < kCapacity / 2; }
   [[nodiscard]] bool wants_write() const { return pending() != 0 && sink_.valid(); }
   [[nodiscard]] std::size_t pending() const { return buffer_.size() - sent_; }
   // Nothing more will come out of this flow.

@@ -152,17 +152,17 @@ std::string text_of(const ordered_json& json) {
 double to_ms(std::int64_t ns) { return static_cast<double>(ns) / 1e6; }
 
 std::string device_table(const std::vector<DeviceInfo>& devices) {
-  std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS",
-                                                 "UID", "NAMESPACES", "REQUESTS", "POSTED", "COMMITS",
-                                                 "RESTARTS", "STALL-MS", "REPLAYED", "POISONED", "DEVICES"}};
+  std::vector<std::vector<std::string>> rows = {{"ROLE", "PID", "STATE", "SECCOMP", "NO-NEW-PRIVS", "CAPS", "UID",
+                                                 "NAMESPACES", "REQUESTS", "POSTED", "COMMITS", "RESTARTS", "STALL-MS",
+                                                 "REPLAYED", "POISONED", "DEVICES"}};
   for (const DeviceInfo& device : devices) {
     rows.push_back({device.role, fmt::to_string(device.pid), name_of(device.state),
                     name_of_seccomp(device.jail.seccomp_mode), device.jail.no_new_privs ? "yes" : "no",
                     device.jail.cap_eff == 0 ? "none" : fmt::format("{:x}", device.jail.cap_eff),
                     fmt::to_string(device.jail.uid),
                     device.jail.own_namespaces.empty() ? "none" : join(device.jail.own_namespaces, ","),
-                    fmt::to_string(device.requests), fmt::to_string(device.posted),
-                    fmt::to_string(device.commits), fmt::to_string(device.restarts),
+                    fmt::to_string(device.requests), fmt::to_string(device.posted), fmt::to_string(device.commits),
+                    fmt::to_string(device.restarts),
                     fmt::format("{:.1f}/{:.1f}", to_ms(device.last_stall_ns), to_ms(device.longest_stall_ns)),
                     fmt::to_string(device.replayed), fmt::to_string(device.poisoned), join(device.instances, ", ")});
   }
@@ -221,12 +221,11 @@ int manage(const ListOptions& options) {
     if (!status && !directory->is_live(vm.name)) continue;  // it ended meanwhile
     if (status) {
       json.push_back(to_json(*status));
-      rows.push_back({vm.name, fmt::to_string(status->pid), name_of(status->state),
-                      fmt::to_string(status->cpus), human_size(status->memory_bytes),
+      rows.push_back({vm.name, fmt::to_string(status->pid), name_of(status->state), fmt::to_string(status->cpus),
+                      human_size(status->memory_bytes),
                       fmt::format("{:.1f} s", static_cast<double>(status->uptime_ns) / 1e9)});
     } else {
-      json.push_back(
-          {{"name", vm.name}, {"pid", vm.pid}, {"state", "no answer"}, {"error", status.error().message}});
+      json.push_back({{"name", vm.name}, {"pid", vm.pid}, {"state", "no answer"}, {"error", status.error().message}});
       rows.push_back({vm.name, fmt::to_string(vm.pid), "no answer", "-", "-", "-"});
     }
   }

@@ -82,8 +82,7 @@ void add_machine(CLI::App* run, Raw& raw) {
   add_file(run, "--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry note")->required();
   add_file(run, "--initrd", raw.run.initrd, "initial RAM disk");
   run->add_option("--cmdline", raw.run.command_line, "the kernel's command line")->type_name("TEXT");
-  run->add_option("--memory", raw.memory,
-                  "guest RAM: bytes, or a number with K, M, G or T (powers of 1024)")
+  run->add_option("--memory", raw.memory, "guest RAM: bytes, or a number with K, M, G or T (powers of 1024)")
       ->capture_default_str()
       ->type_name("SIZE");
   run->add_option("--cpus", raw.cpus, "virtual CPUs, 1 to 64")->capture_default_str()->type_name("N");
@@ -137,15 +136,13 @@ void add_managers(CLI::App& app, Raw& raw) {
     sub->add_option("NAME", raw.name, "the VM, as `bulkhead ls` shows it")->required()->type_name(" ");
     return sub;
   };
-  app.add_subcommand("ls", "List this user's running VMs.")
-      ->add_flag("--json", raw.json, "machine-readable");
+  app.add_subcommand("ls", "List this user's running VMs.")->add_flag("--json", raw.json, "machine-readable");
   CLI::App* devices = named("devices", "Show a VM's device processes: pid, jail, requests, restarts.");
   devices->footer("STALL-MS: for how long nobody served, the last time and at most.");
   devices->add_flag("--permissions", raw.permissions, "what each jail allows");
   devices->add_flag("--json", raw.json, "machine-readable");
   CLI::App* inspect = named("inspect", "Show a device's registers and counters.");
-  inspect->add_option("INSTANCE", raw.instance, "as `bulkhead devices` names it; default: all")
-      ->type_name(" ");
+  inspect->add_option("INSTANCE", raw.instance, "as `bulkhead devices` names it; default: all")->type_name(" ");
   inspect->add_flag("--json", raw.json, "machine-readable");
   named("stop", "Press a VM's power button: a guest that listens to it shuts down.")
       ->footer("Does not wait for the guest. `bulkhead kill` ends a VM whose guest takes no notice.");
@@ -167,16 +164,16 @@ void add_recovery(CLI::App& app, Raw& raw) {
   events->footer("Ends with status 0 when the VM ends. Times are UTC.");
 
   CLI::App* fault = named("fault", "Kill or stop a device process, to see the VM go on.");
-  fault->add_option("DEVICE", raw.device,
-                    "a role or a device as `bulkhead devices` names it, standby (the process that waits for a role), or "
-                    "any: a random role each time")
+  fault
+      ->add_option("DEVICE", raw.device,
+                   "a role or a device as `bulkhead devices` names it, standby (the process that waits for a role), or "
+                   "any: a random role each time")
       ->required()
       ->type_name(" ");
   fault->add_option("--signal", raw.signal, "KILL, SEGV, STOP or ABRT")->capture_default_str()->type_name("SIGNAL");
   fault->add_option("--every", raw.every, "again after a random time from T/2 to 3T/2, such as 500ms or 2s")
       ->type_name("T");
-  fault->add_option("--count", raw.count, "how many times; default: 1, with --every until the VM ends")
-      ->type_name("N");
+  fault->add_option("--count", raw.count, "how many times; default: 1, with --every until the VM ends")->type_name("N");
   fault->add_option("--random-seed", raw.seed, "repeats a random choice; printed when it was made up")->type_name("S");
   fault->footer("These faults do not use up the restarts that a device process has a minute.");
 
@@ -185,7 +182,8 @@ void add_recovery(CLI::App& app, Raw& raw) {
       ->required()
       ->type_name(" ");
   add_file(upgrade, "--executable", raw.executable, "default: bulkhead-device beside this program");
-  upgrade->footer("An executable that keeps the device's state in another way is refused, and the old process goes on.");
+  upgrade->footer(
+      "An executable that keeps the device's state in another way is refused, and the old process goes on.");
   named("restore", "Bring an isolated device back, from reset.")
       ->add_option("DEVICE", raw.device, "a role or a device as `bulkhead devices` names it")
       ->required()
@@ -212,8 +210,7 @@ Status read_console(const std::string& text, RunOptions& run) {
 Status read_cpus(const Raw& raw, RunOptions& run) {
   const auto cpus = parse_number<std::uint32_t>(raw.cpus);
   if (!cpus || *cpus == 0 || *cpus > control::kMaxCpus)
-    return make_error(
-        fmt::format("--cpus {}: must be a whole number from 1 to {}", raw.cpus, control::kMaxCpus));
+    return make_error(fmt::format("--cpus {}: must be a whole number from 1 to {}", raw.cpus, control::kMaxCpus));
   run.cpus = *cpus;
   run.topology = {.sockets = 1, .cores = *cpus, .threads = 1};
   if (raw.topology.empty()) return ok();
@@ -230,8 +227,7 @@ Status read_memory(const std::string& text, RunOptions& run) {
   if (!bytes) return make_error(fmt::format("--memory {}: {}", text, bytes.error().message));
   if (*bytes < control::kMinMemory || *bytes > control::kMaxMemory)
     return make_error(fmt::format("--memory {}: must be from 16M to 16T", text));
-  if (*bytes % control::kMemoryUnit != 0)
-    return make_error(fmt::format("--memory {}: must be a multiple of 1M", text));
+  if (*bytes % control::kMemoryUnit != 0) return make_error(fmt::format("--memory {}: must be a multiple of 1M", text));
   run.memory_bytes = *bytes;
   return ok();
 }
@@ -240,22 +236,21 @@ Result<std::int64_t> read_device_deadline(const std::string& text) {
   const auto deadline = parse_duration(text);
   if (!deadline || *deadline < control::kMinDeviceDeadlineNs || *deadline > control::kMaxDeviceDeadlineNs)
     return make_error(fmt::format(
-        "--device-deadline {}: must be a whole number with ms or s, such as 500ms, from 10ms to 3600s",
-        text));
+        "--device-deadline {}: must be a whole number with ms or s, such as 500ms, from 10ms to 3600s", text));
   return *deadline;
 }
 
 Result<std::vector<control::OnCrashRule>> read_on_crash(const std::vector<std::string>& texts) {
   std::vector<control::OnCrashRule> rules;
   if (texts.size() > control::kMaxOnCrashRules)
-    return make_error(fmt::format("--on-crash: given {} times, at most {} allowed", texts.size(),
-                                  control::kMaxOnCrashRules));
+    return make_error(
+        fmt::format("--on-crash: given {} times, at most {} allowed", texts.size(), control::kMaxOnCrashRules));
   for (const std::string& text : texts) {
     ASSIGN_OR_RETURN(control::OnCrashRule rule, parse_on_crash(text));
     for (const control::OnCrashRule& earlier : rules) {
       if (earlier.role == rule.role)
-        return make_error(fmt::format("--on-crash {}: another rule speaks of {}", text,
-                                      rule.role.empty() ? "all" : rule.role));
+        return make_error(
+            fmt::format("--on-crash {}: another rule speaks of {}", text, rule.role.empty() ? "all" : rule.role));
     }
     rules.push_back(std::move(rule));
   }
@@ -294,8 +289,8 @@ Result<RunOptions> check_run(Raw& raw) {
                     *raw.vm_name, control::kMaxNameLength));
   run.name = raw.vm_name.value_or("");
   if (run.command_line.size() > control::kMaxCommandLine)
-    return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}",
-                                  run.command_line.size(), control::kMaxCommandLine));
+    return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}", run.command_line.size(),
+                                  control::kMaxCommandLine));
   RETURN_IF_ERROR(read_memory(raw.memory, run));
   RETURN_IF_ERROR(read_cpus(raw, run));
   RETURN_IF_ERROR(read_console(raw.console, run));
@@ -306,8 +301,8 @@ Result<RunOptions> check_run(Raw& raw) {
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
   if (raw.devices.size() > control::kMaxDevices)
-    return make_error(fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(),
-                                  control::kMaxDevices));
+    return make_error(
+        fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(), control::kMaxDevices));
   for (const std::string& text : raw.devices) {
     ASSIGN_OR_RETURN(control::DeviceRequest device, parse_device(text));
     run.devices.push_back(std::move(device));
@@ -367,16 +362,14 @@ Result<std::int64_t> parse_duration(std::string_view text) {
   if (!milliseconds && !text.ends_with('s')) return make_error("has no unit");
   const auto number = parse_number<std::int64_t>(text.substr(0, text.size() - (milliseconds ? 2 : 1)));
   if (!number || *number < 0) return make_error("is not a whole number");
-  const auto nanoseconds = checked_mul<std::uint64_t>(static_cast<std::uint64_t>(*number),
-                                                      milliseconds ? 1'000'000 : 1'000'000'000);
+  const auto nanoseconds =
+      checked_mul<std::uint64_t>(static_cast<std::uint64_t>(*number), milliseconds ? 1'000'000 : 1'000'000'000);
   if (!nanoseconds || *nanoseconds > INT64_MAX) return make_error("is too long");
   return static_cast<std::int64_t>(*nanoseconds);
 }
 
 Result<control::DeviceRequest> parse_device(std::string_view text) {
-  const auto fail = [&](std::string_view why) {
-    return make_error(fmt::format("--device {}: {}", text, why));
-  };
+  const auto fail = [&](std::string_view why) { return make_error(fmt::format("--device {}: {}", text, why)); };
   std::string_view rest = text;
   const auto take = [&rest] {
     const std::size_t comma = rest.find(',');
@@ -411,14 +404,15 @@ Result<control::OnCrashRule> parse_on_crash(std::string_view text) {
   else if (action == "stop")
     rule.action = control::OnCrash::kStop;
   else if (action != "restart")
-    return make_error(fmt::format("--on-crash {}: must be restart, isolate or stop, with ROLE= before it or not", text));
+    return make_error(
+        fmt::format("--on-crash {}: must be restart, isolate or stop, with ROLE= before it or not", text));
   return rule;
 }
 
 Result<int> parse_signal(std::string_view text) {
   const std::string_view name = text.starts_with("SIG") ? text.substr(3) : text;
-  for (const auto& [known, number] :
-       {std::pair("KILL", SIGKILL), std::pair("SEGV", SIGSEGV), std::pair("STOP", SIGSTOP), std::pair("ABRT", SIGABRT)}) {
+  for (const auto& [known, number] : {std::pair("KILL", SIGKILL), std::pair("SEGV", SIGSEGV),
+                                      std::pair("STOP", SIGSTOP), std::pair("ABRT", SIGABRT)}) {
     if (name == known) return number;
   }
   return make_error(fmt::format("--signal {}: must be KILL, SEGV, STOP or ABRT", text));
@@ -426,8 +420,7 @@ Result<int> parse_signal(std::string_view text) {
 
 Result<control::Topology> parse_topology(std::string_view text) {
   const auto fail = [&] {
-    return make_error(
-        fmt::format("--topology {}: must be three whole numbers, SOCKETS:CORES:THREADS", text));
+    return make_error(fmt::format("--topology {}: must be three whole numbers, SOCKETS:CORES:THREADS", text));
   };
   std::array<std::uint32_t, 3> numbers{};
   std::string_view rest = text;
@@ -461,8 +454,7 @@ Command parse_command_line(int argc, const char* const* argv) {
     app.exit(success, text, text);
     return Leave{print_out(text.str())};
   } catch (const CLI::Error& error) {
-    return bad_usage(
-        fmt::format("{}; `bulkhead --help` and `bulkhead COMMAND --help` say more", error.what()));
+    return bad_usage(fmt::format("{}; `bulkhead --help` and `bulkhead COMMAND --help` say more", error.what()));
   }
 
   const std::string command = app.get_subcommands().front()->get_name();
@@ -473,16 +465,13 @@ Command parse_command_line(int argc, const char* const* argv) {
   }
   if (command == "ls") return ListOptions{.json = raw.json};
   if (!control::is_name(raw.name)) return bad_usage(fmt::format("'{}' is not the name of a VM", raw.name));
-  if (command == "devices")
-    return DevicesOptions{.name = raw.name, .permissions = raw.permissions, .json = raw.json};
-  if (command == "inspect")
-    return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
+  if (command == "devices") return DevicesOptions{.name = raw.name, .permissions = raw.permissions, .json = raw.json};
+  if (command == "inspect") return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
   if (command == "events") return EventsOptions{.name = raw.name, .follow = !raw.no_follow, .json = raw.json};
   if (command == "fault" || command == "upgrade" || command == "restore") {
     if (!control::is_name(raw.device)) return bad_usage(fmt::format("'{}' is not the name of a device", raw.device));
     if (command != "fault")
-      return ReplaceOptions{
-          .name = raw.name, .device = raw.device, .action = command, .executable = raw.executable};
+      return ReplaceOptions{.name = raw.name, .device = raw.device, .action = command, .executable = raw.executable};
     const auto fault = check_fault(raw);
     if (!fault) return bad_usage(fault.error().message);
     return *fault;

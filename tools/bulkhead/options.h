@@ -82,8 +82,8 @@ struct Leave {
   int status = 0;
 };
 
-using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions, EventsOptions,
-                             FaultOptions, ReplaceOptions>;
+using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions,
+                             EventsOptions, FaultOptions, ReplaceOptions>;
 
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
 

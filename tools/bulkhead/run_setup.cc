@@ -22,9 +22,7 @@ using control::ConsoleKind;
 
 // A readable regular file that is not empty.
 Result<UniqueFd> open_input(const char* what, const std::string& path) {
-  const auto fail = [&](std::string_view why) {
-    return make_error(fmt::format("{} {}: {}", what, path, why));
-  };
+  const auto fail = [&](std::string_view why) { return make_error(fmt::format("{} {}: {}", what, path, why)); };
   // O_NONBLOCK: a FIFO must not hold us up before it is refused.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return make_errno_error(fmt::format("{} {}", what, path));
@@ -41,8 +39,7 @@ Result<UniqueFd> open_input(const char* what, const std::string& path) {
 Result<UniqueFd> open_output(const std::string& what, const std::string& path, int flags) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0600);
   if (fd >= 0) return UniqueFd(fd);
-  if (errno == ENXIO)
-    return make_error(what + ": is a FIFO that nobody reads, or a device that is not there");
+  if (errno == ENXIO) return make_error(what + ": is a FIFO that nobody reads, or a device that is not there");
   return make_errno_error(what);
 }
 
@@ -50,8 +47,8 @@ Result<UniqueFd> open_output(const std::string& what, const std::string& path, i
 Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
   ASSIGN_OR_RETURN(UniqueFd file, open_output(fmt::format("--log {}", path), path, O_APPEND));
   const int fd = file.get();
-  const std::string line = fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n",
-                                       fmt::gmtime(std::time(nullptr)), name);
+  const std::string line =
+      fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n", fmt::gmtime(std::time(nullptr)), name);
   const ssize_t written = ::write(fd, line.data(), line.size());
   if (written < 0) return make_errno_error(fmt::format("--log {}: cannot write", path));
   if (written != static_cast<ssize_t>(line.size()))
@@ -92,9 +89,8 @@ Status open_console(const RunOptions& options, RunSetup& setup) {
     case ConsoleKind::kPty: return open_pty(setup);
     case ConsoleKind::kFile: {
       setup.config.console_path = options.console_path;
-      ASSIGN_OR_RETURN(files.console_output,
-                       open_output(fmt::format("--console file:{}", options.console_path),
-                                   options.console_path, O_TRUNC));
+      ASSIGN_OR_RETURN(files.console_output, open_output(fmt::format("--console file:{}", options.console_path),
+                                                         options.console_path, O_TRUNC));
       return ok();
     }
     case ConsoleKind::kStdio: {

@@ -35,8 +35,7 @@ Result<UniqueFd> watch_signals() {
 // Other kinds of output keep the descriptor we have: poll(2) says when they take what Flow writes at once.
 UniqueFd reopen_terminal(int fd) {
   if (::isatty(fd) == 0) return UniqueFd();
-  return UniqueFd(
-      ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  return UniqueFd(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
 }
 
 std::string with_carriage_returns(std::string_view text) {
@@ -52,8 +51,7 @@ std::string with_carriage_returns(std::string_view text) {
 
 Result<Session> Session::start(RunSetup setup) {
   ASSIGN_OR_RETURN(UniqueFd signals, watch_signals());
-  const bool raw_terminal =
-      setup.config.console == control::ConsoleKind::kStdio && ::isatty(STDIN_FILENO) != 0;
+  const bool raw_terminal = setup.config.console == control::ConsoleKind::kStdio && ::isatty(STDIN_FILENO) != 0;
 
   // A raw terminal needs a carriage return on every line, also on the VMM's. Its end of the pipe does not
   // block: lines are dropped rather than a VM held up by a stopped terminal.

@@ -9,8 +9,7 @@ namespace bulkhead::cli {
 
 Result<RawTerminal> RawTerminal::create(BorrowedFd terminal) {
   termios settings{};
-  if (::tcgetattr(terminal.get(), &settings) != 0)
-    return make_errno_error("cannot read the terminal's settings");
+  if (::tcgetattr(terminal.get(), &settings) != 0) return make_errno_error("cannot read the terminal's settings");
   return RawTerminal(terminal, settings);
 }
 

@@ -34,8 +34,7 @@ class SpawnPlan {
   void set(BorrowedFd socket, BorrowedFd error_output) {
     ::posix_spawn_file_actions_addopen(&actions_, STDIN_FILENO, "/dev/null", O_RDWR, 0);
     ::posix_spawn_file_actions_adddup2(&actions_, STDIN_FILENO, STDOUT_FILENO);
-    if (error_output.valid())
-      ::posix_spawn_file_actions_adddup2(&actions_, error_output.get(), STDERR_FILENO);
+    if (error_output.valid()) ::posix_spawn_file_actions_adddup2(&actions_, error_output.get(), STDERR_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions_, socket.get(), control::kVmmSocketFd);
     sigset_t none{};
     sigset_t all{};
@@ -43,8 +42,7 @@ class SpawnPlan {
     sigfillset(&all);
     ::posix_spawnattr_setsigmask(&attributes_, &none);
     ::posix_spawnattr_setsigdefault(&attributes_, &all);
-    ::posix_spawnattr_setflags(&attributes_,
-                               POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
   }
   [[nodiscard]] const posix_spawn_file_actions_t* actions() const { return &actions_; }
   [[nodiscard]] const posix_spawnattr_t* attributes() const { return &attributes_; }
@@ -66,8 +64,7 @@ Result<VmProcess> VmProcess::start(const std::string& program, const control::Vm
   std::string argument = program;
   char* const arguments[] = {argument.data(), nullptr};
   pid_t pid = -1;
-  const int error =
-      ::posix_spawn(&pid, program.c_str(), plan.actions(), plan.attributes(), arguments, environ);
+  const int error = ::posix_spawn(&pid, program.c_str(), plan.actions(), plan.attributes(), arguments, environ);
   if (error != 0) return make_errno_error(fmt::format("cannot start {}", program), error);
   // The pid is our child's and not yet waited for, so it cannot have become somebody else's.
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
@@ -78,9 +75,7 @@ Result<VmProcess> VmProcess::start(const std::string& program, const control::Vm
 }
 
 VmProcess::VmProcess(VmProcess&& other) noexcept
-    : channel_(std::move(other.channel_)),
-      pid_(std::exchange(other.pid_, -1)),
-      pidfd_(std::move(other.pidfd_)) {}
+    : channel_(std::move(other.channel_)), pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)) {}
 
 VmProcess::~VmProcess() {
   if (pid_ < 0) return;
@@ -101,11 +96,9 @@ int VmProcess::wait(std::chrono::milliseconds patience) {
   if (pid_ < 0) return 0;
   const auto give_up = std::chrono::steady_clock::now() + patience;
   for (;;) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(give_up - std::chrono::steady_clock::now());
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(give_up - std::chrono::steady_clock::now());
     pollfd entry{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
-    const int ready =
-        left.count() <= 0 || !pidfd_.valid() ? 0 : ::poll(&entry, 1, static_cast<int>(left.count()));
+    const int ready = left.count() <= 0 || !pidfd_.valid() ? 0 : ::poll(&entry, 1, static_cast<int>(left.count()));
     if (ready > 0) break;
     if (ready == 0) {
       kill_now();

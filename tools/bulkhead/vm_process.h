@@ -19,8 +19,7 @@ class VmProcess {
   // group (Ctrl-C, Ctrl-Z, hang-up) does not reach it. It has the socket as descriptor 3, standard error as
   // it is or `error_output`, and nothing else. `config` waits in the socket before the process exists, so
   // that it need not wait for us.
-  static Result<VmProcess> start(const std::string& program, const control::VmConfig& config,
-                                 BorrowedFd error_output);
+  static Result<VmProcess> start(const std::string& program, const control::VmConfig& config, BorrowedFd error_output);
   VmProcess(VmProcess&& other) noexcept;
   VmProcess& operator=(VmProcess&&) = delete;
   ~VmProcess();

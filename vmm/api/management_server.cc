@@ -42,8 +42,8 @@ void write_outcome(schema::Outcome::Builder out, const Status& status) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wnon-virtual-dtor"
 
-// The bootstrap capability: each method is one call of VmControl. Calls that take long are the worker's, and who asks for
-// events that are yet to come waits in a list; both are told through one eventfd.
+// The bootstrap capability: each method is one call of VmControl. Calls that take long are the worker's, and who asks
+// for events that are yet to come waits in a list; both are told through one eventfd.
 class ManagementImpl final : public schema::Management::Server {
  public:
   ManagementImpl(VmControl& vm, rpc::PollPort& port)
@@ -308,16 +308,12 @@ class Service final : private kj::TaskSet::ErrorHandler {
 
   void admit(UniqueFd socket) {
     uid_t uid = 0;
-    if (!may_manage(socket.borrow(), uid))
-      return refuse(fmt::format("user {} may not manage this VM", uid));
-    if (clients_.size() >= kMaxClients)
-      return refuse(fmt::format("{} clients are connected already", clients_.size()));
+    if (!may_manage(socket.borrow(), uid)) return refuse(fmt::format("user {} may not manage this VM", uid));
+    if (clients_.size() >= kMaxClients) return refuse(fmt::format("{} clients are connected already", clients_.size()));
     const unsigned number = ++last_number_;
-    auto client =
-        kj::heap<Client>(port_, std::move(socket), management_, [this, number](const std::string& why) {
-          if (limiter_.allow())
-            log(LogLevel::kWarning, "management: client {} loses its connection: {}", number, why);
-        });
+    auto client = kj::heap<Client>(port_, std::move(socket), management_, [this, number](const std::string& why) {
+      if (limiter_.allow()) log(LogLevel::kWarning, "management: client {} loses its connection: {}", number, why);
+    });
     auto gone = client->network.onDisconnect();
     clients_.emplace(number, kj::mv(client));
     // Run from the task set, not from inside the client's own promises.
@@ -371,18 +367,17 @@ Result<std::unique_ptr<ManagementServer>> ManagementServer::start(UniqueFd liste
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    impl->thread = std::thread(
-        [listener = std::move(listener), stop, &vm, on_thread = std::move(on_thread)]() mutable {
-          try {
-            if (on_thread) on_thread();
-            KjLog kj_log;
-            Service(std::move(listener), stop, vm).run();
-          } catch (const kj::Exception& exception) {
-            log(LogLevel::kError, "management stopped: {}", exception.getDescription().cStr());
-          } catch (const std::exception& exception) {
-            log(LogLevel::kError, "management stopped: {}", exception.what());
-          }
-        });
+    impl->thread = std::thread([listener = std::move(listener), stop, &vm, on_thread = std::move(on_thread)]() mutable {
+      try {
+        if (on_thread) on_thread();
+        KjLog kj_log;
+        Service(std::move(listener), stop, vm).run();
+      } catch (const kj::Exception& exception) {
+        log(LogLevel::kError, "management stopped: {}", exception.getDescription().cStr());
+      } catch (const std::exception& exception) {
+        log(LogLevel::kError, "management stopped: {}", exception.what());
+      }
+    });
   } catch (const std::system_error& error) {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return make_errno_error("cannot start the management thread", error.code().value());

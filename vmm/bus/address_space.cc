@@ -48,16 +48,15 @@ Status AddressSpace::publish(std::vector<Claim> claims) {
       problems += fmt::format("{} claims a range that does not exist; ", claim.owner);
       continue;
     }
-    table->spaces[static_cast<std::size_t>(claim.space)].push_back(
-        {range->first(), range->last(), std::move(claim)});
+    table->spaces[static_cast<std::size_t>(claim.space)].push_back({range->first(), range->last(), std::move(claim)});
   }
   for (std::vector<Entry>& entries : table->spaces) {
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.first < b.first; });
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.first < b.first; });
     for (std::size_t i = 0; i < entries.size(); ++i) {
       for (std::size_t j = i + 1; j < entries.size() && entries[j].first <= entries[i].last; ++j)
-        problems += fmt::format("{} ({:#x}-{:#x}) overlaps {} ({:#x}-{:#x}); ", entries[j].claim.owner, entries[j].first,
-                                entries[j].last, entries[i].claim.owner, entries[i].first, entries[i].last);
+        problems +=
+            fmt::format("{} ({:#x}-{:#x}) overlaps {} ({:#x}-{:#x}); ", entries[j].claim.owner, entries[j].first,
+                        entries[j].last, entries[i].claim.owner, entries[i].first, entries[i].last);
     }
   }
   if (!problems.empty()) return make_error(problems.substr(0, problems.size() - 2));
@@ -98,14 +97,13 @@ void AddressSpace::count_unclaimed(Space space, std::uint64_t address, std::uint
         space == Space::kPort ? "port" : "address", address);
 }
 
-void AddressSpace::read(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size,
-                        std::uint32_t count, std::span<std::byte> out) {
+void AddressSpace::read(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size, std::uint32_t count,
+                        std::span<std::byte> out) {
   const Pin pin(*this, vcpu);
   const Entry* entry = find(*pin, space, address);
   if (entry != nullptr && std::has_single_bit(size) && size - 1U <= entry->last - address) {
     const Claim& claim = entry->claim;
-    claim.channel->read(vcpu, {claim.instance, claim.region, size, count, address - entry->first, false},
-                        out);
+    claim.channel->read(vcpu, {claim.instance, claim.region, size, count, address - entry->first, false}, out);
     return;
   }
   if (entry == nullptr && unclaimed_run(*pin, space, address, size)) {
@@ -121,10 +119,9 @@ void AddressSpace::read_one(const Table& table, std::uint32_t vcpu, Space space,
   const Entry* entry = find(table, space, address);
   if (entry != nullptr && out.size() - 1 <= entry->last - address && std::has_single_bit(out.size())) {
     const Claim& claim = entry->claim;
-    claim.channel->read(vcpu,
-                        {claim.instance, claim.region, static_cast<std::uint8_t>(out.size()), 1,
-                         address - entry->first, false},
-                        out);
+    claim.channel->read(
+        vcpu, {claim.instance, claim.region, static_cast<std::uint8_t>(out.size()), 1, address - entry->first, false},
+        out);
     return;
   }
   if (out.size() > 1 && out.size() - 1 <= UINT64_MAX - address) {
@@ -137,17 +134,17 @@ void AddressSpace::read_one(const Table& table, std::uint32_t vcpu, Space space,
   count_unclaimed(space, address, 1, false);
 }
 
-void AddressSpace::write(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size,
-                         std::uint32_t count, std::span<const std::byte> in) {
+void AddressSpace::write(std::uint32_t vcpu, Space space, std::uint64_t address, std::uint8_t size, std::uint32_t count,
+                         std::span<const std::byte> in) {
   const Pin pin(*this, vcpu);
   const Entry* entry = find(*pin, space, address);
   if (entry != nullptr && std::has_single_bit(size) && size - 1U <= entry->last - address) {
     const Claim& claim = entry->claim;
-    claim.channel->write(
-        vcpu, {claim.instance, claim.region, size, count, address - entry->first, claim.posted}, in);
+    claim.channel->write(vcpu, {claim.instance, claim.region, size, count, address - entry->first, claim.posted}, in);
     return;
   }
-  if (entry == nullptr && unclaimed_run(*pin, space, address, size)) return count_unclaimed(space, address, count, true);
+  if (entry == nullptr && unclaimed_run(*pin, space, address, size))
+    return count_unclaimed(space, address, count, true);
   for (std::uint32_t i = 0; i < count; ++i)
     write_one(*pin, vcpu, space, address, in.subspan(std::size_t{i} * size, size));
 }
@@ -157,10 +154,10 @@ void AddressSpace::write_one(const Table& table, std::uint32_t vcpu, Space space
   const Entry* entry = find(table, space, address);
   if (entry != nullptr && in.size() - 1 <= entry->last - address && std::has_single_bit(in.size())) {
     const Claim& claim = entry->claim;
-    claim.channel->write(vcpu,
-                         {claim.instance, claim.region, static_cast<std::uint8_t>(in.size()), 1,
-                          address - entry->first, claim.posted},
-                         in);
+    claim.channel->write(
+        vcpu,
+        {claim.instance, claim.region, static_cast<std::uint8_t>(in.size()), 1, address - entry->first, claim.posted},
+        in);
     return;
   }
   if (in.size() > 1 && in.size() - 1 <= UINT64_MAX - address) {

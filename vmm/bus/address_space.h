@@ -71,8 +71,7 @@ class AddressSpace {
   class Pin;
 
   [[nodiscard]] static const Entry* find(const Table& table, Space space, std::uint64_t address);
-  void read_one(const Table& table, std::uint32_t vcpu, Space space, std::uint64_t address,
-                std::span<std::byte> out);
+  void read_one(const Table& table, std::uint32_t vcpu, Space space, std::uint64_t address, std::span<std::byte> out);
   void write_one(const Table& table, std::uint32_t vcpu, Space space, std::uint64_t address,
                  std::span<const std::byte> in);
   // Whether nobody claims any byte of [address, address + size).
@@ -85,7 +84,7 @@ class AddressSpace {
     std::atomic<const Table*> table{nullptr};
   };
   mutable std::array<Hazard, kReaders> hazards_;
-  mutable std::mutex claims_lock_;  // the last hazard slot has one user at a time
+  mutable std::mutex claims_lock_;                     // the last hazard slot has one user at a time
   std::vector<std::unique_ptr<const Table>> retired_;  // by publish() only
   std::atomic<std::uint64_t> unclaimed_{0};
 };

@@ -23,8 +23,7 @@ void RemoteChannel::read(std::uint32_t vcpu, const BusAccess& access, std::span<
   const std::uint32_t most = ipc::kPayloadBytes / access.size;
   for (std::uint32_t done = 0; done < access.count;) {
     const std::uint32_t count = std::min(access.count - done, most);
-    const std::span<std::byte> part =
-        out.subspan(std::size_t{done} * access.size, std::size_t{count} * access.size);
+    const std::span<std::byte> part = out.subspan(std::size_t{done} * access.size, std::size_t{count} * access.size);
     requests_.fetch_add(1, std::memory_order_relaxed);
     const std::optional<ipc::Reply> reply =
         ring_.call(to_request(ipc::RequestKind::kRead, access, count), waits_[vcpu]);
@@ -45,8 +44,7 @@ void RemoteChannel::complete(const ipc::Reply& reply, std::span<std::byte> out) 
       std::memcpy(&first_vector, reply.payload, sizeof first_vector);
       const std::uint8_t byte = reply.payload[2];
       if (reply.function > 0xff || byte > 7 || out.size() > 8U - byte) break;
-      const std::uint64_t bits =
-          pending_.pending_bits(static_cast<std::uint8_t>(reply.function), first_vector);
+      const std::uint64_t bits = pending_.pending_bits(static_cast<std::uint8_t>(reply.function), first_vector);
       std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&bits) + byte, out.size());
       return;
     }
@@ -61,8 +59,7 @@ void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span
   for (std::uint32_t done = 0; done < access.count;) {
     const std::uint32_t count = std::min(access.count - done, most);
     ipc::Request request = to_request(ipc::RequestKind::kWrite, access, count);
-    std::memcpy(request.payload, in.data() + std::size_t{done} * access.size,
-                std::size_t{count} * access.size);
+    std::memcpy(request.payload, in.data() + std::size_t{done} * access.size, std::size_t{count} * access.size);
     if (access.posted) {
       posted_.fetch_add(1, std::memory_order_relaxed);
       if (!ring_.post(request)) return;
@@ -74,8 +71,8 @@ void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span
   }
 }
 
-std::optional<ipc::Reply> RemoteChannel::request(ipc::RequestKind kind, std::uint16_t instance,
-                                                 std::uint32_t payload, std::uint64_t offset) {
+std::optional<ipc::Reply> RemoteChannel::request(ipc::RequestKind kind, std::uint16_t instance, std::uint32_t payload,
+                                                 std::uint64_t offset) {
   ipc::Request request;
   request.kind = kind;
   request.instance = instance;

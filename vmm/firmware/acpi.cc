@@ -295,8 +295,8 @@ Bytes build_madt(const AcpiConfig& config) {
   for (std::uint32_t n = 0; n < config.apic_ids.size(); ++n) {
     const std::uint32_t id = config.apic_ids[n];
     if (id <= kLargestXapicId) {
-      append(out, MadtLocalApic{.processor_uid = static_cast<std::uint8_t>(n),
-                                .apic_id = static_cast<std::uint8_t>(id)});
+      append(out,
+             MadtLocalApic{.processor_uid = static_cast<std::uint8_t>(n), .apic_id = static_cast<std::uint8_t>(id)});
     } else {
       any_x2apic = true;
       append(out, MadtX2apic{.apic_id = id, .processor_uid = n});
@@ -364,8 +364,8 @@ Bytes place_tables(const AcpiConfig& config, std::uint64_t base, std::uint64_t f
   Placer placer(base);
   placer.put(build_rsdp(0));  // first, so that `base` is the RSDP's address; written again below
   const std::uint64_t dsdt = placer.put(static_dsdt());
-  const std::uint64_t tables[] = {placer.put(build_fadt(config, facs, dsdt)),
-                                  placer.put(build_madt(config)), placer.put(build_ssdt(config))};
+  const std::uint64_t tables[] = {placer.put(build_fadt(config, facs, dsdt)), placer.put(build_madt(config)),
+                                  placer.put(build_ssdt(config))};
   Bytes xsdt;
   append(xsdt, header("XSDT", 1));
   for (const std::uint64_t table : tables) append(xsdt, table);
@@ -390,8 +390,7 @@ std::uint64_t acpi_size(const AcpiConfig& config) {
 
 FirmwareArea acpi_area(const AcpiConfig& config, std::uint64_t base) {
   const std::uint64_t size = acpi_size(config);
-  return {
-      .acpi = base, .acpi_size = size - kPageSize, .nvs = base + size - kPageSize, .nvs_size = kPageSize};
+  return {.acpi = base, .acpi_size = size - kPageSize, .nvs = base + size - kPageSize, .nvs_size = kPageSize};
 }
 
 AcpiTables build_acpi(const AcpiConfig& config, std::uint64_t base) {

@@ -123,8 +123,8 @@ Bytes eisa_id(std::string_view id) {
     const char c = id[n];
     return static_cast<std::uint32_t>(c <= '9' ? c - '0' : c - 'A' + 10) & 0xF;
   };
-  const std::uint32_t value = letter(0) << 26 | letter(1) << 21 | letter(2) << 16 | digit(3) << 12 |
-                              digit(4) << 8 | digit(5) << 4 | digit(6);
+  const std::uint32_t value =
+      letter(0) << 26 | letter(1) << 21 | letter(2) << 16 | digit(3) << 12 | digit(4) << 8 | digit(5) << 4 | digit(6);
   Bytes out = {kDwordPrefix};
   put(out, __builtin_bswap32(value));
   return out;
@@ -158,9 +158,7 @@ Bytes package(const std::vector<Bytes>& elements) {
   return block({kPackageOp}, content);
 }
 
-Bytes scope(std::string_view where, const Bytes& terms) {
-  return block({kScopeOp}, join({path(where), terms}));
-}
+Bytes scope(std::string_view where, const Bytes& terms) { return block({kScopeOp}, join({path(where), terms})); }
 
 Bytes device(std::string_view name, const Bytes& terms) {
   return block({kExtOpPrefix, kDeviceOp}, join({path(name), terms}));
@@ -189,9 +187,7 @@ Bytes irq(std::uint8_t number) {
   return out;
 }
 
-Bytes bus_window(std::uint16_t first, std::uint16_t last) {
-  return window(0x88, Space::kBus, 0, first, last);
-}
+Bytes bus_window(std::uint16_t first, std::uint16_t last) { return window(0x88, Space::kBus, 0, first, last); }
 
 Bytes io_window(std::uint16_t first, std::uint16_t last) {
   return window(0x88, Space::kIo, kEntireIoRange, first, last);

@@ -25,9 +25,7 @@ std::vector<TakenRange> taken_by(const KernelImage& image) {
 }
 
 // Text for a size: MiB, rounded up, unless that would say nothing.
-std::string mib(std::uint64_t bytes) {
-  return fmt::format("{} MiB", (bytes / kMiB) + (bytes % kMiB != 0 ? 1 : 0));
-}
+std::string mib(std::uint64_t bytes) { return fmt::format("{} MiB", (bytes / kMiB) + (bytes % kMiB != 0 ? 1 : 0)); }
 
 Status check_command_line(const BootPlanInput& input) {
   std::uint64_t limit = kBootCommandLineLimit - 1;
@@ -39,8 +37,8 @@ Status check_command_line(const BootPlanInput& input) {
 
 }  // namespace
 
-std::optional<std::uint64_t> highest_gap(std::span<const TakenRange> taken, std::uint64_t floor,
-                                         std::uint64_t end, std::uint64_t size) {
+std::optional<std::uint64_t> highest_gap(std::span<const TakenRange> taken, std::uint64_t floor, std::uint64_t end,
+                                         std::uint64_t size) {
   for (std::size_t n = taken.size() + 1; n-- > 0;) {
     // The gap above taken[n - 1] and below what was looked at before.
     const std::uint64_t low = std::max(floor, n == 0 ? 0 : taken[n - 1].end);
@@ -79,9 +77,8 @@ Result<BootPlan> plan_boot(const BootPlanInput& input, const AcpiConfig& acpi) {
   if (highest != kNoLimit) initrd_end = std::min(end, highest + 1);
   const auto address = highest_gap(taken, kBootImageFloor, initrd_end, *input.initrd_size);
   if (!address)
-    return make_error(
-        fmt::format("{} ({}) does not fit beside the kernel into this machine's {}: give it more memory",
-                    input.initrd_name, mib(*input.initrd_size), mib(memory.ram())));
+    return make_error(fmt::format("{} ({}) does not fit beside the kernel into this machine's {}: give it more memory",
+                                  input.initrd_name, mib(*input.initrd_size), mib(memory.ram())));
   plan.initrd = *address;
   plan.initrd_size = *input.initrd_size;
   return plan;

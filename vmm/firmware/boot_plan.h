@@ -41,8 +41,7 @@ struct TakenRange {
   std::uint64_t end = 0;
 };
 // The highest page-aligned address for `size` bytes in [floor, end) beside `taken` (sorted, disjoint).
-[[nodiscard]] std::optional<std::uint64_t> highest_gap(std::span<const TakenRange> taken,
-                                                       std::uint64_t floor, std::uint64_t end,
-                                                       std::uint64_t size);
+[[nodiscard]] std::optional<std::uint64_t> highest_gap(std::span<const TakenRange> taken, std::uint64_t floor,
+                                                       std::uint64_t end, std::uint64_t size);
 
 }  // namespace bulkhead::vmm

@@ -17,8 +17,8 @@ namespace bulkhead::vmm {
 namespace {
 
 Error cut_short(const std::string& name, std::uint64_t offset, std::uint64_t wanted, std::uint64_t size) {
-  return make_error(fmt::format("{} is cut short: {} bytes are needed at offset {}, but it has {} bytes",
-                                name, wanted, offset, size));
+  return make_error(fmt::format("{} is cut short: {} bytes are needed at offset {}, but it has {} bytes", name, wanted,
+                                offset, size));
 }
 
 }  // namespace
@@ -46,21 +46,18 @@ Status FileSource::refresh() {
   }
   if (S_ISBLK(info.st_mode)) {
     std::uint64_t bytes = 0;
-    if (::ioctl(fd_.get(), BLKGETSIZE64, &bytes) != 0)
-      return make_errno_error("cannot learn the size of " + name_);
+    if (::ioctl(fd_.get(), BLKGETSIZE64, &bytes) != 0) return make_errno_error("cannot learn the size of " + name_);
     size_ = bytes;
     return ok();
   }
-  return make_error(name_ +
-                    (S_ISDIR(info.st_mode) ? " is a directory, not a file" : " is not a regular file"));
+  return make_error(name_ + (S_ISDIR(info.st_mode) ? " is a directory, not a file" : " is not a regular file"));
 }
 
 Status FileSource::read(std::uint64_t offset, std::span<std::byte> out) const {
   if (!fits(offset, out.size(), size_)) return cut_short(name_, offset, out.size(), size_);
   std::size_t done = 0;
   while (done < out.size()) {
-    const ssize_t got =
-        ::pread(fd_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t got = ::pread(fd_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (got > 0) {
       done += static_cast<std::size_t>(got);
     } else if (got == 0) {

@@ -40,8 +40,7 @@ Result<setup_header> read_header(const ByteSource& file) {
   ASSIGN_OR_RETURN(reach, file.load<std::uint8_t>(kJumpOffset + 1));
   const std::uint64_t end = kMagicOffset + reach;
   if (end < kHeaderEnd)
-    return reject(file,
-                  fmt::format("its setup header ends at {:#x}, before the fields that are needed", end));
+    return reject(file, fmt::format("its setup header ends at {:#x}, before the fields that are needed", end));
   setup_header header{};
   const std::size_t length = std::min<std::uint64_t>(sizeof(header), end - kHeaderOffset);
   RETURN_IF_ERROR(file.read(kHeaderOffset, std::as_writable_bytes(std::span(&header, 1)).first(length)));
@@ -52,13 +51,11 @@ Status check_header(const ByteSource& file, const setup_header& header) {
   if (header.boot_flag != kBootFlag || header.header != kMagic)
     return reject(file, "its setup header changed while it was read");
   if (header.version < kOldestVersion)
-    return reject(file,
-                  fmt::format("it speaks boot protocol {}.{:02}, and 2.12 is the oldest that can be booted",
-                              header.version >> 8, header.version & 0xFF));
+    return reject(file, fmt::format("it speaks boot protocol {}.{:02}, and 2.12 is the oldest that can be booted",
+                                    header.version >> 8, header.version & 0xFF));
   if ((header.xloadflags & XLF_KERNEL_64) == 0) return reject(file, "it is not a 64-bit kernel");
   if ((header.loadflags & kLoadedHigh) == 0) return reject(file, "it is a zImage, which loads below 1 MiB");
-  if (header.init_size == 0)
-    return reject(file, "it does not say how much memory it needs (init_size is 0)");
+  if (header.init_size == 0) return reject(file, "it does not say how much memory it needs (init_size is 0)");
   if (header.cmdline_size == 0) return reject(file, "it does not say how long its command line may be");
   return ok();
 }
@@ -82,15 +79,14 @@ Result<BzImage> parse_bzimage(const ByteSource& file) {
   image.payload_size = header.syssize * kParagraph;
   if (image.payload_size <= k64BitEntry) return reject(file, "it has no room for its 64-bit entry point");
   if (!fits(image.payload_offset, image.payload_size, file.size()))
-    return make_error(fmt::format("{} is cut short: its kernel ends at byte {}, but it has {} bytes",
-                                  file.name(), image.payload_offset + image.payload_size, file.size()));
+    return make_error(fmt::format("{} is cut short: its kernel ends at byte {}, but it has {} bytes", file.name(),
+                                  image.payload_offset + image.payload_size, file.size()));
 
   image.load_address = header.pref_address;
   // The kernel unpacks itself within init_size; what is copied there must fit too.
   image.init_size = std::max<std::uint64_t>(header.init_size, image.payload_size);
   if (image.load_address < kExtendedMemory || !Range::make(image.load_address, image.init_size))
-    return reject(file, fmt::format("it asks to be loaded at {:#x}, where nothing can be loaded",
-                                    image.load_address));
+    return reject(file, fmt::format("it asks to be loaded at {:#x}, where nothing can be loaded", image.load_address));
   image.command_line_limit = header.cmdline_size;
   image.initrd_limit = header.initrd_addr_max;
   return image;

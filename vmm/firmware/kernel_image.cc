@@ -16,8 +16,7 @@ Result<KernelImage> parse_kernel(const ByteSource& file) {
     return KernelImage(*image);
   }
   return make_error(fmt::format(
-      "{} is not a kernel that can be booted: neither a bzImage nor an ELF file with a PVH entry note",
-      file.name()));
+      "{} is not a kernel that can be booted: neither a bzImage nor an ELF file with a PVH entry note", file.name()));
 }
 
 const char* kind_name(const KernelImage& image) {

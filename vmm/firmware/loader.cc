@@ -50,8 +50,8 @@ void write_command_line(GuestRam& ram, const std::string& command_line) {
   put(ram, kBootCommandLine, std::as_bytes(std::span(command_line.c_str(), command_line.size() + 1)));
 }
 
-Result<BootRegisters> load_bzimage(const BzImage& image, const ByteSource& file, GuestRam& ram,
-                                   const BootPlan& plan, std::uint64_t rsdp) {
+Result<BootRegisters> load_bzimage(const BzImage& image, const ByteSource& file, GuestRam& ram, const BootPlan& plan,
+                                   std::uint64_t rsdp) {
   RETURN_IF_ERROR(read_into(file, image.payload_offset, ram, image.load_address, image.payload_size));
   const boot_params params = make_zero_page(image, {.command_line = kBootCommandLine,
                                                     .initrd = plan.initrd,
@@ -68,12 +68,11 @@ Result<BootRegisters> load_bzimage(const BzImage& image, const ByteSource& file,
                             .stack = kBootStackTop});
 }
 
-Result<BootRegisters> load_pvh(const PvhImage& image, const ByteSource& file, GuestRam& ram,
-                               const BootPlan& plan, std::uint64_t rsdp) {
+Result<BootRegisters> load_pvh(const PvhImage& image, const ByteSource& file, GuestRam& ram, const BootPlan& plan,
+                               std::uint64_t rsdp) {
   for (const PvhSegment& segment : image.segments) {
     RETURN_IF_ERROR(read_into(file, segment.file_offset, ram, segment.address, segment.file_size));
-    const bool zeroed =
-        ram.zero(segment.address + segment.file_size, segment.memory_size - segment.file_size);
+    const bool zeroed = ram.zero(segment.address + segment.file_size, segment.memory_size - segment.file_size);
     CHECK(zeroed);
   }
   put(ram, kBootStartInfo,
@@ -86,8 +85,8 @@ Result<BootRegisters> load_pvh(const PvhImage& image, const ByteSource& file, Gu
   return pvh_registers({.entry = image.entry, .start_info = static_cast<std::uint32_t>(kBootStartInfo)});
 }
 
-BootPlanInput plan_input(const KernelImage& image, const FileSource& kernel,
-                         const std::optional<FileSource>& initrd, const std::string& command_line) {
+BootPlanInput plan_input(const KernelImage& image, const FileSource& kernel, const std::optional<FileSource>& initrd,
+                         const std::string& command_line) {
   return {.image = image,
           .kernel_name = kernel.name(),
           .initrd_name = initrd ? initrd->name() : std::string(),
@@ -136,8 +135,7 @@ Result<BootRegisters> BootLoader::load(GuestRam& ram, const AcpiConfig& acpi) {
   put_table(ram, tables.facs);
   write_bios_data(ram, acpi);
   write_command_line(ram, command_line_);
-  if (const auto* bz = std::get_if<BzImage>(&image_))
-    return load_bzimage(*bz, kernel_, ram, plan, tables.rsdp);
+  if (const auto* bz = std::get_if<BzImage>(&image_)) return load_bzimage(*bz, kernel_, ram, plan, tables.rsdp);
   return load_pvh(std::get<PvhImage>(image_), kernel_, ram, plan, tables.rsdp);
 }
 

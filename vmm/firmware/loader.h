@@ -33,8 +33,7 @@ class BootLoader {
   // Opens the files and checks the kernel as far as that needs no machine.
   static Result<BootLoader> open(const BootFiles& files);
   // The same for files that somebody else opened.
-  static Result<BootLoader> from_sources(FileSource kernel, std::optional<FileSource> initrd,
-                                         std::string command_line);
+  static Result<BootLoader> from_sources(FileSource kernel, std::optional<FileSource> initrd, std::string command_line);
 
   // What can be said before RAM exists: whether this kernel, initrd and command line fit the machine.
   [[nodiscard]] Status check(const AcpiConfig& acpi) const;
@@ -44,8 +43,7 @@ class BootLoader {
   [[nodiscard]] const KernelImage& kernel() const { return image_; }
 
  private:
-  BootLoader(FileSource kernel, std::optional<FileSource> initrd, std::string command_line,
-             KernelImage image)
+  BootLoader(FileSource kernel, std::optional<FileSource> initrd, std::string command_line, KernelImage image)
       : kernel_(std::move(kernel)),
         initrd_(std::move(initrd)),
         command_line_(std::move(command_line)),

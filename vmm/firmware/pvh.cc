@@ -52,8 +52,8 @@ Result<Layout> read_layout(const ByteSource& file) {
   if (header.e_machine != Elf::kMachine) return reject(file, "it is an ELF file for another kind of CPU");
   if (header.e_phentsize != sizeof(typename Elf::Program) || header.e_phnum == 0 ||
       header.e_phnum > kMostProgramHeaders)
-    return reject(file, fmt::format("its ELF header names {} program headers of {} bytes each",
-                                    header.e_phnum, header.e_phentsize));
+    return reject(file, fmt::format("its ELF header names {} program headers of {} bytes each", header.e_phnum,
+                                    header.e_phentsize));
   std::vector<typename Elf::Program> programs(header.e_phnum);
   RETURN_IF_ERROR(file.read(header.e_phoff, std::as_writable_bytes(std::span(programs))));
 
@@ -100,8 +100,8 @@ Status check_segments(const ByteSource& file, const std::vector<PvhSegment>& seg
     if (!range || segment.file_size > segment.memory_size)
       return reject(file, fmt::format("its segment at {:#x} has impossible sizes", segment.address));
     if (segment.address < kExtendedMemory)
-      return reject(file, fmt::format("it wants to be loaded at {:#x}, and nothing is loaded below 1 MiB",
-                                      segment.address));
+      return reject(file,
+                    fmt::format("it wants to be loaded at {:#x}, and nothing is loaded below 1 MiB", segment.address));
     if (!fits(segment.file_offset, segment.file_size, file.size()))
       return make_error(
           fmt::format("{} is cut short: it has {} bytes, but its segment at {:#x} takes {} bytes from "
@@ -160,8 +160,7 @@ Result<PvhImage> parse_pvh(const ByteSource& file) {
   if (ident[EI_DATA] != ELFDATA2LSB || (ident[EI_CLASS] != ELFCLASS32 && ident[EI_CLASS] != ELFCLASS64))
     return reject(file, "it is an ELF file for another kind of CPU");
   Layout layout;
-  ASSIGN_OR_RETURN(layout,
-                   ident[EI_CLASS] == ELFCLASS64 ? read_layout<Elf64>(file) : read_layout<Elf32>(file));
+  ASSIGN_OR_RETURN(layout, ident[EI_CLASS] == ELFCLASS64 ? read_layout<Elf64>(file) : read_layout<Elf32>(file));
 
   std::optional<std::uint64_t> entry;
   for (const Note& note : layout.notes) {

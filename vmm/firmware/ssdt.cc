@@ -27,8 +27,7 @@ Bytes host_bridge_resources(const MemoryLayout& memory) {
                            static_cast<std::uint32_t>(kPciWindowEnd - 1)),
   });
   if (memory.pci64_window_size != 0) {
-    aml::append(
-        out, aml::memory_window64(memory.pci64_window, memory.pci64_window + memory.pci64_window_size - 1));
+    aml::append(out, aml::memory_window64(memory.pci64_window, memory.pci64_window + memory.pci64_window_size - 1));
   }
   return aml::resources(out);
 }
@@ -38,11 +37,10 @@ Bytes interrupt_routing() {
   std::vector<Bytes> routes;
   for (std::uint32_t slot = 1; slot < kSlots; ++slot) {
     for (std::uint32_t pin = 0; pin < kPins; ++pin) {
-      const std::uint32_t pirq =
-          pirq_of(static_cast<std::uint8_t>(slot << 3), static_cast<std::uint8_t>(pin + 1));
+      const std::uint32_t pirq = pirq_of(static_cast<std::uint8_t>(slot << 3), static_cast<std::uint8_t>(pin + 1));
       const std::string link = fmt::format("\\_SB_.LNK{}", "ABCD"[pirq]);
-      routes.push_back(aml::package(
-          {aml::integer(slot << 16 | 0xFFFF), aml::integer(pin), aml::path(link), aml::integer(0)}));
+      routes.push_back(
+          aml::package({aml::integer(slot << 16 | 0xFFFF), aml::integer(pin), aml::path(link), aml::integer(0)}));
     }
   }
   return aml::package(routes);
@@ -58,8 +56,8 @@ Bytes motherboard(const AcpiConfig& config) {
       aml::io(0xAFE0, 4),
       aml::fixed_memory32(static_cast<std::uint32_t>(kIdentityMapAddress), 4 * kPageSize),
   });
-  return aml::device("MBRD", aml::join({aml::name("_HID", aml::eisa_id("PNP0C02")),
-                                        aml::name("_CRS", aml::resources(descriptors))}));
+  return aml::device(
+      "MBRD", aml::join({aml::name("_HID", aml::eisa_id("PNP0C02")), aml::name("_CRS", aml::resources(descriptors))}));
 }
 
 Bytes uarts(const AcpiConfig& config) {
@@ -68,11 +66,11 @@ Bytes uarts(const AcpiConfig& config) {
   for (const AcpiUart& uart : config.uarts) {
     ++number;
     aml::append(
-        out, aml::device(fmt::format("COM{}", number),
-                         aml::join({aml::name("_HID", aml::eisa_id("PNP0501")),
-                                    aml::name("_UID", aml::integer(number)),
-                                    aml::name("_CRS", aml::resources(aml::join({aml::io(uart.port, 8),
-                                                                                aml::irq(uart.irq)})))})));
+        out,
+        aml::device(
+            fmt::format("COM{}", number),
+            aml::join({aml::name("_HID", aml::eisa_id("PNP0501")), aml::name("_UID", aml::integer(number)),
+                       aml::name("_CRS", aml::resources(aml::join({aml::io(uart.port, 8), aml::irq(uart.irq)})))})));
   }
   return out;
 }
@@ -80,9 +78,8 @@ Bytes uarts(const AcpiConfig& config) {
 Bytes processors(const AcpiConfig& config) {
   Bytes out;
   for (std::uint32_t n = 0; n < config.apic_ids.size(); ++n) {
-    aml::append(
-        out, aml::device(fmt::format("C{:03X}", n), aml::join({aml::name("_HID", aml::string("ACPI0007")),
-                                                               aml::name("_UID", aml::integer(n))})));
+    aml::append(out, aml::device(fmt::format("C{:03X}", n), aml::join({aml::name("_HID", aml::string("ACPI0007")),
+                                                                       aml::name("_UID", aml::integer(n))})));
   }
   return out;
 }

@@ -39,8 +39,7 @@ struct Describer {
   std::string operator()(const Interrupted&) const { return "interrupted"; }
   std::string operator()(const SystemEvent& e) const { return fmt::format("system event {}", e.type); }
   std::string operator()(const InternalError& e) const {
-    std::string text =
-        fmt::format("internal error of KVM: {} (suberror {})", suberror_name(e.suberror), e.suberror);
+    std::string text = fmt::format("internal error of KVM: {} (suberror {})", suberror_name(e.suberror), e.suberror);
     for (const std::uint64_t word : e.data) text += fmt::format(" {:#x}", word);
     return text;
   }
@@ -51,8 +50,7 @@ struct Describer {
     return fmt::format("KVM_RUN failed: {}", std::strerror(e.error_number));
   }
   std::string operator()(const UnknownExit& e) const {
-    return fmt::format("unknown exit reason {} of KVM (hardware reason {:#x})", e.reason,
-                       e.hardware_reason);
+    return fmt::format("unknown exit reason {} of KVM (hardware reason {:#x})", e.reason, e.hardware_reason);
   }
 };
 

@@ -76,8 +76,8 @@ struct UnknownExit {
   std::uint64_t hardware_reason = 0;  // when that is KVM_EXIT_UNKNOWN
 };
 
-using Exit = std::variant<PioIn, PioOut, MmioRead, MmioWrite, Hlt, Shutdown, Interrupted, SystemEvent,
-                          InternalError, FailEntry, RunFailed, UnknownExit>;
+using Exit = std::variant<PioIn, PioOut, MmioRead, MmioWrite, Hlt, Shutdown, Interrupted, SystemEvent, InternalError,
+                          FailEntry, RunFailed, UnknownExit>;
 static_assert(sizeof(Exit) <= 40, "an Exit travels by value through the hot path");
 
 // "an internal error of KVM: emulation failed (suberror 1)": for the log and the crash report.

@@ -76,9 +76,7 @@ class List {
     std::memcpy(bytes(), &header, sizeof(header));
   }
   [[nodiscard]] std::byte* bytes() { return reinterpret_cast<std::byte*>(storage_.data()); }
-  [[nodiscard]] const std::byte* bytes() const {
-    return reinterpret_cast<const std::byte*>(storage_.data());
-  }
+  [[nodiscard]] const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(storage_.data()); }
 
   std::vector<std::uint64_t> storage_;
   std::size_t room_;

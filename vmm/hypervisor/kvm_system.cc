@@ -47,18 +47,15 @@ Error explain_open_failure(const std::string& path, int error_number) {
     case ENOENT:
     case ENODEV:
     case ENXIO:
-      return {
-          fmt::format(
-              "{} is missing: this host offers no KVM (no virtualization extension, switched off in its "
-              "firmware, or the module kvm_intel or kvm_amd is not loaded)",
-              path),
-          error_number};
+      return {fmt::format("{} is missing: this host offers no KVM (no virtualization extension, switched off in its "
+                          "firmware, or the module kvm_intel or kvm_amd is not loaded)",
+                          path),
+              error_number};
     case EACCES:
     case EPERM:
-      return {fmt::format(
-                  "no permission to open {}: join the group kvm (sudo usermod -aG kvm $USER, then log in "
-                  "again)",
-                  path),
+      return {fmt::format("no permission to open {}: join the group kvm (sudo usermod -aG kvm $USER, then log in "
+                          "again)",
+                          path),
               error_number};
     default: return make_errno_error("cannot open " + path, error_number);
   }
@@ -118,8 +115,7 @@ Status check_required(const Prober& kvm) {
   return make_error("this host's KVM lacks what Bulkhead needs: " + missing);
 }
 
-constexpr std::size_t kMostEntries =
-    4096;  // of CPUID or MSRs; bounds what a strange kernel can make us allocate
+constexpr std::size_t kMostEntries = 4096;  // of CPUID or MSRs; bounds what a strange kernel can make us allocate
 
 // KVM says E2BIG when there is not room enough.
 template <class List>
@@ -151,9 +147,8 @@ Result<std::vector<kvm_cpuid_entry2>> read_supported_cpuid(const Prober& kvm) {
 }  // namespace
 
 KvmCalls KvmCalls::real() {
-  return {
-      [](const char* path, int flags) { return ::open(path, flags); },
-      [](int fd, unsigned long request, unsigned long argument) { return ::ioctl(fd, request, argument); }};
+  return {[](const char* path, int flags) { return ::open(path, flags); },
+          [](int fd, unsigned long request, unsigned long argument) { return ::ioctl(fd, request, argument); }};
 }
 
 Result<KvmSystem> KvmSystem::open(const std::string& path, const KvmCalls& calls) {
@@ -166,8 +161,8 @@ Result<KvmSystem> KvmSystem::open(const std::string& path, const KvmCalls& calls
   const int version = kvm.call(KVM_GET_API_VERSION);
   if (version < 0) return Error{path + " is not KVM: it does not answer KVM_GET_API_VERSION", errno};
   if (version != KVM_API_VERSION)
-    return make_error(fmt::format("{} speaks version {} of KVM's interface, Bulkhead needs version {}",
-                                  path, version, KVM_API_VERSION));
+    return make_error(fmt::format("{} speaks version {} of KVM's interface, Bulkhead needs version {}", path, version,
+                                  KVM_API_VERSION));
   RETURN_IF_ERROR(check_required(kvm));
   system.optional_ = probe_optional(kvm);
 

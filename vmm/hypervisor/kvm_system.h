@@ -49,8 +49,7 @@ struct KvmOptional {
 
 class KvmSystem {
  public:
-  static Result<KvmSystem> open(const std::string& path = "/dev/kvm",
-                                const KvmCalls& calls = KvmCalls::real());
+  static Result<KvmSystem> open(const std::string& path = "/dev/kvm", const KvmCalls& calls = KvmCalls::real());
 
   [[nodiscard]] BorrowedFd fd() const { return fd_.borrow(); }
   [[nodiscard]] const KvmOptional& optional() const { return optional_; }

@@ -58,18 +58,15 @@ KvmVcpu::~KvmVcpu() { ::munmap(run_, run_size_); }
 
 Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(const KvmVm& vm, std::uint32_t apic_id) {
   if (apic_id >= vm.system().optional().max_vcpu_id) {
-    return make_error(
-        fmt::format("this host's KVM has APIC IDs below {}, and a vCPU needs {}: choose another topology",
-                    vm.system().optional().max_vcpu_id, apic_id));
+    return make_error(fmt::format("this host's KVM has APIC IDs below {}, and a vCPU needs {}: choose another topology",
+                                  vm.system().optional().max_vcpu_id, apic_id));
   }
   const std::size_t size = vm.system().vcpu_mapping_size();
   UniqueFd fd(::ioctl(vm.fd().get(), KVM_CREATE_VCPU, static_cast<unsigned long>(apic_id)));
-  if (!fd.valid())
-    return make_errno_error(fmt::format("KVM cannot create vCPU {} (KVM_CREATE_VCPU)", apic_id));
+  if (!fd.valid()) return make_errno_error(fmt::format("KVM cannot create vCPU {} (KVM_CREATE_VCPU)", apic_id));
   void* run = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (run == MAP_FAILED) return make_errno_error(fmt::format("cannot map vCPU {}'s shared page", apic_id));
-  return std::unique_ptr<KvmVcpu>(
-      new KvmVcpu(vm, apic_id, std::move(fd), static_cast<kvm_run*>(run), size));
+  return std::unique_ptr<KvmVcpu>(new KvmVcpu(vm, apic_id, std::move(fd), static_cast<kvm_run*>(run), size));
 }
 
 Status KvmVcpu::call(const char* what, unsigned long request, void* argument) const {
@@ -259,8 +256,7 @@ Result<std::vector<MsrValue>> KvmVcpu::msrs(std::span<const std::uint32_t> indic
     const int done = ::ioctl(fd_.get(), kvm_abi::kGetMsrs, &block);
     if (done < 0) return make_errno_error(fmt::format("vCPU {}: KVM_GET_MSRS failed", apic_id_));
     const auto good = static_cast<std::size_t>(done);
-    for (std::size_t i = 0; i < good; ++i)
-      values.push_back({block.entries[i].index, block.entries[i].data});
+    for (std::size_t i = 0; i < good; ++i) values.push_back({block.entries[i].index, block.entries[i].data});
     indices = indices.subspan(std::min(count, good + (good < count ? 1 : 0)));
   }
   return values;

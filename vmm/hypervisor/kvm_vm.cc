@@ -66,16 +66,14 @@ Status KvmVm::create_interrupts(std::uint16_t elcr) {
     return make_errno_error("KVM cannot create the interrupt controllers (KVM_CREATE_IRQCHIP)");
   kvm_pit_config pit{};
   pit.flags = KVM_PIT_SPEAKER_DUMMY;
-  RETURN_IF_ERROR(
-      check_call(vm_ioctl(fd(), KVM_CREATE_PIT2, &pit), "KVM cannot create the PIT (KVM_CREATE_PIT2)"));
+  RETURN_IF_ERROR(check_call(vm_ioctl(fd(), KVM_CREATE_PIT2, &pit), "KVM cannot create the PIT (KVM_CREATE_PIT2)"));
 
   for (std::uint32_t chip = 0; chip < power_on_chips_.size(); ++chip) {
     power_on_chips_[chip].chip_id = chip;
     RETURN_IF_ERROR(check_call(vm_ioctl(fd(), KVM_GET_IRQCHIP, &power_on_chips_[chip]),
                                "cannot read an interrupt controller (KVM_GET_IRQCHIP)"));
   }
-  RETURN_IF_ERROR(
-      check_call(vm_ioctl(fd(), KVM_GET_PIT2, &power_on_pit_), "cannot read the PIT (KVM_GET_PIT2)"));
+  RETURN_IF_ERROR(check_call(vm_ioctl(fd(), KVM_GET_PIT2, &power_on_pit_), "cannot read the PIT (KVM_GET_PIT2)"));
   // The bits that the 8259s' ELCR has (PIIX3 data sheet: not IRQ 0, 1, 2, 8 and 13).
   power_on_chips_[KVM_IRQCHIP_PIC_MASTER].chip.pic.elcr = elcr & 0xF8;
   power_on_chips_[KVM_IRQCHIP_PIC_SLAVE].chip.pic.elcr = (elcr >> 8) & 0xDE;
@@ -95,15 +93,13 @@ Status KvmVm::create_interrupts(std::uint16_t elcr) {
 Status KvmVm::reset_interrupts() {
   CHECK(has_interrupts_);
   for (const kvm_irqchip& chip : power_on_chips_) {
-    RETURN_IF_ERROR(check_call(vm_ioctl(fd(), KVM_SET_IRQCHIP, &chip),
-                               "cannot reset an interrupt controller (KVM_SET_IRQCHIP)"));
+    RETURN_IF_ERROR(
+        check_call(vm_ioctl(fd(), KVM_SET_IRQCHIP, &chip), "cannot reset an interrupt controller (KVM_SET_IRQCHIP)"));
   }
   return check_call(vm_ioctl(fd(), KVM_SET_PIT2, &power_on_pit_), "cannot reset the PIT (KVM_SET_PIT2)");
 }
 
-Result<std::unique_ptr<KvmVcpu>> KvmVm::create_vcpu(std::uint32_t apic_id) {
-  return KvmVcpu::create(*this, apic_id);
-}
+Result<std::unique_ptr<KvmVcpu>> KvmVm::create_vcpu(std::uint32_t apic_id) { return KvmVcpu::create(*this, apic_id); }
 
 Status KvmVm::set_memory_slot(const MemorySlot& slot) {
   kvm_userspace_memory_region region{};
@@ -113,8 +109,8 @@ Status KvmVm::set_memory_slot(const MemorySlot& slot) {
   region.memory_size = slot.size;
   region.userspace_addr = reinterpret_cast<std::uint64_t>(slot.host);
   if (vm_ioctl(fd(), KVM_SET_USER_MEMORY_REGION, &region) >= 0) return ok();
-  return make_errno_error(fmt::format("KVM refuses memory slot {} of {} bytes at {:#x}", slot.slot,
-                                      slot.size, slot.guest_address));
+  return make_errno_error(
+      fmt::format("KVM refuses memory slot {} of {} bytes at {:#x}", slot.slot, slot.size, slot.guest_address));
 }
 
 Result<std::uint32_t> KvmVm::allocate_msi_gsi() {
@@ -242,8 +238,7 @@ Status KvmVm::set_irq_line(std::uint32_t gsi, bool level) {
 
 Result<VmClock> KvmVm::clock() const {
   kvm_clock_data data{};
-  RETURN_IF_ERROR(
-      check_call(vm_ioctl(fd(), KVM_GET_CLOCK, &data), "cannot read the guest's clock (KVM_GET_CLOCK)"));
+  RETURN_IF_ERROR(check_call(vm_ioctl(fd(), KVM_GET_CLOCK, &data), "cannot read the guest's clock (KVM_GET_CLOCK)"));
   return VmClock{data.clock};
 }
 

@@ -22,14 +22,14 @@ void add_general(std::string& out, const kvm_regs& r) {
                  "  rsi {:016x}  rdi {:016x}  rsp {:016x}  rbp {:016x}\n"
                  "  r8  {:016x}  r9  {:016x}  r10 {:016x}  r11 {:016x}\n"
                  "  r12 {:016x}  r13 {:016x}  r14 {:016x}  r15 {:016x}\n",
-                 r.rip, r.rflags, r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10,
-                 r.r11, r.r12, r.r13, r.r14, r.r15);
+                 r.rip, r.rflags, r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11,
+                 r.r12, r.r13, r.r14, r.r15);
 }
 
 void add_segment(std::string& out, const char* name, const kvm_segment& s) {
   fmt::format_to(std::back_inserter(out),
-                 "  {:4} {:04x} base {:016x} limit {:08x} type {:x} s {} dpl {} p {} l {} db {} g {}\n",
-                 name, s.selector, s.base, s.limit, s.type, s.s, s.dpl, s.present, s.l, s.db, s.g);
+                 "  {:4} {:04x} base {:016x} limit {:08x} type {:x} s {} dpl {} p {} l {} db {} g {}\n", name,
+                 s.selector, s.base, s.limit, s.type, s.s, s.dpl, s.present, s.l, s.db, s.g);
 }
 
 void add_special(std::string& out, const kvm_sregs& s) {
@@ -45,9 +45,8 @@ void add_special(std::string& out, const kvm_sregs& s) {
   add_segment(out, "gs", s.gs);
   add_segment(out, "tr", s.tr);
   add_segment(out, "ldt", s.ldt);
-  fmt::format_to(std::back_inserter(out),
-                 "  gdt  base {:016x} limit {:04x}   idt  base {:016x} limit {:04x}\n", s.gdt.base,
-                 s.gdt.limit, s.idt.base, s.idt.limit);
+  fmt::format_to(std::back_inserter(out), "  gdt  base {:016x} limit {:04x}   idt  base {:016x} limit {:04x}\n",
+                 s.gdt.base, s.gdt.limit, s.idt.base, s.idt.limit);
 }
 
 const char* mp_state_name(std::uint32_t state) {
@@ -93,8 +92,7 @@ std::string KvmVcpu::describe_state() {
     std::array<std::byte, 1> byte{};
     const bool readable =
         page && guest_reader_ && guest_reader_((*page & ~(kPageBytes - 1)) + address % kPageBytes, byte);
-    const std::string text =
-        readable ? fmt::format("{:02x}", static_cast<unsigned>(byte[0])) : std::string("??");
+    const std::string text = readable ? fmt::format("{:02x}", static_cast<unsigned>(byte[0])) : std::string("??");
     out += address == linear ? " <" + text + ">" : " " + text;
   }
   out += "\n";

@@ -17,8 +17,7 @@ InstancePlan make_instance(std::string name, std::string_view type, DeviceConfig
   plan.name = std::move(name);
   plan.type = find_device_type(type);
   plan.config = std::move(config);
-  for (std::size_t i = 0; i < bases.size(); ++i)
-    plan.regions.push_back({static_cast<std::uint16_t>(i), bases[i]});
+  for (std::size_t i = 0; i < bases.size(); ++i) plan.regions.push_back({static_cast<std::uint16_t>(i), bases[i]});
   for (std::size_t i = 0; i < gsis.size(); ++i) plan.lines.push_back({plan.type->lines[i].kind, gsis[i]});
   return plan;
 }
@@ -33,15 +32,12 @@ RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memo
                                                        .cpus = static_cast<std::uint16_t>(config.cpus)},
                                          {0x70}, {8}));
   role.instances.push_back(make_instance("i8042", "i8042", I8042Config{}, {0x60, 0x64}, {1, 12}));
-  InstancePlan pm =
-      make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = true}, {0, 0xAFE0, 0xB2}, {kSciGsi});
+  InstancePlan pm = make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = true}, {0, 0xAFE0, 0xB2}, {kSciGsi});
   pm.regions[0].fixed.reset();  // PMBASE decides
   role.instances.push_back(std::move(pm));
-  role.instances.push_back(
-      make_instance("ports", "system_ports", SystemPortsConfig{}, {0x92, 0x80, 0xE9, 0x402}));
+  role.instances.push_back(make_instance("ports", "system_ports", SystemPortsConfig{}, {0x92, 0x80, 0xE9, 0x402}));
   if (debug_exit)
-    role.instances.push_back(
-        make_instance("debug-exit", "debug_exit", DebugExitConfig{}, {kDebugExitPort}));
+    role.instances.push_back(make_instance("debug-exit", "debug_exit", DebugExitConfig{}, {kDebugExitPort}));
   return role;
 }
 
@@ -50,15 +46,14 @@ Result<std::optional<std::uint8_t>> wanted_slot(const control::DeviceRequest& re
   std::optional<std::uint8_t> wanted;
   for (const control::Property& property : request.properties) {
     if (property.key != "slot")
-      return make_error(
-          fmt::format("device {} has no property \"{}\"; it takes slot=N", request.type, property.key));
+      return make_error(fmt::format("device {} has no property \"{}\"; it takes slot=N", request.type, property.key));
     if (wanted) return make_error(fmt::format("device {} is given two slots", request.type));
     unsigned slot = 0;
     const char* end = property.value.data() + property.value.size();
     const auto parsed = std::from_chars(property.value.data(), end, slot);
     if (parsed.ec != std::errc{} || parsed.ptr != end || slot < kFirstFreeSlot || slot >= kSlots)
-      return make_error(fmt::format("slot={} is not a PCI slot; slots are {} to {}", property.value,
-                                    kFirstFreeSlot, kSlots - 1));
+      return make_error(
+          fmt::format("slot={} is not a PCI slot; slots are {} to {}", property.value, kFirstFreeSlot, kSlots - 1));
     wanted = static_cast<std::uint8_t>(slot);
   }
   return wanted;
@@ -152,9 +147,8 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   MachinePlan plan;
   plan.topology = {config.topology.sockets, config.topology.cores, config.topology.threads};
   if (!plan.topology.valid() || plan.topology.vcpus() != config.cpus)
-    return make_error(fmt::format("{} CPUs cannot be arranged as {} sockets of {} cores of {} threads",
-                                  config.cpus, config.topology.sockets, config.topology.cores,
-                                  config.topology.threads));
+    return make_error(fmt::format("{} CPUs cannot be arranged as {} sockets of {} cores of {} threads", config.cpus,
+                                  config.topology.sockets, config.topology.cores, config.topology.threads));
   ASSIGN_OR_RETURN(plan.memory, plan_memory(config.memory_bytes, physical_address_bits));
 
   bool debug_exit = false;
@@ -167,8 +161,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
     }
     const DeviceTypeDecl* type = find_device_type(request.type);
     if (type == nullptr || type->pci == nullptr)
-      return make_error(
-          fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
+      return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
     functions.push_back(request);
   }
   ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));

@@ -84,7 +84,6 @@ struct MachinePlan {
 };
 
 // `physical_address_bits`: of the guest's CPUs.
-[[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config,
-                                               std::uint32_t physical_address_bits);
+[[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits);
 
 }  // namespace bulkhead::vmm

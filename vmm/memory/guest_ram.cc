@@ -36,9 +36,8 @@ Result<GuestRam> GuestRam::create(const MemoryLayout& layout) {
   RETURN_IF_ERROR(check_fits_host(layout.ram(), host_memory()));
   auto region = ipc::WritableRegion::create("bulkhead-ram", layout.ram(), ipc::PeerRights::kReadWrite);
   if (!region) {
-    return Error{
-        fmt::format("cannot get {} MiB of guest memory: {}", layout.ram() / kMiB, region.error().message),
-        region.error().error_number};
+    return Error{fmt::format("cannot get {} MiB of guest memory: {}", layout.ram() / kMiB, region.error().message),
+                 region.error().error_number};
   }
   // Guests must not appear in core dumps. KSM is off unless asked for; a process-wide PR_SET_MEMORY_MERGE
   // could ask. Both are best effort: a kernel built without either has nothing to switch off.

@@ -59,8 +59,7 @@ class GuestRam {
   [[nodiscard]] std::byte* host() const { return region_.bytes().data(); }
 
  private:
-  GuestRam(const MemoryLayout& layout, ipc::WritableRegion region)
-      : layout_(layout), region_(std::move(region)) {}
+  GuestRam(const MemoryLayout& layout, ipc::WritableRegion region) : layout_(layout), region_(std::move(region)) {}
   MemoryLayout layout_;
   ipc::WritableRegion region_;
 };

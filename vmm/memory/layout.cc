@@ -19,10 +19,9 @@ constexpr std::uint64_t kPci64WindowMost = 256 * kGiB;
 
 Result<MemoryLayout> plan_memory(std::uint64_t ram, std::uint32_t physical_address_bits) {
   if (ram < kMinRam || ram > kMaxRam)
-    return make_error(fmt::format("a machine can have {} MiB to {} GiB of memory, not {} MiB",
-                                  kMinRam / kMiB, kMaxRam / kGiB, ram / kMiB));
-  if (ram % kMiB != 0)
-    return make_error(fmt::format("{} bytes of memory are not a whole number of MiB", ram));
+    return make_error(fmt::format("a machine can have {} MiB to {} GiB of memory, not {} MiB", kMinRam / kMiB,
+                                  kMaxRam / kGiB, ram / kMiB));
+  if (ram % kMiB != 0) return make_error(fmt::format("{} bytes of memory are not a whole number of MiB", ram));
 
   MemoryLayout layout;
   layout.low_ram = ram <= kLowRamLimit ? ram : kLowRamSplit;
@@ -33,9 +32,8 @@ Result<MemoryLayout> plan_memory(std::uint64_t ram, std::uint32_t physical_addre
   const std::uint64_t limit = std::uint64_t{1} << std::clamp<std::uint32_t>(physical_address_bits, 32, 52);
   const std::uint64_t top = kFourGiB + layout.high_ram;
   if (layout.high_ram != 0 && top > limit)
-    return make_error(
-        fmt::format("{} MiB of memory are more than this host's CPU lets a guest address ({} bits)",
-                    ram / kMiB, physical_address_bits));
+    return make_error(fmt::format("{} MiB of memory are more than this host's CPU lets a guest address ({} bits)",
+                                  ram / kMiB, physical_address_bits));
   const std::uint64_t base = align_up(top, kGiB);
   if (base < limit) {
     layout.pci64_window = base;

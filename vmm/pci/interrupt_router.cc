@@ -26,8 +26,7 @@ Status InterruptRouter::add_fixed_line(std::uint32_t gsi, BorrowedFd event, Borr
   return vm_.assign_irqfd(event, gsi, resample);
 }
 
-void InterruptRouter::add_intx_line(std::uint8_t devfn, std::uint8_t pin, BorrowedFd event,
-                                    BorrowedFd resample) {
+void InterruptRouter::add_intx_line(std::uint8_t devfn, std::uint8_t pin, BorrowedFd event, BorrowedFd resample) {
   lines_.push_back({devfn, pirq_of(devfn, pin), event, resample, std::nullopt});
 }
 

@@ -72,8 +72,7 @@ class InterruptRouter final : public PendingBits {
 
   Function* find(std::uint8_t devfn);
   void move_line(IntxLine& line, std::optional<std::uint32_t> gsi);
-  [[nodiscard]] static std::optional<MsiRoute::Message> wanted(const Function& function,
-                                                               std::uint32_t vector);
+  [[nodiscard]] static std::optional<MsiRoute::Message> wanted(const Function& function, std::uint32_t vector);
   void update_function(Function& function);
   void clear(Function& function);
   void deliver(Vector& vector, const std::optional<MsiRoute::Message>& message);

@@ -50,8 +50,7 @@ Status DeviceChild::send(std::span<const std::byte> bytes, std::span<const Borro
 }
 
 Status DeviceChild::send_signal(int signal) {
-  if (!process_.valid() ||
-      ::syscall(SYS_pidfd_send_signal, process_.pidfd().get(), signal, nullptr, 0) != 0)
+  if (!process_.valid() || ::syscall(SYS_pidfd_send_signal, process_.pidfd().get(), signal, nullptr, 0) != 0)
     return make_errno_error("cannot signal the device process");
   return ok();
 }

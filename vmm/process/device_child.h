@@ -67,14 +67,14 @@ class DeviceChild {
   bool killed = false;
   bool disowned = false;          // its answers no longer count
   std::uint32_t incarnation = 0;  // of the role, while it plays it
-  bool hung = false;             // it was killed because it did not answer
-  bool failed = false;           // it said itself that it cannot play the role
-  int drill = 0;                 // the signal of a fault drill, 0: none
-  bool planned = false;          // its end is part of an upgrade
-  std::int64_t deadline_ns = 0;  // for what is awaited of it; 0: nothing
+  bool hung = false;              // it was killed because it did not answer
+  bool failed = false;            // it said itself that it cannot play the role
+  int drill = 0;                  // the signal of a fault drill, 0: none
+  bool planned = false;           // its end is part of an upgrade
+  std::int64_t deadline_ns = 0;   // for what is awaited of it; 0: nothing
   std::int64_t stopped_since_ns = 0;
-  control::Ready ready;  // what it said about itself
-  Answer asked;          // waits for its next message
+  control::Ready ready;       // what it said about itself
+  Answer asked;               // waits for its next message
   unsigned owed_answers = 0;  // to questions that nobody waits for any more
   bool overdue = false;       // its deadline has passed once: it has a moment more
   std::int64_t killed_at_ns = 0;

@@ -12,8 +12,8 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
                                                              ipc::EffectReceiver& effects, PendingBits& pending,
                                                              ipc::RequestProducer::Options options) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
-  ASSIGN_OR_RETURN(process->requests_, ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize,
-                                                                   ipc::PeerRights::kReadOnly));
+  ASSIGN_OR_RETURN(process->requests_,
+                   ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadOnly));
   // The device writes these two; here the replies are only read, and the state not even mapped.
   ASSIGN_OR_RETURN(const ipc::WritableRegion replies,
                    ipc::WritableRegion::create("bulkhead-replies", ipc::kReplyAreaSize, ipc::PeerRights::kReadWrite));
@@ -100,8 +100,8 @@ Result<std::vector<std::byte>> DeviceProcess::check_role(const std::string& vm) 
 }
 
 Status DeviceProcess::erase_state() {
-  for (const auto& [fd, size] : {std::pair(reply_fd_.get(), ipc::kReplyAreaSize),
-                                 std::pair(state_fd_.get(), ipc::kStateRegionSize)}) {
+  for (const auto& [fd, size] :
+       {std::pair(reply_fd_.get(), ipc::kReplyAreaSize), std::pair(state_fd_.get(), ipc::kStateRegionSize)}) {
     if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0)
       return make_errno_error("cannot empty a device process's region");
   }

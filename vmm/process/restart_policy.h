@@ -18,9 +18,9 @@ using control::OnCrash;
 
 class RestartPolicy {
  public:
-  static constexpr std::uint32_t kBudget = 10;                         // counted deaths within kWindowNs
+  static constexpr std::uint32_t kBudget = 10;  // counted deaths within kWindowNs
   static constexpr std::int64_t kWindowNs = 60'000'000'000;
-  static constexpr std::uint32_t kAtOnce = 3;                          // the first of them cost no pause
+  static constexpr std::uint32_t kAtOnce = 3;  // the first of them cost no pause
   static constexpr std::int64_t kFirstPauseNs = 10'000'000;
   static constexpr std::int64_t kLongestPauseNs = 1'000'000'000;
 

@@ -123,8 +123,7 @@ bool StreamPump::move_output(Stream& stream) {
 bool StreamPump::flush_console() {
   while (pending_done_ < pending_.size()) {
     if (!console_.output.valid()) break;
-    const ssize_t n =
-        ::write(console_.output.get(), pending_.data() + pending_done_, pending_.size() - pending_done_);
+    const ssize_t n = ::write(console_.output.get(), pending_.data() + pending_done_, pending_.size() - pending_done_);
     if (n >= 0) {
       pending_done_ += static_cast<std::size_t>(n);
     } else if (errno == EAGAIN && console_.kind != control::ConsoleKind::kPty) {
@@ -201,8 +200,7 @@ void StreamPump::log_debug(std::span<const std::uint8_t> bytes) {
 }
 
 void StreamPump::set_asleep(bool asleep) {
-  for (const Role& role : roles_)
-    role.process->requests().pump_asleep.store(asleep ? 1 : 0, std::memory_order_seq_cst);
+  for (const Role& role : roles_) role.process->requests().pump_asleep.store(asleep ? 1 : 0, std::memory_order_seq_cst);
 }
 
 void StreamPump::wait() {

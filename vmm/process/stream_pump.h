@@ -79,8 +79,8 @@ class StreamPump {
   bool is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const;
   // `serving`: the incarnation that served before the look that found this.
   void violation(DeviceProcess& process, std::uint32_t serving, std::uint32_t& broken_by, const char* what);
-  std::vector<Outbound> outbound_;  // by role
-  std::vector<std::uint8_t> pending_;          // taken from the console stream, not yet written
+  std::vector<Outbound> outbound_;     // by role
+  std::vector<std::uint8_t> pending_;  // taken from the console stream, not yet written
   std::size_t pending_done_ = 0;
   bool input_full_ = false;
   bool input_hung_up_ = false;

@@ -19,8 +19,8 @@ namespace {
 
 constexpr std::chrono::seconds kLaunchDeadline{10};
 constexpr std::int64_t kTickNs = 1'000'000'000;
-constexpr std::int64_t kLateNs = 500'000'000;  // a tick this late judges nobody: the host itself was late
-constexpr std::int64_t kGraceNs = 100'000'000;  // past a deadline, with this thread awake
+constexpr std::int64_t kLateNs = 500'000'000;      // a tick this late judges nobody: the host itself was late
+constexpr std::int64_t kGraceNs = 100'000'000;     // past a deadline, with this thread awake
 constexpr std::int64_t kDyingNs = 10'000'000'000;  // a process that was killed has this long to be gone
 
 }  // namespace
@@ -35,12 +35,11 @@ Supervisor::Supervisor(sandbox::Executable executable, UniqueFd child_signals, O
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(sandbox::Executable executable, UniqueFd child_signals,
                                                       Options options, DeviceEvents& events, LossHandler on_loss) {
-  std::unique_ptr<Supervisor> supervisor(new Supervisor(std::move(executable), std::move(child_signals),
-                                                        std::move(options), events, std::move(on_loss)));
+  std::unique_ptr<Supervisor> supervisor(
+      new Supervisor(std::move(executable), std::move(child_signals), std::move(options), events, std::move(on_loss)));
   ASSIGN_OR_RETURN(supervisor->wake_, UniqueFd::create_eventfd());
   // Compiled once for all processes: today every role has the base list.
-  ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby,
-                   sandbox::compile_standby_filter({SyscallGroup::kTakeRole}));
+  ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby, sandbox::compile_standby_filter({SyscallGroup::kTakeRole}));
   ASSIGN_OR_RETURN(supervisor->standby_filter_, sandbox::export_filter(standby));
   ASSIGN_OR_RETURN(const sandbox::CompiledFilter role, sandbox::compile_role_filter({}));
   ASSIGN_OR_RETURN(supervisor->role_filter_, sandbox::export_filter(role));
@@ -132,8 +131,8 @@ void Supervisor::launch(std::vector<Role> roles) {
 
 Status Supervisor::wait_until_serving() {
   std::unique_lock lock(lock_);
-  const bool in_time = changed_.wait_for(
-      lock, kLaunchDeadline, [this] { return serving_ >= expected_ || !launch_error_.empty(); });
+  const bool in_time =
+      changed_.wait_for(lock, kLaunchDeadline, [this] { return serving_ >= expected_ || !launch_error_.empty(); });
   if (!launch_error_.empty()) return make_error(launch_error_);
   if (!in_time) return make_error("a device process did not get ready in time");
   return ok();
@@ -328,8 +327,7 @@ void Supervisor::handle_failed(DeviceChild& child, const std::string& sentence) 
   // Only a process that has yet to serve may fail; it is not waited for, whatever it does next.
   child.failed = true;
   child.kill(sentence);
-  if (ward.launching())
-    fail_launch("the " + ward.role->plan().name + " device process could not start: " + sentence);
+  if (ward.launching()) fail_launch("the " + ward.role->plan().name + " device process could not start: " + sentence);
 }
 
 void Supervisor::condemn(DeviceProcess& role, std::uint32_t incarnation, std::string reason, bool hung) {
@@ -351,7 +349,8 @@ Result<control::FromDevice> Supervisor::ask(DeviceProcess& role, const control::
     DeviceChild* child = ward != nullptr ? ward->child : nullptr;
     if (child == nullptr || child->state != DeviceChild::State::kServing || child->killed)
       return answer->set_value(make_error("the device process is not running"));
-    if (child->owed_answers != 0) return answer->set_value(make_error("the device process has yet to answer the last question"));
+    if (child->owed_answers != 0)
+      return answer->set_value(make_error("the device process has yet to answer the last question"));
     if (child->asked || (ward->upgrade && ward->upgrade->quiescing))
       return answer->set_value(make_error("the device process is busy with another question"));
     if (const Status sent = child->send(bytes); !sent) return answer->set_value(sent.error());

@@ -36,13 +36,13 @@ struct Ward {
   DeviceProcess* role;
   RestartPolicy policy;
   std::shared_ptr<const sandbox::Executable> executable;
-  DeviceChild* child = nullptr;      // starting or serving
+  DeviceChild* child = nullptr;  // starting or serving
   bool ever_served = false;
   bool isolated = false;
   std::function<void(Status)> revived;  // somebody waits for the role to be brought back
   std::uint32_t failed_starts = 0;      // in a row: the host is short of something
-  bool blame = false;                // the last death counts against the input at hand
-  std::int64_t stalled_since_ns = 0;  // nobody serves; 0: somebody does
+  bool blame = false;                   // the last death counts against the input at hand
+  std::int64_t stalled_since_ns = 0;    // nobody serves; 0: somebody does
   std::optional<std::int64_t> restart_at_ns;
   std::string last_cause;
   // Posted requests have nobody who waits for them: here since when the oldest one has not moved.
@@ -165,7 +165,8 @@ class Supervisor {
   void succeed(Ward& ward, const DeviceChild& dead, const std::string& cause);
   void give_up(Ward& ward, bool stop, const std::string& cause);
   void forget_corpses();
-  void start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Executable> executable, std::function<void(Status)> done);
+  void start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Executable> executable,
+                     std::function<void(Status)> done);
   void judge_candidate(Ward& ward, const control::Ready& ready);
   void end_upgrade(Ward& ward, Status status);
   control::DeviceEvent event_of(const Ward& ward, control::DeviceEventKind kind) const;

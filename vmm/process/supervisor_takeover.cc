@@ -12,9 +12,9 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr std::int64_t kStandbyPauseNs = 1'000'000'000;    // after one died by itself
-constexpr std::int64_t kFirstStartNs = 5'000'000'000;      // for a process's first Ready, on a busy host
-constexpr std::int64_t kCheckNs = 2'000'000'000;           // for an upgrade's candidate
+constexpr std::int64_t kStandbyPauseNs = 1'000'000'000;  // after one died by itself
+constexpr std::int64_t kFirstStartNs = 5'000'000'000;    // for a process's first Ready, on a busy host
+constexpr std::int64_t kCheckNs = 2'000'000'000;         // for an upgrade's candidate
 // A host that is short of processes or descriptors may get over it: half a minute of tries.
 constexpr std::int64_t kStartPauseNs = 1'000'000'000;
 constexpr std::uint32_t kMostFailedStarts = 30;
@@ -26,13 +26,12 @@ Result<DeviceChild*> Supervisor::spawn(const std::shared_ptr<const sandbox::Exec
   unsigned identity = 0;
   while (identity < identities_.size() && identities_[identity]) ++identity;
   if (identity == identities_.size()) return make_error("there are too many device processes");
-  ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child,
-                   DeviceChild::spawn({.executable = executable.get(),
-                                       .vm = options_.vm,
-                                       .name = name,
-                                       .identity = identity,
-                                       .standby_filter = standby_filter_.borrow(),
-                                       .tracer = &tracer_}));
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child, DeviceChild::spawn({.executable = executable.get(),
+                                                                           .vm = options_.vm,
+                                                                           .name = name,
+                                                                           .identity = identity,
+                                                                           .standby_filter = standby_filter_.borrow(),
+                                                                           .tracer = &tracer_}));
   identities_.set(identity);
   child->executable = executable;
   children_.push_back(std::move(child));
@@ -88,7 +87,8 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   child.name = ward.role->plan().name;
   child.incarnation = ward.role->ring().incarnation();
   child.state = DeviceChild::State::kStarting;
-  child.deadline_ns = ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
+  child.deadline_ns =
+      ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
   ward.child = &child;
   if (ward.ever_served && !(ward.upgrade && ward.upgrade->candidate == &child)) {
     ++ward.restarts;
@@ -267,8 +267,7 @@ Status Supervisor::revive(DeviceProcess& role) {
   const auto done = std::make_shared<std::promise<Status>>();
   post([this, &role, done] {
     Ward* ward = find(role);
-    if (ending_ || ward == nullptr || !ward->isolated)
-      return done->set_value(make_error("the device is not isolated"));
+    if (ending_ || ward == nullptr || !ward->isolated) return done->set_value(make_error("the device is not isolated"));
     ward->isolated = false;
     ward->ever_served = false;  // it starts from reset, like the first one
     ward->blame = false;
@@ -316,8 +315,9 @@ void Supervisor::judge_candidate(Ward& ward, const control::Ready& ready) {
     return end_upgrade(ward, make_error("the device process is being restarted; try again"));
   const control::Ready& now = ward.child->ready;
   if (ready.layout_hash != now.layout_hash || ready.states != now.states)
-    return end_upgrade(ward, make_error("the new executable keeps its state in another way (state version), so it cannot "
-                                        "take over; the running process goes on"));
+    return end_upgrade(ward,
+                       make_error("the new executable keeps its state in another way (state version), so it cannot "
+                                  "take over; the running process goes on"));
   ward.upgrade->candidate->state = DeviceChild::State::kStandby;
   ward.upgrade->quiescing = true;
   DeviceChild& old = *ward.child;

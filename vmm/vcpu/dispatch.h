@@ -16,7 +16,7 @@ enum class ExitAction : std::uint8_t {
   kShutdown,     // triple fault
   kReset,        // the hypervisor says that the guest asked for a reset
   kPowerOff,
-  kFailed,       // the vCPU cannot go on: internal error, failed entry, unknown exit
+  kFailed,  // the vCPU cannot go on: internal error, failed entry, unknown exit
 };
 
 [[nodiscard]] ExitAction dispatch(const Exit& exit, AddressSpace& space, std::uint32_t vcpu);

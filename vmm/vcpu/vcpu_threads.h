@@ -72,9 +72,9 @@ class VcpuThreads {
   std::atomic<bool> closed_{true};
   std::mutex lock_;
   std::condition_variable changed_;
-  bool stop_ = false;          // guarded by lock_
-  std::size_t ready_ = 0;      // guarded by lock_
-  std::string start_error_;    // guarded by lock_
+  bool stop_ = false;        // guarded by lock_
+  std::size_t ready_ = 0;    // guarded by lock_
+  std::string start_error_;  // guarded by lock_
 };
 
 }  // namespace bulkhead::vmm

@@ -23,8 +23,7 @@ struct Mask {
 // help.
 constexpr Mask kHidden[] = {
     // DTES64, MONITOR, DS_CPL, VMX, SMX, EST, TM2, PDCM, DCA
-    {0x1, 0, Register::kEcx,
-     bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(15) | bit(18)},
+    {0x1, 0, Register::kEcx, bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7) | bit(8) | bit(15) | bit(18)},
     {0x1, 0, Register::kEdx, bit(21) | bit(22) | bit(29) | bit(31)},  // DS, ACPI, TM, PBE
     {0x7, 0, Register::kEbx, bit(2) | bit(12) | bit(15) | bit(25)},   // SGX, RDT-M, RDT-A, PT
     {0x7, 0, Register::kEcx, bit(5) | bit(30)},                       // WAITPKG, SGX_LC
@@ -35,9 +34,9 @@ constexpr Mask kHidden[] = {
 };
 
 // Leaves that describe those, the host's own packages or its power management.
-constexpr std::uint32_t kEmptied[] = {
-    0x3,  0x5,        0xA,        0xF,        0x10,       0x12,       0x14,       0x1B,
-    0x1C, 0x8000000A, 0x8000001B, 0x8000001C, 0x8000001F, 0x80000020, 0x80000022, 0x80000026};
+constexpr std::uint32_t kEmptied[] = {0x3,        0x5,        0xA,        0xF,        0x10,       0x12,
+                                      0x14,       0x1B,       0x1C,       0x8000000A, 0x8000001B, 0x8000001C,
+                                      0x8000001F, 0x80000020, 0x80000022, 0x80000026};
 
 constexpr std::uint32_t kHypervisorPresent = bit(31);   // 1.ECX
 constexpr std::uint32_t kTscDeadline = bit(24);         // 1.ECX
@@ -86,17 +85,14 @@ void patch_features(kvm_cpuid_entry2& entry, const Context& context) {
 void patch_cache(kvm_cpuid_entry2& entry, const Context& context, bool intel) {
   if ((entry.eax & 0x1F) == 0) return;
   const std::uint32_t level = (entry.eax >> 5) & 7;
-  const std::uint32_t sharing_bits =
-      level >= 3 ? context.package_bits : context.options.topology.thread_bits();
+  const std::uint32_t sharing_bits = level >= 3 ? context.package_bits : context.options.topology.thread_bits();
   entry.eax = (entry.eax & 0x3FFF) | (((std::uint32_t{1} << sharing_bits) - 1) << 14);
-  if (intel)
-    entry.eax |= std::min<std::uint32_t>(63, (1U << context.options.topology.core_bits()) - 1) << 26;
+  if (intel) entry.eax |= std::min<std::uint32_t>(63, (1U << context.options.topology.core_bits()) - 1) << 26;
 }
 
 void patch_amd_size(kvm_cpuid_entry2& entry, const Context& context) {
   // ECX[7:0] threads of the package less one, [15:12] width of the APIC ID below the package.
-  entry.ecx =
-      (entry.ecx & ~std::uint32_t{0xF0FF}) | (context.package_vcpus - 1) | (context.package_bits << 12);
+  entry.ecx = (entry.ecx & ~std::uint32_t{0xF0FF}) | (context.package_vcpus - 1) | (context.package_bits << 12);
 }
 
 void patch_amd_topology(kvm_cpuid_entry2& entry, const Context& context) {
@@ -109,8 +105,7 @@ void patch_amd_topology(kvm_cpuid_entry2& entry, const Context& context) {
   entry.edx = 0;
 }
 
-void add_topology_leaf(std::vector<kvm_cpuid_entry2>& table, std::uint32_t function,
-                       const Context& context) {
+void add_topology_leaf(std::vector<kvm_cpuid_entry2>& table, std::uint32_t function, const Context& context) {
   const CpuTopology& topology = context.options.topology;
   const auto add = [&](std::uint32_t index, std::uint32_t shift, std::uint32_t count, std::uint32_t type) {
     kvm_cpuid_entry2 entry{};
@@ -136,8 +131,7 @@ void patch_entry(kvm_cpuid_entry2& entry, const Context& context, bool topology_
     case 0x1: patch_features(entry, context); break;
     case 0x4: patch_cache(entry, context, true); break;
     case 0x80000001:
-      if (context.amd)
-        entry.ecx = context.package_vcpus > 1 ? entry.ecx | kCmpLegacy : entry.ecx & ~kCmpLegacy;
+      if (context.amd) entry.ecx = context.package_vcpus > 1 ? entry.ecx | kCmpLegacy : entry.ecx & ~kCmpLegacy;
       break;
     case 0x80000008:
       if (context.amd) patch_amd_size(entry, context);
@@ -176,8 +170,7 @@ std::string cpu_vendor(std::span<const kvm_cpuid_entry2> table) {
   return std::string(text, sizeof(text));
 }
 
-std::vector<kvm_cpuid_entry2> guest_cpuid(std::span<const kvm_cpuid_entry2> supported,
-                                          const CpuidOptions& options) {
+std::vector<kvm_cpuid_entry2> guest_cpuid(std::span<const kvm_cpuid_entry2> supported, const CpuidOptions& options) {
   const CpuTopology& topology = options.topology;
   Context context{};
   context.options = options;
@@ -186,8 +179,7 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::span<const kvm_cpuid_entry2> supp
   context.package_vcpus = topology.cores * topology.threads;
   context.amd = is_amd_like(supported);
   const kvm_cpuid_entry2* extended = find_cpuid(supported, 0x80000001);
-  const bool topology_extensions =
-      context.amd && extended != nullptr && (extended->ecx & kTopologyExtensions) != 0;
+  const bool topology_extensions = context.amd && extended != nullptr && (extended->ecx & kTopologyExtensions) != 0;
 
   std::vector<kvm_cpuid_entry2> table;
   table.reserve(supported.size() + 6);

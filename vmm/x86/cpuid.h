@@ -26,8 +26,8 @@ struct CpuidOptions {
 [[nodiscard]] std::vector<kvm_cpuid_entry2> guest_cpuid(std::span<const kvm_cpuid_entry2> supported,
                                                         const CpuidOptions& options);
 
-[[nodiscard]] const kvm_cpuid_entry2* find_cpuid(std::span<const kvm_cpuid_entry2> table,
-                                                 std::uint32_t function, std::uint32_t index = 0);
+[[nodiscard]] const kvm_cpuid_entry2* find_cpuid(std::span<const kvm_cpuid_entry2> table, std::uint32_t function,
+                                                 std::uint32_t index = 0);
 // MAXPHYADDR (leaf 80000008h), 36 when the table does not say.
 [[nodiscard]] std::uint32_t physical_address_bits(std::span<const kvm_cpuid_entry2> table);
 // "AuthenticAMD" and the like.

@@ -62,8 +62,7 @@ std::vector<MsrValue> initial_msrs(const MsrOptions& options) {
   return msrs;
 }
 
-std::vector<MsrValue> supported_msrs(std::span<const MsrValue> wanted,
-                                     std::span<const std::uint32_t> known) {
+std::vector<MsrValue> supported_msrs(std::span<const MsrValue> wanted, std::span<const std::uint32_t> known) {
   std::vector<MsrValue> supported;
   for (const MsrValue& msr : wanted) {
     // KVM_GET_MSR_INDEX_LIST leaves the MTRRs out although KVM has them.

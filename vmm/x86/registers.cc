@@ -57,8 +57,7 @@ kvm_segment code_or_data(std::uint16_t selector, std::uint8_t type, std::uint8_t
   return segment;
 }
 
-kvm_segment system_segment(std::uint16_t selector, std::uint8_t type, std::uint64_t base,
-                           std::uint32_t limit) {
+kvm_segment system_segment(std::uint16_t selector, std::uint8_t type, std::uint64_t base, std::uint32_t limit) {
   kvm_segment segment{};
   segment.selector = selector;
   segment.base = base;
@@ -77,12 +76,12 @@ kvm_segment no_ldt() {
 // The descriptor that `segment` would have been loaded from.
 std::uint64_t descriptor(const kvm_segment& segment) {
   const std::uint64_t limit = segment.g != 0 ? segment.limit >> 12 : segment.limit;
-  const std::uint64_t access = segment.type | std::uint64_t{segment.s} << 4 |
-                               std::uint64_t{segment.dpl} << 5 | std::uint64_t{segment.present} << 7;
+  const std::uint64_t access = segment.type | std::uint64_t{segment.s} << 4 | std::uint64_t{segment.dpl} << 5 |
+                               std::uint64_t{segment.present} << 7;
   const std::uint64_t flags =
       std::uint64_t{segment.l} << 1 | std::uint64_t{segment.db} << 2 | std::uint64_t{segment.g} << 3;
-  return (limit & 0xFFFF) | (segment.base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 & 0xF) << 48 |
-         flags << 52 | (segment.base >> 24 & 0xFF) << 56;
+  return (limit & 0xFFFF) | (segment.base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 & 0xF) << 48 | flags << 52 |
+         (segment.base >> 24 & 0xFF) << 56;
 }
 
 void put64(std::vector<std::byte>& bytes, std::uint64_t offset, std::uint64_t value) {
@@ -159,9 +158,7 @@ BootRegisters pvh_registers(const PvhBoot& boot) {
   return out;
 }
 
-std::uint64_t user64_tables_size() {
-  return kUser64Tss + (kTssBytes + kIoBitmapBytes + kPage - 1) / kPage * kPage;
-}
+std::uint64_t user64_tables_size() { return kUser64Tss + (kTssBytes + kIoBitmapBytes + kPage - 1) / kPage * kPage; }
 
 BootTable user64_tables(const User64Boot& boot) {
   BootTable table;
@@ -194,13 +191,11 @@ BootRegisters user64_registers(const User64Boot& boot) {
   out.regs.rsp = boot.stack;
   out.regs.rdi = boot.arguments[0];
   out.regs.rsi = boot.arguments[1];
-  out.regs.rflags =
-      kRflagsReserved | (boot.idt != 0 ? 1U << 9 : 0U);  // IF only where interrupts have a handler
+  out.regs.rflags = kRflagsReserved | (boot.idt != 0 ? 1U << 9 : 0U);  // IF only where interrupts have a handler
   kvm_sregs& sregs = out.sregs;
   sregs.cs = code_or_data(kUser64UserCode, kTypeCode, 3, true);
   set_data_segments(sregs, code_or_data(kUser64UserData, kTypeData, 3, true));
-  sregs.tr =
-      system_segment(kUser64Tr, kTypeBusyTss, boot.tables + kUser64Tss, kTssBytes + kIoBitmapBytes - 1);
+  sregs.tr = system_segment(kUser64Tr, kTypeBusyTss, boot.tables + kUser64Tss, kTssBytes + kIoBitmapBytes - 1);
   sregs.ldt = no_ldt();
   sregs.gdt.base = boot.tables + kUser64Gdt;
   sregs.gdt.limit = kUser64Tr + 16 - 1;

@@ -58,10 +58,10 @@ struct PvhBoot {
 // payload leaves alone.
 struct User64Boot {
   std::uint64_t entry = 0;
-  std::uint64_t stack = 0;         // initial RSP
-  std::uint64_t tables = 0;        // page-aligned; user64_tables_size() bytes for page tables, GDT and TSS
-  std::uint64_t kernel_stack = 0;  // RSP0 of the TSS, used when an interrupt arrives; 0 when none can
-  std::uint64_t idt = 0;           // IDT that the payload brings, 4096 bytes; 0: none
+  std::uint64_t stack = 0;              // initial RSP
+  std::uint64_t tables = 0;             // page-aligned; user64_tables_size() bytes for page tables, GDT and TSS
+  std::uint64_t kernel_stack = 0;       // RSP0 of the TSS, used when an interrupt arrives; 0 when none can
+  std::uint64_t idt = 0;                // IDT that the payload brings, 4096 bytes; 0: none
   std::uint64_t arguments[2] = {0, 0};  // RDI and RSI
 };
 inline constexpr std::uint16_t kUser64KernelCode = 0x08;  // CPL 0, for gates in the payload's IDT

@@ -64,8 +64,7 @@ std::optional<std::uint64_t> AcpiPm::read(const Access& access) {
 
 bool AcpiPm::write(const Access& access, std::uint64_t value) {
   if (access.region >= std::size(kRegions)) return false;
-  for (unsigned i = 0; i < access.size; ++i)
-    write_byte(access.region, access.offset + i, byte_of(value, i));
+  for (unsigned i = 0; i < access.size; ++i) write_byte(access.region, access.offset + i, byte_of(value, i));
   update_irq();
   return true;
 }
@@ -106,8 +105,7 @@ std::uint8_t AcpiPm::byte(RegionIndex region, std::uint64_t offset) const {
   const State& s = state_.get();
   switch (region) {
     case kPm: return pm_byte(offset);
-    case kGpe0:
-      return offset < kGpe0En ? byte_of(s.gpe0_sts, offset) : byte_of(s.gpe0_en, offset - kGpe0En);
+    case kGpe0: return offset < kGpe0En ? byte_of(s.gpe0_sts, offset) : byte_of(s.gpe0_en, offset - kGpe0En);
     default: return offset == kApmc ? s.apmc : s.apms;
   }
 }

@@ -53,7 +53,6 @@ struct Alarm {
 
 // Seconds from the second of the day `from` to the next one that matches, 1 to 86400; nullopt for an alarm
 // that no time of day matches.
-[[nodiscard]] std::optional<std::int64_t> seconds_to_alarm(const Alarm& alarm, std::int64_t from,
-                                                           Format format);
+[[nodiscard]] std::optional<std::int64_t> seconds_to_alarm(const Alarm& alarm, std::int64_t from, Format format);
 
 }  // namespace bulkhead::devproc::cmos_rtc

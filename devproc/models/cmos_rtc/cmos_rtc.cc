@@ -187,9 +187,8 @@ void CmosRtc::restore() {
   clean.ram[kRegA] &= static_cast<std::uint8_t>(~kUip);
   if (clean != state_.get()) state_.mut() = clean;
   const std::int64_t period = period_ns();
-  const bool plausible =
-      period == 0 ? state_->periodic_next == 0
-                  : state_->periodic_next > 0 && state_->periodic_next <= later(vm_now(), period).ns;
+  const bool plausible = period == 0 ? state_->periodic_next == 0
+                                     : state_->periodic_next > 0 && state_->periodic_next <= later(vm_now(), period).ns;
   if (!plausible) restart_periodic();
   update_irq();
   update_timers();
@@ -262,8 +261,7 @@ void CmosRtc::store_time(const TimeRegisters& time) {
 // From flags_tick to the next alarm.
 std::optional<std::int64_t> CmosRtc::ticks_to_alarm() const {
   const Alarm alarm{reg(kSecondsAlarm), reg(kMinutesAlarm), reg(kHoursAlarm)};
-  const std::int64_t at_flags =
-      to_seconds(stored_time(), format()) + (state_->flags_tick - state_->base_tick);
+  const std::int64_t at_flags = to_seconds(stored_time(), format()) + (state_->flags_tick - state_->base_tick);
   return seconds_to_alarm(alarm, at_flags, format());
 }
 

@@ -65,8 +65,7 @@ class CmosRtc final : public Device {
   static constexpr TimerId kTimerPeriodic = 0;
   static constexpr TimerId kTimerUpdate = 1;
 
-  CmosRtc(Persistent<State> state, IrqLine& interrupt, Clock& clock, TimerQueue& timers,
-          const CmosRtcConfig& config)
+  CmosRtc(Persistent<State> state, IrqLine& interrupt, Clock& clock, TimerQueue& timers, const CmosRtcConfig& config)
       : state_(state), interrupt_(interrupt), clock_(clock), timers_(timers), config_(config) {}
 
   [[nodiscard]] std::string_view name() const override { return "cmos_rtc"; }

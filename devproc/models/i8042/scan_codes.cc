@@ -146,8 +146,6 @@ ScanSequence scan_sequence(std::uint16_t key, bool pressed, std::uint8_t set) {
   return result;
 }
 
-std::uint8_t translate_to_set1(std::uint8_t byte) {
-  return byte < sizeof(kTranslation) ? kTranslation[byte] : byte;
-}
+std::uint8_t translate_to_set1(std::uint8_t byte) { return byte < sizeof(kTranslation) ? kTranslation[byte] : byte; }
 
 }  // namespace bulkhead::devproc::i8042

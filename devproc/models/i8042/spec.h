@@ -27,8 +27,7 @@ inline constexpr std::uint8_t kAuxDisable = 1U << 5;
 inline constexpr std::uint8_t kTranslate = 1U << 6;
 inline constexpr std::uint8_t kCommandByteMask = 0x7f;
 // As firmware leaves it: interrupts on, codes translated to set 1, self test passed.
-inline constexpr std::uint8_t kCommandBytePowerOn =
-    kKeyboardInterrupt | kAuxInterrupt | kSystemFlag | kTranslate;
+inline constexpr std::uint8_t kCommandBytePowerOn = kKeyboardInterrupt | kAuxInterrupt | kSystemFlag | kTranslate;
 
 inline constexpr std::size_t kRamBytes = 32;
 

@@ -24,11 +24,8 @@ inline constexpr PciDecl kHostBridge{
 inline constexpr PciDecl kIsaBridge{
     .vendor_id = 0x8086, .device_id = 0x7000, .class_code = 0x060100, .multi_function = true};
 // Revision 3 is the 82371MB (PIIX4M) stepping: the one without the errata that Linux works around.
-inline constexpr PciDecl kPm{.vendor_id = 0x8086,
-                             .device_id = 0x7113,
-                             .revision_id = 0x03,
-                             .class_code = 0x068000,
-                             .interrupt_pin = 1};
+inline constexpr PciDecl kPm{
+    .vendor_id = 0x8086, .device_id = 0x7113, .revision_id = 0x03, .class_code = 0x068000, .interrupt_pin = 1};
 
 // 82441FX PMC.
 inline constexpr std::uint8_t kPam0 = 0x59;

@@ -14,8 +14,7 @@ namespace {
 namespace spec = pci_spec;
 namespace chipset = chipset_spec;
 
-void define(FunctionRules& rules, std::size_t offset, unsigned size, std::uint32_t reset,
-            std::uint32_t writable) {
+void define(FunctionRules& rules, std::size_t offset, unsigned size, std::uint32_t reset, std::uint32_t writable) {
   store_config(rules.reset, offset, size, reset);
   store_config(rules.writable, offset, size, writable);
 }
@@ -46,16 +45,14 @@ void define_bar(FunctionRules& rules, const BarDecl& bar) {
     return;
   }
   const bool wide = bar.kind == BarKind::kMemory64;
-  define(rules, at, 4, (wide ? spec::kBarMemory64 : 0) | (bar.prefetchable ? spec::kBarPrefetchable : 0),
-         base);
+  define(rules, at, 4, (wide ? spec::kBarMemory64 : 0) | (bar.prefetchable ? spec::kBarPrefetchable : 0), base);
   if (wide) define(rules, at + 4U, 4, 0, 0xffffffff);
 }
 
 void define_msi(FunctionRules& rules, std::uint8_t at) {
   const unsigned vectors = rules.decl->msi_vectors;
   const auto capable = static_cast<std::uint32_t>(std::countr_zero(vectors));
-  define(rules, at + spec::kMsiControl, 2,
-         (capable << spec::kMsiCapableShift) | spec::kMsi64Bit | spec::kMsiMaskable,
+  define(rules, at + spec::kMsiControl, 2, (capable << spec::kMsiCapableShift) | spec::kMsi64Bit | spec::kMsiMaskable,
          spec::kMsiEnable | (spec::kMsiLog2Mask << spec::kMsiEnabledShift));
   define(rules, at + spec::kMsiAddress, 4, 0, ~3U);
   define(rules, at + spec::kMsiAddressHigh, 4, 0, ~0U);
@@ -65,8 +62,7 @@ void define_msi(FunctionRules& rules, std::uint8_t at) {
 
 void define_msix(FunctionRules& rules, std::uint8_t at) {
   const BarDecl* bar = msix_bar(*rules.decl);
-  define(rules, at + spec::kMsixControl, 2, rules.decl->msix_vectors - 1U,
-         spec::kMsixFunctionMask | spec::kMsixEnable);
+  define(rules, at + spec::kMsixControl, 2, rules.decl->msix_vectors - 1U, spec::kMsixFunctionMask | spec::kMsixEnable);
   define(rules, at + spec::kMsixTable, 4, bar->bar, 0);
   define(rules, at + spec::kMsixPba, 4, msix_pba_offset(*bar) | bar->bar, 0);
 }
@@ -125,8 +121,7 @@ void legalise_fields(const FunctionRules& rules, const ConfigBytes& before, Conf
     const unsigned others = control & ~(unsigned{spec::kMsiLog2Mask} << spec::kMsiEnabledShift);
     store_config(bytes, rules.msi + spec::kMsiControl, 2, others | kept);
   }
-  if (rules.part == ChipsetPart::kHostBridge)
-    legalise_smram(before[chipset::kSmram], bytes[chipset::kSmram]);
+  if (rules.part == ChipsetPart::kHostBridge) legalise_smram(before[chipset::kSmram], bytes[chipset::kSmram]);
 }
 
 }  // namespace
@@ -178,8 +173,8 @@ FunctionRules make_chipset_rules(ChipsetPart part) {
   return rules;
 }
 
-ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before, std::uint8_t offset,
-                        std::uint8_t size, std::uint32_t value) {
+ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before, std::uint8_t offset, std::uint8_t size,
+                        std::uint32_t value) {
   ConfigBytes bytes = before;
   for (unsigned i = 0; i < size; ++i) {
     const std::size_t at = (std::size_t{offset} + i) & 0xff;
@@ -194,8 +189,7 @@ ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before, s
 ConfigBytes legalised(const FunctionRules& rules, const ConfigBytes& bytes) {
   ConfigBytes legal;
   for (std::size_t i = 0; i < legal.size(); ++i)
-    legal[i] =
-        static_cast<std::uint8_t>((bytes[i] & rules.writable[i]) | (rules.reset[i] & ~rules.writable[i]));
+    legal[i] = static_cast<std::uint8_t>((bytes[i] & rules.writable[i]) | (rules.reset[i] & ~rules.writable[i]));
   legalise_fields(rules, rules.reset, legal);
   return legal;
 }

@@ -38,22 +38,20 @@ struct FunctionRules {
 [[nodiscard]] FunctionRules make_chipset_rules(ChipsetPart part);
 
 // The space after a write of the low `size` bytes (1-4) of `value` at `offset`; offset + size <= 256.
-[[nodiscard]] ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before,
-                                      std::uint8_t offset, std::uint8_t size, std::uint32_t value);
+[[nodiscard]] ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before, std::uint8_t offset,
+                                      std::uint8_t size, std::uint32_t value);
 
 // The nearest space that writes could have produced: equal to `bytes` if those are one already.
 [[nodiscard]] ConfigBytes legalised(const FunctionRules& rules, const ConfigBytes& bytes);
 
-[[nodiscard]] inline std::uint32_t load_config(const ConfigBytes& bytes, std::size_t offset,
-                                               unsigned size) {
+[[nodiscard]] inline std::uint32_t load_config(const ConfigBytes& bytes, std::size_t offset, unsigned size) {
   std::uint32_t value = 0;
   for (unsigned i = 0; i < size; ++i) value |= std::uint32_t{bytes[(offset + i) & 0xff]} << (8 * i);
   return value;
 }
 
 inline void store_config(ConfigBytes& bytes, std::size_t offset, unsigned size, std::uint32_t value) {
-  for (unsigned i = 0; i < size; ++i)
-    bytes[(offset + i) & 0xff] = static_cast<std::uint8_t>(value >> (8 * i));
+  for (unsigned i = 0; i < size; ++i) bytes[(offset + i) & 0xff] = static_cast<std::uint8_t>(value >> (8 * i));
 }
 
 [[nodiscard]] inline std::uint16_t load_config16(const ConfigBytes& bytes, std::size_t offset) {

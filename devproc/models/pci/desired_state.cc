@@ -71,8 +71,7 @@ void place(Effect& window, std::uint64_t base) {
     if ((msix & spec::kMsixFunctionMask) != 0) bits |= kControlMsixMask;
   }
   if (in_d3(rules, bytes)) bits |= kControlPowerD3;
-  return Effect{
-      .kind = static_cast<std::uint16_t>(EffectKind::kFunctionControl), .function = devfn, .flags = bits};
+  return Effect{.kind = static_cast<std::uint16_t>(EffectKind::kFunctionControl), .function = devfn, .flags = bits};
 }
 
 [[nodiscard]] Effect msi_routes(const FunctionRules& rules, std::uint8_t devfn, const ConfigBytes& bytes) {
@@ -114,8 +113,7 @@ std::vector<DesiredObject> objects_of(const FunctionRules& rules) {
       break;
     case ChipsetPart::kPm: objects.push_back({ObjectKind::kPmWindow, 0}); break;
     case ChipsetPart::kNone:
-      for (std::uint8_t i = 0; i < rules.decl->bars.size(); ++i)
-        objects.push_back({ObjectKind::kBarWindow, i});
+      for (std::uint8_t i = 0; i < rules.decl->bars.size(); ++i) objects.push_back({ObjectKind::kBarWindow, i});
       objects.push_back({ObjectKind::kControl, 0});
       if (rules.msi != 0) objects.push_back({ObjectKind::kMsi, 0});
       break;
@@ -123,8 +121,7 @@ std::vector<DesiredObject> objects_of(const FunctionRules& rules) {
   return objects;
 }
 
-Effect desired(const FunctionRules& rules, std::uint8_t devfn, DesiredObject object,
-               const ConfigBytes& bytes) {
+Effect desired(const FunctionRules& rules, std::uint8_t devfn, DesiredObject object, const ConfigBytes& bytes) {
   switch (object.kind) {
     case ObjectKind::kBarWindow: return bar_window(rules, devfn, rules.decl->bars[object.index], bytes);
     case ObjectKind::kPmWindow: return pm_window(devfn, bytes);

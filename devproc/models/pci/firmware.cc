@@ -34,8 +34,7 @@ void disable(FunctionRules& rules, std::uint16_t command) {
 }
 
 // Largest first, so that alignment wastes nothing; equals in the order of the bus.
-void assign_bars(std::span<const FirmwareTarget> functions, bool io, std::uint64_t base,
-                 std::uint64_t end) {
+void assign_bars(std::span<const FirmwareTarget> functions, bool io, std::uint64_t base, std::uint64_t end) {
   std::vector<Request> requests;
   for (const FirmwareTarget& target : functions) {
     for (const BarDecl& bar : target.rules->decl->bars) {
@@ -53,8 +52,7 @@ void assign_bars(std::span<const FirmwareTarget> functions, bool io, std::uint64
       continue;
     }
     const std::uint8_t offset = bar_offset(request.bar->bar);
-    store_config(rules.reset, offset, 4,
-                 load_config32(rules.reset, offset) | static_cast<std::uint32_t>(at));
+    store_config(rules.reset, offset, 4, load_config32(rules.reset, offset) | static_cast<std::uint32_t>(at));
     next = at + request.bar->size;
   }
 }
@@ -83,8 +81,7 @@ void leave_function(std::uint8_t devfn, FunctionRules& rules) {
 
 }  // namespace
 
-void leave_as_firmware(std::span<const FirmwareTarget> functions, std::uint16_t pm_base,
-                       std::uint64_t ram_below_4g) {
+void leave_as_firmware(std::span<const FirmwareTarget> functions, std::uint16_t pm_base, std::uint64_t ram_below_4g) {
   for (const FirmwareTarget& target : functions) {
     switch (target.rules->part) {
       case ChipsetPart::kHostBridge: leave_host_bridge(*target.rules); break;

@@ -26,7 +26,6 @@ struct FirmwareTarget {
 };
 
 // Functions whose BARs do not all fit keep that kind of space disabled and the BARs that failed at 0.
-void leave_as_firmware(std::span<const FirmwareTarget> functions, std::uint16_t pm_base,
-                       std::uint64_t ram_below_4g);
+void leave_as_firmware(std::span<const FirmwareTarget> functions, std::uint16_t pm_base, std::uint64_t ram_below_4g);
 
 }  // namespace bulkhead::devproc

@@ -22,8 +22,8 @@ constexpr auto kMsixSizes = static_cast<AccessSizes>(kSize4 | kSize8);
 
 }  // namespace
 
-PciBus::PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator,
-               EffectSink& effects, Redirect& redirect)
+PciBus::PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator, EffectSink& effects,
+               Redirect& redirect)
     : effects_(effects),
       redirect_(redirect),
       bus_(allocate_state<PciBusState>(allocator)),
@@ -62,8 +62,7 @@ void PciBus::finish_rules(const PciBusConfig& config) {
     // PCI 3.0, section 6.2.1: software looks beyond function 0 only when its header type has bit 7 set.
     const std::int16_t first = by_devfn_[function.devfn & ~7U];
     if ((function.devfn & 7) != 0 && first != kAbsent)
-      functions_[static_cast<std::size_t>(first)].rules.reset[spec::kHeaderType] |=
-          spec::kHeaderMultiFunction;
+      functions_[static_cast<std::size_t>(first)].rules.reset[spec::kHeaderType] |= spec::kHeaderMultiFunction;
     targets.push_back({function.devfn, &function.rules});
   }
   if (config.pm_base != 0) leave_as_firmware(targets, config.pm_base, config.ram_below_4g);
@@ -229,8 +228,7 @@ void PciBus::write_config(Function& function, std::uint8_t offset, std::uint8_t 
   if (reset) request_reset();
 }
 
-std::optional<std::uint64_t> PciBus::read_msix(const Function& function, std::uint64_t offset,
-                                               std::uint8_t size) {
+std::optional<std::uint64_t> PciBus::read_msix(const Function& function, std::uint64_t offset, std::uint8_t size) {
   if (size < 4 || offset % size != 0) return std::nullopt;
   const std::uint64_t pba = msix_pba_offset(*msix_bar(*function.rules.decl));
   if (offset < pba) {
@@ -239,11 +237,9 @@ std::optional<std::uint64_t> PciBus::read_msix(const Function& function, std::ui
     return value;
   }
   const std::uint64_t first = (offset - pba) / 8 * 64;
-  const std::uint16_t control =
-      load_config16(function.config->bytes, function.rules.msix + spec::kMsixControl);
+  const std::uint16_t control = load_config16(function.config->bytes, function.rules.msix + spec::kMsixControl);
   if (first < function.msix->vectors() && (control & spec::kMsixEnable) != 0)
-    redirect_.pending_bits(function.devfn, static_cast<std::uint16_t>(first),
-                           static_cast<std::uint8_t>(offset % 8));
+    redirect_.pending_bits(function.devfn, static_cast<std::uint16_t>(first), static_cast<std::uint8_t>(offset % 8));
   return 0;
 }
 
@@ -284,8 +280,7 @@ void PciBus::inspect(Inspector& inspector) const {
     inspector.field(function.label + " id", load_config32(bytes, spec::kVendorId));
     inspector.field(function.label + " command", load_config16(bytes, spec::kCommand));
     for (std::size_t i = 0; i < function.objects.size(); ++i) {
-      if (function.objects[i].kind != ObjectKind::kBarWindow &&
-          function.objects[i].kind != ObjectKind::kPmWindow)
+      if (function.objects[i].kind != ObjectKind::kBarWindow && function.objects[i].kind != ObjectKind::kPmWindow)
         continue;
       const Effect window = desired(function.rules, function.devfn, function.objects[i], bytes);
       inspector.field(fmt::format("{} window {}", function.label, window.index), window.address);

@@ -95,7 +95,9 @@ class PciBus final : public Device {
   void finish_rules(const PciBusConfig& config);
   void build_regions();
 
-  [[nodiscard]] bool absent(std::uint8_t devfn) const { return (presence_->absent[devfn / 64] >> (devfn % 64) & 1) != 0; }
+  [[nodiscard]] bool absent(std::uint8_t devfn) const {
+    return (presence_->absent[devfn / 64] >> (devfn % 64) & 1) != 0;
+  }
   // The function and register that CONFADD names; nullptr: nothing answers.
   [[nodiscard]] Function* addressed();
   [[nodiscard]] std::uint8_t addressed_register() const;

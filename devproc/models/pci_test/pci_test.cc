@@ -22,9 +22,7 @@ constexpr std::array<RegionSpec, 3> kRegions{{
 }};
 
 [[nodiscard]] std::uint32_t low_half(std::uint64_t value) { return static_cast<std::uint32_t>(value); }
-[[nodiscard]] std::uint32_t high_half(std::uint64_t value) {
-  return static_cast<std::uint32_t>(value >> 32);
-}
+[[nodiscard]] std::uint32_t high_half(std::uint64_t value) { return static_cast<std::uint32_t>(value >> 32); }
 
 void merge(std::uint32_t& target, std::uint32_t value, std::uint32_t mask) {
   target = (target & ~mask) | (value & mask);
@@ -38,8 +36,7 @@ void merge_half(std::uint64_t& target, bool high, std::uint32_t value, std::uint
 [[nodiscard]] bool is_log(const Access& access) {
   return access.region == kPciTestRegisters &&
          ((access.offset & ~7ULL) == spec::kLogControl ||
-          (access.offset >= spec::kLog &&
-           access.offset < spec::kLog + spec::kLogEntries * spec::kLogEntrySize));
+          (access.offset >= spec::kLog && access.offset < spec::kLog + spec::kLogEntries * spec::kLogEntrySize));
 }
 
 }  // namespace
@@ -49,8 +46,8 @@ PciTestStorage PciTestStorage::allocate(StateAllocator& allocator) {
   return {allocate_state<PciTestState>(allocator), {part(), part(), part(), part()}};
 }
 
-PciTest::PciTest(const PciTestStorage& storage, IrqLine& intx, MsiSender& msi, GuestMemory& memory,
-                 Clock& clock, TimerQueue& timers)
+PciTest::PciTest(const PciTestStorage& storage, IrqLine& intx, MsiSender& msi, GuestMemory& memory, Clock& clock,
+                 TimerQueue& timers)
     : state_(storage.state),
       log_(storage.log),
       intx_(intx),
@@ -238,9 +235,7 @@ bool PciTest::write_register(std::uint32_t offset, std::uint32_t value, std::uin
       return true;
     case spec::kIntRaise: raise(written); return true;
     case spec::kMsiSend: send_message(written); return true;
-    case spec::kLogControl:
-      state_.mut().log_control = (state_->log_control & ~mask & 1) | (written & 1);
-      return true;
+    case spec::kLogControl: state_.mut().log_control = (state_->log_control & ~mask & 1) | (written & 1); return true;
     case spec::kTimerDelay:
     case spec::kTimerAction: return write_timer(offset, value, mask);
     case spec::kDmaSource:
@@ -401,8 +396,7 @@ void PciTest::on_timer(TimerId timer) {
   state.timer_deadline = 0;
   ++state.timer_fired;
   raise(spec::kIntTimer);
-  if ((state.timer_action & spec::kTimerMessage) != 0)
-    send_message(state.timer_action & spec::kTimerVector);
+  if ((state.timer_action & spec::kTimerMessage) != 0) send_message(state.timer_action & spec::kTimerVector);
 }
 
 void PciTest::on_function_control(std::uint32_t bits) {
@@ -416,8 +410,7 @@ bool PciTest::may_master() const {
 
 // PCI 3.0, section 6.8.1.3: a function that uses MSI "is prohibited from using its INTx# pin".
 void PciTest::update_irq() {
-  const bool usable =
-      (state_->control & (kControlIntxDisable | kControlMsiEnable | kControlMsixEnable)) == 0;
+  const bool usable = (state_->control & (kControlIntxDisable | kControlMsiEnable | kControlMsixEnable)) == 0;
   intx_.set_level(usable && (state_->int_status & ~state_->int_mask) != 0);
 }
 

@@ -12,27 +12,27 @@
 namespace bulkhead::devproc::pci_test_spec {
 
 // BAR 0: registers, 4 KiB, not posted; 1, 2, 4 and 8 bytes wide accesses.
-inline constexpr std::uint32_t kId = 0x000;           // RO, kIdValue
-inline constexpr std::uint32_t kVersion = 0x004;      // RO, 1
-inline constexpr std::uint32_t kCounter = 0x008;      // RW; a read returns it and then adds 1
-inline constexpr std::uint32_t kAccesses = 0x00c;     // RO, accesses to all BARs so far, but for the log's
-inline constexpr std::uint32_t kLastPosted = 0x010;   // RO 64, value of the last write to BAR 1
-inline constexpr std::uint32_t kPostedCount = 0x018;  // RO, writes to BAR 1
-inline constexpr std::uint32_t kPostedWhere = 0x01c;  // RO, the last one's size << 16 | offset
-inline constexpr std::uint32_t kIntStatus = 0x020;    // W1C; INTx is asserted while status & ~mask is not 0
-inline constexpr std::uint32_t kIntMask = 0x024;      // RW, 1 = masked
-inline constexpr std::uint32_t kIntRaise = 0x028;     // WO, sets bits of kIntStatus
-inline constexpr std::uint32_t kMsiSend = 0x02c;      // WO, sends the vector of that number
-inline constexpr std::uint32_t kDmaSource = 0x030;    // RW 64, guest-physical
-inline constexpr std::uint32_t kDmaTarget = 0x038;    // RW 64, guest-physical
-inline constexpr std::uint32_t kDmaLength = 0x040;    // RW, bytes, 1 to kDmaMaxLength
-inline constexpr std::uint32_t kDmaCommand = 0x044;   // WO, kDmaCopy and what follows it
-inline constexpr std::uint32_t kDmaStatus = 0x048;    // RO, DmaStatus of the last copy
-inline constexpr std::uint32_t kDmaCount = 0x04c;     // RO, copies done
-inline constexpr std::uint32_t kTime = 0x050;         // RO 64; reading the low dword takes VM time, ns
-inline constexpr std::uint32_t kLastTime = 0x058;     // RO 64, the time last taken
-inline constexpr std::uint32_t kTimerDelay = 0x060;   // RW, ns; a write arms the timer, 0 cancels it
-inline constexpr std::uint32_t kTimerAction = 0x064;  // RW, kTimerMessage | vector: send that one too
+inline constexpr std::uint32_t kId = 0x000;             // RO, kIdValue
+inline constexpr std::uint32_t kVersion = 0x004;        // RO, 1
+inline constexpr std::uint32_t kCounter = 0x008;        // RW; a read returns it and then adds 1
+inline constexpr std::uint32_t kAccesses = 0x00c;       // RO, accesses to all BARs so far, but for the log's
+inline constexpr std::uint32_t kLastPosted = 0x010;     // RO 64, value of the last write to BAR 1
+inline constexpr std::uint32_t kPostedCount = 0x018;    // RO, writes to BAR 1
+inline constexpr std::uint32_t kPostedWhere = 0x01c;    // RO, the last one's size << 16 | offset
+inline constexpr std::uint32_t kIntStatus = 0x020;      // W1C; INTx is asserted while status & ~mask is not 0
+inline constexpr std::uint32_t kIntMask = 0x024;        // RW, 1 = masked
+inline constexpr std::uint32_t kIntRaise = 0x028;       // WO, sets bits of kIntStatus
+inline constexpr std::uint32_t kMsiSend = 0x02c;        // WO, sends the vector of that number
+inline constexpr std::uint32_t kDmaSource = 0x030;      // RW 64, guest-physical
+inline constexpr std::uint32_t kDmaTarget = 0x038;      // RW 64, guest-physical
+inline constexpr std::uint32_t kDmaLength = 0x040;      // RW, bytes, 1 to kDmaMaxLength
+inline constexpr std::uint32_t kDmaCommand = 0x044;     // WO, kDmaCopy and what follows it
+inline constexpr std::uint32_t kDmaStatus = 0x048;      // RO, DmaStatus of the last copy
+inline constexpr std::uint32_t kDmaCount = 0x04c;       // RO, copies done
+inline constexpr std::uint32_t kTime = 0x050;           // RO 64; reading the low dword takes VM time, ns
+inline constexpr std::uint32_t kLastTime = 0x058;       // RO 64, the time last taken
+inline constexpr std::uint32_t kTimerDelay = 0x060;     // RW, ns; a write arms the timer, 0 cancels it
+inline constexpr std::uint32_t kTimerAction = 0x064;    // RW, kTimerMessage | vector: send that one too
 inline constexpr std::uint32_t kTimerDeadline = 0x068;  // RO 64, VM time; 0: not armed
 inline constexpr std::uint32_t kTimerFired = 0x070;     // RO, count
 inline constexpr std::uint32_t kMessagesSent = 0x074;   // RO, MSI and MSI-X messages sent
@@ -83,10 +83,10 @@ inline constexpr std::uint32_t kDoorbellMsi = 0x804;    // sends the vector of t
 // BAR 2: ports, 64 bytes; 1, 2 and 4 bytes wide accesses.
 inline constexpr std::uint32_t kPortScratch = 0x00;  // RW, 8 dwords
 inline constexpr std::uint32_t kPortScratchCount = 8;
-inline constexpr std::uint32_t kPortCounter = 0x20;   // RW; a read returns it and then adds 1
-inline constexpr std::uint32_t kPortStream = 0x24;    // at this offset only: a read takes the next bytes of
-                                                      // 0, 1, 2 ... 255, 0 ...; a write adds its bytes
-inline constexpr std::uint32_t kPortStreamIn = 0x28;  // RO, bytes read
+inline constexpr std::uint32_t kPortCounter = 0x20;     // RW; a read returns it and then adds 1
+inline constexpr std::uint32_t kPortStream = 0x24;      // at this offset only: a read takes the next bytes of
+                                                        // 0, 1, 2 ... 255, 0 ...; a write adds its bytes
+inline constexpr std::uint32_t kPortStreamIn = 0x28;    // RO, bytes read
 inline constexpr std::uint32_t kPortStreamOut = 0x2c;   // RO, bytes written
 inline constexpr std::uint32_t kPortStreamHash = 0x30;  // RO, 32-bit FNV-1a of the bytes written
 inline constexpr std::uint32_t kPortRaise = 0x34;       // WO, sets bits of kIntStatus

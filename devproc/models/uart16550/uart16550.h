@@ -66,8 +66,7 @@ class Uart16550 final : public Device {
   static constexpr std::uint16_t kTimers = 1;   // kTimerSettle
   static constexpr TimerId kTimerSettle = 0;
 
-  Uart16550(Persistent<State> state, IrqLine& interrupt, CharBackend& stream, Clock& clock,
-            TimerQueue& timers)
+  Uart16550(Persistent<State> state, IrqLine& interrupt, CharBackend& stream, Clock& clock, TimerQueue& timers)
       : state_(state), interrupt_(interrupt), stream_(stream), clock_(clock), timers_(timers) {}
 
   [[nodiscard]] std::string_view name() const override { return "uart16550"; }

@@ -54,8 +54,7 @@ int reach_network() {
   loopback.sin_family = AF_INET;
   loopback.sin_port = htons(22);
   loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (tcp >= 0 && !refused(::connect(tcp, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback)))
-    return 1;
+  if (tcp >= 0 && !refused(::connect(tcp, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback))) return 1;
   if (!refused(::socket(AF_PACKET, SOCK_RAW, 0))) return 2;
   // An abstract socket of the host, which the test listens on.
   const int local = ::socket(AF_UNIX, SOCK_STREAM, 0);

@@ -63,9 +63,7 @@ int tell_time() {
   return when(told && std::strftime(text.data(), text.size(), "%Y-%m-%d %Z", &again) > 0);
 }
 
-int name_errors() {
-  return when(std::strlen(std::strerror(EPERM)) > 0 && std::strlen(std::strerror(4242)) > 0);
-}
+int name_errors() { return when(std::strlen(std::strerror(EPERM)) > 0 && std::strlen(std::strerror(4242)) > 0); }
 
 // Deep enough that the unwinder passes frames that it has not seen during the warm-up.
 int throw_deep(int depth) {
@@ -119,9 +117,8 @@ int allocate() {
 int sort_and_format() {
   std::vector<int> numbers(100'000);
   for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int>(i * 7919 % numbers.size());
-  std::qsort(numbers.data(), numbers.size(), sizeof(int), [](const void* a, const void* b) {
-    return *static_cast<const int*>(a) - *static_cast<const int*>(b);
-  });
+  std::qsort(numbers.data(), numbers.size(), sizeof(int),
+             [](const void* a, const void* b) { return *static_cast<const int*>(a) - *static_cast<const int*>(b); });
   std::stable_sort(numbers.begin(), numbers.end(), std::greater<>{});
   std::ostringstream stream;
   stream << numbers.front() << ' ' << 1e300;

@@ -32,10 +32,8 @@ Status load(int fd) {
 }
 
 Status prepare(const char* stage) {
-  ASSIGN_OR_RETURN(const JailReport report,
-                   enter_jail({.hostname = "probe", .limits = {}, .name = "jail-probe"}));
-  for (const std::string& missing : report.missing)
-    log(LogLevel::kWarning, "this kernel has no {}", missing);
+  ASSIGN_OR_RETURN(const JailReport report, enter_jail({.hostname = "probe", .limits = {}, .name = "jail-probe"}));
+  for (const std::string& missing : report.missing) log(LogLevel::kWarning, "this kernel has no {}", missing);
   if (std::strcmp(stage, "jail") == 0) return ok();
   RETURN_IF_ERROR(load(kStandbyFilter));
   if (std::strcmp(stage, "role") == 0) RETURN_IF_ERROR(load(kRoleFilter));

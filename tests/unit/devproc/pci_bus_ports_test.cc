@@ -17,8 +17,8 @@ TEST(PciBusPorts, dword_at_cf8_is_the_address_register_without_its_reserved_bits
 TEST(PciBusPorts, byte_and_word_accesses_at_cf8_pass_it_by) {
   PciMachine m;
   m.select(0, 0x40);
-  for (const Access access : {Access{0, 0, 1}, Access{0, 0, 2}, Access{0, 2, 1}, Access{0, 2, 2},
-                              Access{0, 3, 1}, Access{0, 1, 2}}) {
+  for (const Access access :
+       {Access{0, 0, 1}, Access{0, 0, 2}, Access{0, 2, 1}, Access{0, 2, 2}, Access{0, 3, 1}, Access{0, 1, 2}}) {
     EXPECT_FALSE(m.bus->write(access, 0)) << access.offset << " " << int{access.size};
     EXPECT_EQ(m.bus->read(access), all_ones(access.size)) << access.offset;
   }
@@ -108,9 +108,8 @@ TEST(PciBusPorts, rising_rcpu_at_cf9_asks_for_one_reset) {
   m.bus->write({0, 1, 1}, 0x02);
   EXPECT_TRUE(m.effects.emitted.empty());
   m.bus->write({0, 1, 1}, 0x06);
-  EXPECT_THAT(m.effects.emitted,
-              ElementsAre(Effect{.kind = static_cast<std::uint16_t>(EffectKind::kPower),
-                                 .data = static_cast<std::uint32_t>(PowerAction::kReset)}));
+  EXPECT_THAT(m.effects.emitted, ElementsAre(Effect{.kind = static_cast<std::uint16_t>(EffectKind::kPower),
+                                                    .data = static_cast<std::uint32_t>(PowerAction::kReset)}));
   m.bus->write({0, 1, 1}, 0x06);
   EXPECT_EQ(m.effects.count(PowerAction::kReset), 1U);
   m.bus->write({0, 1, 1}, 0x00);
@@ -158,7 +157,8 @@ TEST(PciBusPorts, an_isolated_function_reads_all_ones_and_comes_back_from_reset)
   m.write32(kTestFunction, 0x10, 0xc0000000);
   m.effects.clear();
   m.bus->on_function_presence(kTestFunction, false);
-  for (const int offset : {0, 4, 0x10, 0x40, 0xfc}) EXPECT_EQ(m.read32(kTestFunction, static_cast<std::uint8_t>(offset)), ~0U) << offset;
+  for (const int offset : {0, 4, 0x10, 0x40, 0xfc})
+    EXPECT_EQ(m.read32(kTestFunction, static_cast<std::uint8_t>(offset)), ~0U) << offset;
   m.write32(kTestFunction, 0x10, 0xd0000000);
   m.bus->reset();
   EXPECT_EQ(m.read32(kTestFunction, 0), ~0U) << "a reset of the machine brings nothing back";
@@ -177,7 +177,8 @@ TEST(PciBusPorts, the_chipset_cannot_be_isolated) {
     m.bus->on_function_presence(function, false);
     EXPECT_EQ(m.read32(function, 0), id);
   }
-  for (int function = 0; function < 256; ++function) m.bus->on_function_presence(static_cast<std::uint8_t>(function), true);
+  for (int function = 0; function < 256; ++function)
+    m.bus->on_function_presence(static_cast<std::uint8_t>(function), true);
 }
 
 }  // namespace

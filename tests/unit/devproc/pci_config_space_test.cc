@@ -44,8 +44,7 @@ struct Expected {
 Bytes expected_mask(std::initializer_list<Expected> fields) {
   Bytes mask{};
   for (const Expected& field : fields) {
-    for (unsigned i = 0; i < field.size; ++i)
-      mask[field.offset + i] = static_cast<std::uint8_t>(field.mask >> (8 * i));
+    for (unsigned i = 0; i < field.size; ++i) mask[field.offset + i] = static_cast<std::uint8_t>(field.mask >> (8 * i));
   }
   return mask;
 }
@@ -80,8 +79,7 @@ TEST(PciConfigSpace, pci_test_has_exactly_its_writable_bits) {
 }
 
 TEST(PciConfigSpace, a_function_that_declares_nothing_has_only_the_common_header) {
-  EXPECT_EQ(writable_bits(kPlainFunction, 4),
-            expected_mask({{0x04, 2, 0x0144}, {0x0c, 1, 0xff}, {0x0d, 1, 0xf8}}));
+  EXPECT_EQ(writable_bits(kPlainFunction, 4), expected_mask({{0x04, 2, 0x0144}, {0x0c, 1, 0xff}, {0x0d, 1, 0xf8}}));
 }
 
 // MSTAT, PIRQRC and so on as the data sheets of QEMU-known machines list them; SMRAM has a test of its own.

@@ -13,8 +13,7 @@ using testing::UnorderedElementsAre;
 constexpr std::uint32_t kOn = kEffectEnabled;
 constexpr std::uint32_t kIoOn = kEffectEnabled | kEffectIoSpace;
 
-Effect msix(std::uint8_t function, std::uint32_t vector, std::uint64_t address, std::uint32_t data,
-            bool on) {
+Effect msix(std::uint8_t function, std::uint32_t vector, std::uint64_t address, std::uint32_t data, bool on) {
   return Effect{.kind = static_cast<std::uint16_t>(EffectKind::kMsiRoute),
                 .function = function,
                 .index = vector,
@@ -72,18 +71,16 @@ TEST(PciWindows, command_off_closes_what_was_open) {
   assign_test_bars(m);
   m.write16(kTestFunction, 0x04, 0x0007);
   m.write16(kTestFunction, 0x04, 0x0000);
-  EXPECT_THAT(
-      m.effects.emitted,
-      UnorderedElementsAre(window(kTestFunction, 0, 0, 4096, 0), window(kTestFunction, 1, 0, 4096, 0),
-                           window(kTestFunction, 2, 0, 64, kEffectIoSpace),
-                           window(kTestFunction, 4, 0, 4096, 0), control(kTestFunction, 0)));
+  EXPECT_THAT(m.effects.emitted,
+              UnorderedElementsAre(window(kTestFunction, 0, 0, 4096, 0), window(kTestFunction, 1, 0, 4096, 0),
+                                   window(kTestFunction, 2, 0, 64, kEffectIoSpace),
+                                   window(kTestFunction, 4, 0, 4096, 0), control(kTestFunction, 0)));
 }
 
 TEST(PciWindows, an_unassigned_bar_does_not_decode_at_0) {
   PciMachine m;
   m.write16(kTestFunction, 0x04, 0x0003);
-  EXPECT_THAT(m.effects.emitted,
-              ElementsAre(control(kTestFunction, kControlIoEnable | kControlMemoryEnable)));
+  EXPECT_THAT(m.effects.emitted, ElementsAre(control(kTestFunction, kControlIoEnable | kControlMemoryEnable)));
 }
 
 TEST(PciWindows, io_beyond_64_kib_does_not_decode_and_the_last_port_does) {
@@ -113,12 +110,12 @@ TEST(PciWindows, d3hot_closes_the_windows_and_d0_opens_them_again) {
   assign_test_bars(m);
   m.write16(kTestFunction, 0x04, 0x0007);
   m.write16(kTestFunction, 0x44, 3);
-  EXPECT_THAT(m.effects.emitted,
-              UnorderedElementsAre(
-                  window(kTestFunction, 0, 0, 4096, 0), window(kTestFunction, 1, 0, 4096, 0),
-                  window(kTestFunction, 2, 0, 64, kEffectIoSpace), window(kTestFunction, 4, 0, 4096, 0),
-                  control(kTestFunction,
-                          kControlIoEnable | kControlMemoryEnable | kControlBusMaster | kControlPowerD3)));
+  EXPECT_THAT(
+      m.effects.emitted,
+      UnorderedElementsAre(
+          window(kTestFunction, 0, 0, 4096, 0), window(kTestFunction, 1, 0, 4096, 0),
+          window(kTestFunction, 2, 0, 64, kEffectIoSpace), window(kTestFunction, 4, 0, 4096, 0),
+          control(kTestFunction, kControlIoEnable | kControlMemoryEnable | kControlBusMaster | kControlPowerD3)));
   m.write16(kTestFunction, 0x44, 0);
   EXPECT_EQ(m.effects.emitted.size(), 5U);
   EXPECT_EQ(m.effects.emitted[0], window(kTestFunction, 0, 0xe0000000, 4096, kOn));
@@ -127,8 +124,7 @@ TEST(PciWindows, d3hot_closes_the_windows_and_d0_opens_them_again) {
 TEST(PciWindows, control_word_carries_bus_master_and_intx_disable) {
   PciMachine m;
   m.write16(kTestFunction, 0x04, 0x0404);
-  EXPECT_THAT(m.effects.emitted,
-              ElementsAre(control(kTestFunction, kControlBusMaster | kControlIntxDisable)));
+  EXPECT_THAT(m.effects.emitted, ElementsAre(control(kTestFunction, kControlBusMaster | kControlIntxDisable)));
   m.write16(kTestFunction, 0x04, 0x0544);  // SERR# and parity are nobody's business
   EXPECT_THAT(m.effects.emitted, IsEmpty());
 }
@@ -238,8 +234,7 @@ TEST(PciMsix, programming_as_linux_does_it) {
   PciMachine m;
   const unsigned cap = m.capability(kTestFunction, 0x11);
   m.write16(kTestFunction, cap + 2, 0xc007);
-  EXPECT_THAT(m.effects.emitted,
-              ElementsAre(control(kTestFunction, kControlMsixEnable | kControlMsixMask)));
+  EXPECT_THAT(m.effects.emitted, ElementsAre(control(kTestFunction, kControlMsixEnable | kControlMsixMask)));
   m.msix_write(kTestFunction, 0x10, 4, 0xfee02000);
   m.msix_write(kTestFunction, 0x14, 4, 0);
   m.msix_write(kTestFunction, 0x18, 4, 0x4044);
@@ -271,8 +266,7 @@ TEST(PciMsix, enabling_2048_unmasked_vectors_is_one_effect) {
 
 TEST(PciMsix, table_reads_back_and_vectors_start_masked) {
   PciMachine m;
-  for (unsigned vector = 0; vector < 8; ++vector)
-    EXPECT_EQ(m.msix_read(kTestFunction, vector * 16 + 12, 4), 1U);
+  for (unsigned vector = 0; vector < 8; ++vector) EXPECT_EQ(m.msix_read(kTestFunction, vector * 16 + 12, 4), 1U);
   m.msix_write(kTestFunction, 0, 4, 0xffffffff);
   m.msix_write(kTestFunction, 12, 4, 0xffffffff);
   EXPECT_EQ(m.msix_read(kTestFunction, 0, 8), 0xfffffffcU);

@@ -35,14 +35,12 @@ class TakeOverAllocator final : public StateAllocator {
   void rewind() { next_ = 0; }
   [[nodiscard]] std::vector<std::byte> bytes() const {
     std::vector<std::byte> all;
-    for (const auto& block : blocks_)
-      all.insert(all.end(), block->start, block->start + block->segment.size);
+    for (const auto& block : blocks_) all.insert(all.end(), block->start, block->start + block->segment.size);
     return all;
   }
   void randomise(std::mt19937_64& random) {
     for (const auto& block : blocks_) {
-      for (std::uint32_t i = 0; i < block->segment.size; ++i)
-        block->start[i] = static_cast<std::byte>(random());
+      for (std::uint32_t i = 0; i < block->segment.size; ++i) block->start[i] = static_cast<std::byte>(random());
     }
   }
   [[nodiscard]] std::size_t count() const { return blocks_.size(); }
@@ -119,12 +117,11 @@ inline constexpr std::uint8_t kSixFunction = devfn(5, 2);
 inline constexpr std::uint8_t kPlainFunction = devfn(5);
 
 inline PciBusConfig test_config(std::uint16_t pm_base = 0) {
-  return PciBusConfig{.pm_base = pm_base,
-                      .ram_below_4g = 128U << 20,
-                      .functions = {{kTestFunction, "pci_test"},
-                                    {kPlainFunction, "plain"},
-                                    {kWideFunction, "wide"},
-                                    {kSixFunction, "six"}}};
+  return PciBusConfig{
+      .pm_base = pm_base,
+      .ram_below_4g = 128U << 20,
+      .functions = {
+          {kTestFunction, "pci_test"}, {kPlainFunction, "plain"}, {kWideFunction, "wide"}, {kSixFunction, "six"}}};
 }
 
 // What a VMM that applied every effect believes.
@@ -234,9 +231,7 @@ inline Effect window(std::uint8_t function, std::uint32_t bar, std::uint64_t add
                 .flags = flags};
 }
 inline Effect control(std::uint8_t function, std::uint32_t bits) {
-  return Effect{.kind = static_cast<std::uint16_t>(EffectKind::kFunctionControl),
-                .function = function,
-                .flags = bits};
+  return Effect{.kind = static_cast<std::uint16_t>(EffectKind::kFunctionControl), .function = function, .flags = bits};
 }
 inline Effect pirq(std::uint32_t pin, std::uint32_t irq, bool routed) {
   return Effect{.kind = static_cast<std::uint16_t>(EffectKind::kIntxRoute),

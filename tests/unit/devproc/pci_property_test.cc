@@ -9,9 +9,8 @@ namespace {
 constexpr std::array<std::uint8_t, 7> kFunctions{0x00,           0x08,          0x0b,        kTestFunction,
                                                  kPlainFunction, kWideFunction, kSixFunction};
 // Registers whose writes have effects.
-constexpr std::array<std::uint8_t, 22> kTelling{0x04, 0x05, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24,
-                                                0x30, 0x40, 0x44, 0x48, 0x4a, 0x4c, 0x50, 0x54,
-                                                0x58, 0x60, 0x62, 0x63, 0x72, 0x80};
+constexpr std::array<std::uint8_t, 22> kTelling{0x04, 0x05, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x30, 0x40, 0x44,
+                                                0x48, 0x4a, 0x4c, 0x50, 0x54, 0x58, 0x60, 0x62, 0x63, 0x72, 0x80};
 
 std::uint32_t random_value(std::mt19937_64& random) {
   switch (random() % 4) {
@@ -34,15 +33,12 @@ void random_write(PciMachine& m, std::mt19937_64& random) {
   }
   const std::uint8_t function = kFunctions[random() % kFunctions.size()];
   const std::uint8_t size = std::array<std::uint8_t, 3>{1, 2, 4}[random() % 3];
-  unsigned offset =
-      random() % 2 ? kTelling[random() % kTelling.size()] : static_cast<unsigned>(random() % 256);
+  unsigned offset = random() % 2 ? kTelling[random() % kTelling.size()] : static_cast<unsigned>(random() % 256);
   offset = offset / size * size;
   m.write(function, offset, size, random_value(random));
 }
 
-bool is_power(const Effect& effect) {
-  return effect.kind == static_cast<std::uint16_t>(EffectKind::kPower);
-}
+bool is_power(const Effect& effect) { return effect.kind == static_cast<std::uint16_t>(EffectKind::kPower); }
 
 TEST(PciProperties, replayed_effects_equal_the_desired_state) {
   for (const std::uint16_t pm_base : {0, 0x600}) {
@@ -58,8 +54,8 @@ TEST(PciProperties, replayed_effects_equal_the_desired_state) {
       for (const Effect& effect : m.effects.emitted) {
         ASSERT_TRUE(parse_effect(effect));
         if (!is_power(effect)) {
-          ASSERT_TRUE(vmm.apply(effect)) << "an effect that changes nothing: kind " << effect.kind
-                                         << " function " << effect.function << " index " << effect.index;
+          ASSERT_TRUE(vmm.apply(effect)) << "an effect that changes nothing: kind " << effect.kind << " function "
+                                         << effect.function << " index " << effect.index;
         }
       }
       if (i % 10'000 == 0) {

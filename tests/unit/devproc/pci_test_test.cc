@@ -23,8 +23,8 @@ class PciTestFunction : public testing::Test {
  protected:
   PciTestFunction()
       : fakes_({.lines = 1, .memory_bytes = 256 * 1024}),
-        device_(PciTestStorage::allocate(fakes_.state), fakes_.lines[0], fakes_.msi, fakes_.memory,
-                fakes_.clock, fakes_.clock) {
+        device_(PciTestStorage::allocate(fakes_.state), fakes_.lines[0], fakes_.msi, fakes_.memory, fakes_.clock,
+                fakes_.clock) {
     fakes_.clock.attach(device_);
     device_.reset();
   }
@@ -32,9 +32,7 @@ class PciTestFunction : public testing::Test {
   std::uint32_t read32(std::uint64_t offset) {
     return static_cast<std::uint32_t>(device_.read({kPciTestRegisters, offset, 4}).value());
   }
-  std::uint64_t read64(std::uint64_t offset) {
-    return device_.read({kPciTestRegisters, offset, 8}).value();
-  }
+  std::uint64_t read64(std::uint64_t offset) { return device_.read({kPciTestRegisters, offset, 8}).value(); }
   void write32(std::uint64_t offset, std::uint32_t value) {
     EXPECT_TRUE(device_.write({kPciTestRegisters, offset, 4}, value));
   }
@@ -59,8 +57,7 @@ class PciTestFunction : public testing::Test {
     }
     return all;
   }
-  void copy(std::uint64_t from, std::uint64_t to, std::uint32_t length,
-            std::uint32_t command = spec::kDmaCopy) {
+  void copy(std::uint64_t from, std::uint64_t to, std::uint32_t length, std::uint32_t command = spec::kDmaCopy) {
     write64(spec::kDmaSource, from);
     write64(spec::kDmaTarget, to);
     write32(spec::kDmaLength, length);
@@ -113,8 +110,7 @@ TEST_F(PciTestFunction, an_access_across_quadwords_finds_no_register) {
 }
 
 TEST_F(PciTestFunction, holes_and_read_only_registers_refuse_writes) {
-  for (const std::uint32_t offset :
-       {spec::kId, spec::kTime, spec::kDmaStatus, spec::kLogCount, 0x200U, 0xff8U})
+  for (const std::uint32_t offset : {spec::kId, spec::kTime, spec::kDmaStatus, spec::kLogCount, 0x200U, 0xff8U})
     EXPECT_FALSE(device_.write({kPciTestRegisters, offset, 4}, 0xffffffff)) << offset;
   EXPECT_EQ(device_.read({kPciTestRegisters, 0x200, 4}), std::nullopt);
   EXPECT_EQ(device_.read({kPciTestRegisters, 0x07c, 4}), std::nullopt);
@@ -191,8 +187,7 @@ TEST_F(PciTestFunction, messages_need_msi_or_msix_and_bus_mastering_and_d0) {
   post(spec::kDoorbellMsi, 3);
   out(spec::kPortMsi, 5);
   write32(spec::kMsiSend, 8);
-  EXPECT_THAT(fakes_.msi.sent, ElementsAre(7, 3, 5))
-      << "masks are the VMM's business; vector 8 is not there";
+  EXPECT_THAT(fakes_.msi.sent, ElementsAre(7, 3, 5)) << "masks are the VMM's business; vector 8 is not there";
   device_.on_function_control(kControlMsiEnable | kControlBusMaster);
   write32(spec::kMsiSend, 4);
   write32(spec::kMsiSend, 3);
@@ -342,8 +337,7 @@ TEST_F(PciTestFunction, log_shows_the_order_of_accesses_to_all_bars) {
 TEST_F(PciTestFunction, log_keeps_the_last_64) {
   for (std::uint32_t i = 0; i < 100; ++i) post(0, i);
   EXPECT_EQ(read32(spec::kLogCount), 100U);
-  for (std::uint32_t i = 36; i < 100; ++i)
-    EXPECT_EQ(read64(spec::kLog + (i % 64) * spec::kLogEntrySize + 8), i);
+  for (std::uint32_t i = 36; i < 100; ++i) EXPECT_EQ(read64(spec::kLog + (i % 64) * spec::kLogEntrySize + 8), i);
 }
 
 TEST_F(PciTestFunction, log_can_be_stopped) {
@@ -375,16 +369,14 @@ TEST_F(PciTestFunction, string_io_streams_bytes_in_order) {
   out(spec::kPortStream, 'b' | 'a' << 8 | 'r' << 16 | '!' << 24, 4);
   EXPECT_EQ(in(spec::kPortStreamOut), 7U);
   std::uint32_t hash = 0x811c9dc5;
-  for (const char c : std::string_view("foobar!"))
-    hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x01000193;
+  for (const char c : std::string_view("foobar!")) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x01000193;
   EXPECT_EQ(in(spec::kPortStreamHash), hash);
 }
 
 TEST(PciTestCommit, one_access_commits_the_state_and_a_quarter_of_the_log) {
   TakeOverAllocator state;
   FakeWires fakes({.lines = 1});
-  PciTest device(PciTestStorage::allocate(state), fakes.lines[0], fakes.msi, fakes.memory, fakes.clock,
-                 fakes.clock);
+  PciTest device(PciTestStorage::allocate(state), fakes.lines[0], fakes.msi, fakes.memory, fakes.clock, fakes.clock);
   device.reset();
   state.commit();
   device.read({kPciTestPorts, spec::kPortCounter, 4});

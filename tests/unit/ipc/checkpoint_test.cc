@@ -221,7 +221,8 @@ TEST(Checkpoint, a_kill_after_any_byte_leaves_exactly_the_last_commit) {
     const std::vector<std::byte> committed = copy_of();
     role.checkpoint.sync();
     const std::vector<std::byte> synced = copy_of();
-    const auto try_mix = [&](const std::vector<std::byte>& from, const std::vector<std::byte>& to, const Image& wanted) {
+    const auto try_mix = [&](const std::vector<std::byte>& from, const std::vector<std::byte>& to,
+                             const Image& wanted) {
       std::vector<std::size_t> differ;
       for (std::size_t i = 0; i < from.size(); ++i) {
         if (from[i] != to[i]) differ.push_back(i);
@@ -293,8 +294,8 @@ TEST(Checkpoint, a_region_of_another_layout_is_refused_and_left_alone) {
   role.checkpoint.commit();
   role.checkpoint.sync();
   const std::vector<std::byte> before(region.bytes().begin(), region.bytes().end());
-  const std::vector<std::vector<std::uint32_t>> others = {{8, 64, 100, 1, 513}, {8, 64, 100, 1}, {64, 8, 100, 1, 512},
-                                                          {8, 64, 100, 1, 512, 1}, {}};
+  const std::vector<std::vector<std::uint32_t>> others = {
+      {8, 64, 100, 1, 513}, {8, 64, 100, 1}, {64, 8, 100, 1, 512}, {8, 64, 100, 1, 512, 1}, {}};
   for (const auto& sizes : others) {
     Role other(region.bytes(), sizes);
     EXPECT_FALSE(other.checkpoint.open());

@@ -39,8 +39,7 @@ template <class Edit>
 Result<ToDevice> decode_edited_role(Edit edit, std::size_t fd_count = 5) {
   const auto valid = encode(ToDevice(sample_take_role())).value();
   return decode_to_device(
-      forge<schema::ToDevice>(valid, [&](schema::ToDevice::Builder root) { edit(root.getTakeRole()); }),
-      fd_count);
+      forge<schema::ToDevice>(valid, [&](schema::ToDevice::Builder root) { edit(root.getTakeRole()); }), fd_count);
 }
 
 template <class T>
@@ -73,16 +72,13 @@ TEST(DeviceMessages, take_role_survives_the_round_trip) {
     EXPECT_EQ(got.instances[i].streams, sent.instances[i].streams);
     EXPECT_EQ(got.instances[i].vectors, sent.instances[i].vectors);
   }
-  EXPECT_EQ(std::get<CmosRtcConfig>(got.instances[1].config),
-            std::get<CmosRtcConfig>(sent.instances[1].config));
-  EXPECT_EQ(std::get<PciBusConfig>(got.instances[2].config),
-            std::get<PciBusConfig>(sent.instances[2].config));
+  EXPECT_EQ(std::get<CmosRtcConfig>(got.instances[1].config), std::get<CmosRtcConfig>(sent.instances[1].config));
+  EXPECT_EQ(std::get<PciBusConfig>(got.instances[2].config), std::get<PciBusConfig>(sent.instances[2].config));
 }
 
 TEST(DeviceMessages, every_device_config_keeps_its_type) {
-  const std::vector<DeviceConfig> configs = {Uart16550Config{}, CmosRtcConfig{},     I8042Config{},
-                                             AcpiPmConfig{},    SystemPortsConfig{}, DebugExitConfig{},
-                                             PciTestConfig{},   PciBusConfig{}};
+  const std::vector<DeviceConfig> configs = {Uart16550Config{},   CmosRtcConfig{},   I8042Config{},   AcpiPmConfig{},
+                                             SystemPortsConfig{}, DebugExitConfig{}, PciTestConfig{}, PciBusConfig{}};
   ASSERT_EQ(configs.size(), std::variant_size_v<DeviceConfig>);
   for (const DeviceConfig& config : configs) {
     TakeRole role;
@@ -102,8 +98,7 @@ TEST(DeviceMessages, every_device_config_keeps_its_type) {
 }
 
 TEST(DeviceMessages, requests_survive_the_round_trip) {
-  for (const ToDevice& sent :
-       {ToDevice(Quiesce{}), ToDevice(GetStatistics{}), ToDevice(Inspect{.instance = "com1"})}) {
+  for (const ToDevice& sent : {ToDevice(Quiesce{}), ToDevice(GetStatistics{}), ToDevice(Inspect{.instance = "com1"})}) {
     const auto decoded = decode_to_device(encode(sent).value(), 0);
     ASSERT_TRUE(decoded);
     EXPECT_EQ(decoded->index(), sent.index());
@@ -121,8 +116,7 @@ TEST(DeviceMessages, replies_survive_the_round_trip) {
   const auto statistics = decode_from_device(encode(sample_replies()[3]).value()).value();
   EXPECT_EQ(std::get<Statistics>(statistics), std::get<Statistics>(sample_replies()[3]));
   const auto inspected = decode_from_device(encode(sample_replies()[4]).value()).value();
-  EXPECT_EQ(std::get<InspectReply>(inspected).instances,
-            std::get<InspectReply>(sample_replies()[4]).instances);
+  EXPECT_EQ(std::get<InspectReply>(inspected).instances, std::get<InspectReply>(sample_replies()[4]).instances);
 }
 
 TEST(DeviceMessages, statistics_keep_every_counter_apart) {
@@ -130,8 +124,8 @@ TEST(DeviceMessages, statistics_keep_every_counter_apart) {
   std::uint64_t next = 1000;
   for (std::uint64_t* counter :
        {&sent.requests_served, &sent.posted_served, &sent.commits, &sent.timers_fired, &sent.stream_events,
-        &sent.lines_raised, &sent.messages_sent, &sent.effects, &sent.refused_accesses,
-        &sent.spurious_wakeups, &sent.spins_won, &sent.spins_lost, &sent.sleeps})
+        &sent.lines_raised, &sent.messages_sent, &sent.effects, &sent.refused_accesses, &sent.spurious_wakeups,
+        &sent.spins_won, &sent.spins_lost, &sent.sleeps})
     *counter = next++;
   EXPECT_EQ(next - 1000, sizeof(Statistics) / sizeof(std::uint64_t));
   EXPECT_EQ(std::get<Statistics>(decode_from_device(encode(FromDevice(sent)).value()).value()), sent);
@@ -167,8 +161,7 @@ TEST(DeviceMessages, random_changes_never_pass_the_checks) {
   unsigned accepted = 0;
   for (int round = 0; round < 10000; ++round) {
     const auto replies = sample_replies();
-    const auto bytes =
-        mutate(encode(replies[static_cast<std::size_t>(round) % replies.size()]).value(), random);
+    const auto bytes = mutate(encode(replies[static_cast<std::size_t>(round) % replies.size()]).value(), random);
     const auto decoded = decode_from_device(bytes);
     if (!decoded) {
       EXPECT_FALSE(decoded.error().message.empty());
@@ -218,8 +211,7 @@ TEST(DeviceMessages, wrong_number_of_descriptors_is_refused) {
 
 TEST(DeviceMessages, unknown_enum_values_are_refused) {
   expect_refused(decode_edited_role([](auto role) { role.setStart(3); }), "kind of start");
-  expect_refused(decode_edited_role([](auto role) { role.getFds()[0].setPurpose(kFdPurposeCount); }),
-                 "purpose");
+  expect_refused(decode_edited_role([](auto role) { role.getFds()[0].setPurpose(kFdPurposeCount); }), "purpose");
   expect_refused(decode_edited_role([](auto role) { role.getFds()[0].setPurpose(UINT16_MAX); }), "purpose");
 }
 
@@ -234,32 +226,23 @@ TEST(DeviceMessages, unknown_message_kind_is_refused) {
 }
 
 TEST(DeviceMessages, indexes_out_of_range_are_refused) {
-  expect_refused(
-      decode_edited_role([](auto role) { role.getInstances()[0].getLines().setFirst(UINT32_MAX); }),
-      "lines");
-  expect_refused(
-      decode_edited_role([](auto role) { role.getInstances()[0].getVectors().setCount(kMaxIndex + 1); }),
-      "vectors");
-  expect_refused(decode_edited_role([](auto role) { role.getFds()[2].setIndex(kMaxIndex); }),
-                 "out of range");
+  expect_refused(decode_edited_role([](auto role) { role.getInstances()[0].getLines().setFirst(UINT32_MAX); }),
+                 "lines");
+  expect_refused(decode_edited_role([](auto role) { role.getInstances()[0].getVectors().setCount(kMaxIndex + 1); }),
+                 "vectors");
+  expect_refused(decode_edited_role([](auto role) { role.getFds()[2].setIndex(kMaxIndex); }), "out of range");
   expect_refused(decode_edited_role([](auto role) { role.getFds()[3].setIndex(0); }), "two descriptors");
 }
 
 TEST(DeviceMessages, guest_ram_that_wraps_overlaps_or_names_no_descriptor_is_refused) {
-  expect_refused(
-      decode_edited_role([](auto role) { role.getGuestRam()[1].setLength(~std::uint64_t{0} & ~0xfffULL); }),
-      "wraps");
-  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setOffset(~0xfffULL); }),
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setLength(~std::uint64_t{0} & ~0xfffULL); }),
                  "wraps");
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setOffset(~0xfffULL); }), "wraps");
   expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[0].setLength(0); }), "whole pages");
-  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[0].setGuestBase(1); }),
-                 "whole pages");
-  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setGuestBase(0x9f000); }),
-                 "overlap");
-  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setFdIndex(5); }),
-                 "names descriptor 5");
-  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setFdIndex(0); }),
-                 "names descriptor 0");
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[0].setGuestBase(1); }), "whole pages");
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setGuestBase(0x9f000); }), "overlap");
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setFdIndex(5); }), "names descriptor 5");
+  expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setFdIndex(0); }), "names descriptor 0");
 }
 
 TEST(DeviceMessages, names_are_checked) {
@@ -268,8 +251,7 @@ TEST(DeviceMessages, names_are_checked) {
   expect_refused(decode_edited_role([](auto role) { role.setRole(std::string(64, 'a')); }), "not a name");
   expect_refused(decode_edited_role([](auto role) { role.getInstances()[1].setName("com1"); }),
                  "two instances named com1");
-  expect_refused(decode_edited_role([](auto role) { role.getInstances()[1].setType("a b"); }),
-                 "not a name");
+  expect_refused(decode_edited_role([](auto role) { role.getInstances()[1].setType("a b"); }), "not a name");
 }
 
 TEST(DeviceMessages, lists_beyond_their_bounds_are_refused) {
@@ -278,13 +260,10 @@ TEST(DeviceMessages, lists_beyond_their_bounds_are_refused) {
                    for (unsigned i = 0; i < fds.size(); ++i) fds[i].setIndex(i);
                  }),
                  "65 descriptors");
-  expect_refused(decode_edited_role([](auto role) { role.initInstances(kMaxInstances + 1); }),
-                 "65 instances");
-  expect_refused(decode_edited_role([](auto role) { role.initGuestRam(kMaxGuestRanges + 1); }),
-                 "33 ranges");
+  expect_refused(decode_edited_role([](auto role) { role.initInstances(kMaxInstances + 1); }), "65 instances");
+  expect_refused(decode_edited_role([](auto role) { role.initGuestRam(kMaxGuestRanges + 1); }), "33 ranges");
   TakeRole role = sample_take_role();
-  std::get<PciBusConfig>(role.instances[2].config)
-      .functions.assign(kMaxPciFunctions + 1, {.devfn = 0, .type = "x"});
+  std::get<PciBusConfig>(role.instances[2].config).functions.assign(kMaxPciFunctions + 1, {.devfn = 0, .type = "x"});
   EXPECT_FALSE(encode(ToDevice(role)));
 }
 
@@ -319,16 +298,14 @@ TEST(DeviceMessages, long_text_is_refused_and_own_sentences_are_cut) {
   const std::string text(kMaxSentenceLength + 1, 'a');
   const auto valid = encode(FromDevice(Failed{.sentence = text})).value();
   EXPECT_EQ(std::get<Failed>(decode_from_device(valid).value()).sentence.size(), kMaxSentenceLength);
-  const auto bytes =
-      forge<schema::FromDevice>(valid, [&](schema::FromDevice::Builder root) { root.setFailed(text); });
+  const auto bytes = forge<schema::FromDevice>(valid, [&](schema::FromDevice::Builder root) { root.setFailed(text); });
   expect_refused(decode_from_device(bytes), "1025 characters");
 }
 
 TEST(DeviceMessages, names_are_letters_digits_and_three_signs) {
   for (const char* good : {"a", "9", "com1", "a.b-c_d", "A-"}) EXPECT_TRUE(is_name(good)) << good;
   EXPECT_TRUE(is_name(std::string(kMaxNameLength, 'x')));
-  for (const char* bad : {"", ".a", "-a", "_a", "a/b", "a b", "\xc3\xa9", "a\n"})
-    EXPECT_FALSE(is_name(bad)) << bad;
+  for (const char* bad : {"", ".a", "-a", "_a", "a/b", "a b", "\xc3\xa9", "a\n"}) EXPECT_FALSE(is_name(bad)) << bad;
   EXPECT_FALSE(is_name(std::string(kMaxNameLength + 1, 'x')));
   EXPECT_FALSE(is_name(std::string_view("a\0b", 3)));
 }

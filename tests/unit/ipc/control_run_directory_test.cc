@@ -130,8 +130,7 @@ TEST_F(RunDirectoryTest, derived_name_steps_aside) {
 
 TEST_F(RunDirectoryTest, bad_names_are_refused) {
   RunDirectory directory = open();
-  for (const char* name : {"", "a/b", "..", ".hidden", "a b", "x\n"})
-    EXPECT_FALSE(directory.claim(name)) << name;
+  for (const char* name : {"", "a/b", "..", ".hidden", "a b", "x\n"}) EXPECT_FALSE(directory.claim(name)) << name;
   EXPECT_FALSE(directory.claim(std::string(64, 'a')));
   EXPECT_TRUE(directory.claim(std::string(63, 'a')).value().listen());
 }
@@ -185,8 +184,8 @@ TEST_F(RunDirectoryTest, name_of_a_dead_vm_can_be_claimed_at_once) {
 TEST_F(RunDirectoryTest, racing_claims_have_one_winner_at_a_time) {
   constexpr int kChildren = 4;
   constexpr int kRounds = 200;
-  auto* shared = static_cast<std::atomic<int>*>(
-      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* shared =
+      static_cast<std::atomic<int>*>(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(shared, MAP_FAILED);
   std::atomic<int>& holders = shared[0];
   std::atomic<int>& wins = shared[1];

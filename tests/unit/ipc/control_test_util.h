@@ -38,8 +38,7 @@ inline TakeRole sample_take_role() {
   role.instances.push_back(
       {.name = "bus",
        .type = "pci-bus",
-       .config =
-           PciBusConfig{.pm_base = 0x600, .ram_below_4g = 7, .functions = {{.devfn = 8, .type = "piix3"}}},
+       .config = PciBusConfig{.pm_base = 0x600, .ram_below_4g = 7, .functions = {{.devfn = 8, .type = "piix3"}}},
        .regions = {2, 3},
        .lines = {},
        .streams = {},
@@ -57,11 +56,10 @@ inline TakeRole sample_take_role() {
 
 inline std::vector<FromDevice> sample_replies() {
   return {Ready{.layout_hash = 99, .states = {{.instance = "com1", .version = 1, .layout_hash = 5}}},
-          Failed{.sentence = "the state region is too small"},
-          Quiesced{.last_ticket = 10, .commit_number = 22},
+          Failed{.sentence = "the state region is too small"}, Quiesced{.last_ticket = 10, .commit_number = 22},
           Statistics{.requests_served = 1, .commits = 2, .sleeps = 3},
-          InspectReply{.instances = {{.name = "com1", .fields = {{"lsr", 0x60}, {"ier", 1}}},
-                                     {.name = "rtc", .fields = {}}}}};
+          InspectReply{
+              .instances = {{.name = "com1", .fields = {{"lsr", 0x60}, {"ier", 1}}}, {.name = "rtc", .fields = {}}}}};
 }
 
 // `bytes` with up to eight random changes: bits, bytes, words, or a cut at a word's end.

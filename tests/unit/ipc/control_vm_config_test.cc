@@ -117,37 +117,26 @@ TEST(VmConfigMessages, values_that_make_no_machine_are_refused) {
             }),
             "bad control message: 65 CPUs");
   EXPECT_NE(refusal([](VmConfig& c) { c.topology.cores = 3; }).find("topology"), std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) {
-              c.topology = {1U << 16, 1U << 16, 8};
-            }).find("topology"),
-            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.topology = {1U << 16, 1U << 16, 8}; }).find("topology"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes += 1; }).find("memory"), std::string::npos);
   for (const std::int64_t deadline :
        {std::int64_t{0}, kMinDeviceDeadlineNs - 1, kMaxDeviceDeadlineNs + 1, std::int64_t{-1}, INT64_MIN})
-    EXPECT_NE(refusal([=](VmConfig& c) { c.device_deadline_ns = deadline; }).find("device deadline"),
-              std::string::npos)
+    EXPECT_NE(refusal([=](VmConfig& c) { c.device_deadline_ns = deadline; }).find("device deadline"), std::string::npos)
         << deadline;
   for (const std::int64_t deadline : {kMinDeviceDeadlineNs, kMaxDeviceDeadlineNs})
     EXPECT_EQ(refusal([=](VmConfig& c) { c.device_deadline_ns = deadline; }), "accepted");
-  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMinMemory - kMemoryUnit; }).find("memory"),
-            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMinMemory - kMemoryUnit; }).find("memory"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = 0; }).find("memory"), std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMaxMemory * 2; }).find("memory"),
-            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.memory_bytes = kMaxMemory * 2; }).find("memory"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.name = "a/b"; }).find("name"), std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.command_line = std::string("a\0b", 3); }).find("NUL"),
+  EXPECT_NE(refusal([](VmConfig& c) { c.command_line = std::string("a\0b", 3); }).find("NUL"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.command_line.assign(kMaxCommandLine + 1, 'x'); }).find("command line"),
             std::string::npos);
-  EXPECT_NE(
-      refusal([](VmConfig& c) { c.command_line.assign(kMaxCommandLine + 1, 'x'); }).find("command line"),
-      std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.files.kernel.reset(); }).find("no kernel"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.files.console_input.reset(); }).find("console"), std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.console = ConsoleKind::kNone; }).find("console"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.console = static_cast<ConsoleKind>(4); }).find("console"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.on_reset = static_cast<OnReset>(2); }).find("reset"),
-            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.console = ConsoleKind::kNone; }).find("console"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.console = static_cast<ConsoleKind>(4); }).find("console"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.on_reset = static_cast<OnReset>(2); }).find("reset"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.devices.assign(kMaxDevices + 1, c.devices[0]); }).find("devices"),
             std::string::npos);
 }
@@ -163,8 +152,7 @@ TEST(VmConfigMessages, descriptors_that_do_not_match_the_message_are_refused) {
   EXPECT_FALSE(decode_to_vmm(Message{.bytes = encoded.bytes, .fds = std::move(more)}));
   std::vector<UniqueFd> one;
   one.push_back(any_fd());
-  EXPECT_FALSE(
-      decode_to_vmm(Message{.bytes = encode(ToVmm(PowerButton{})).value().bytes, .fds = std::move(one)}));
+  EXPECT_FALSE(decode_to_vmm(Message{.bytes = encode(ToVmm(PowerButton{})).value().bytes, .fds = std::move(one)}));
 }
 
 TEST(VmConfigMessages, orders_and_reports_survive_the_round_trip) {
@@ -181,8 +169,7 @@ TEST(VmConfigMessages, orders_and_reports_survive_the_round_trip) {
   const auto failed = std::get<VmFailed>(report(VmFailed{.sentence = "no /dev/kvm", .status = 1}));
   EXPECT_EQ(failed.sentence, "no /dev/kvm");
   EXPECT_EQ(failed.status, 1);
-  const auto exited =
-      std::get<Exited>(report(Exited{.sentence = "triple fault\nrip 0", .status = kExitGuestCrash}));
+  const auto exited = std::get<Exited>(report(Exited{.sentence = "triple fault\nrip 0", .status = kExitGuestCrash}));
   EXPECT_EQ(exited.sentence, "triple fault\nrip 0");
   EXPECT_EQ(exited.status, kExitGuestCrash);
 }
@@ -192,8 +179,7 @@ TEST(VmConfigMessages, message_cut_at_any_byte_is_refused) {
   const Encoded encoded = encode(config).value();
   for (std::size_t length = 0; length < encoded.bytes.size(); ++length) {
     const auto bytes = std::span(encoded.bytes).first(length);
-    EXPECT_FALSE(decode_to_vmm(Message{.bytes = {bytes.begin(), bytes.end()}, .fds = copies(encoded.fds)}))
-        << length;
+    EXPECT_FALSE(decode_to_vmm(Message{.bytes = {bytes.begin(), bytes.end()}, .fds = copies(encoded.fds)})) << length;
   }
 }
 

@@ -60,7 +60,8 @@ TEST(Doorbell, a_device_that_falls_asleep_over_a_posted_request_is_woken) {
   RecordingReceiver effects;
   RequestProducer ring(areas.requests, areas.replies, areas.doorbell.borrow(), effects, {});
   std::atomic<std::uint64_t> served{0};
-  TinyDevice device(areas, [&](Ticket, const Request&, Reply&, std::vector<Effect>&) { served.fetch_add(1); }, 1);
+  TinyDevice device(
+      areas, [&](Ticket, const Request&, Reply&, std::vector<Effect>&) { served.fetch_add(1); }, 1);
   const std::int64_t until = monotonic_ns() + kRunNs;
   std::mt19937 random(3);
   std::uint64_t posted = 0;

@@ -22,7 +22,8 @@ namespace bulkhead::ipc {
 
 // The two areas as memfds, zeroed, and the doorbell.
 struct Areas {
-  WritableRegion request_region = WritableRegion::create("test-requests", kRequestAreaSize, PeerRights::kReadOnly).value();
+  WritableRegion request_region =
+      WritableRegion::create("test-requests", kRequestAreaSize, PeerRights::kReadOnly).value();
   WritableRegion reply_region = WritableRegion::create("test-replies", kReplyAreaSize, PeerRights::kReadWrite).value();
   UniqueFd doorbell = UniqueFd::create_eventfd().value();
   RequestArea& requests = *request_region.as<RequestArea>();

@@ -90,7 +90,8 @@ TEST_F(StreamEndTest, input_is_placed_byte_for_byte_through_many_turns_of_the_ri
 
 TEST_F(StreamEndTest, an_input_index_that_no_device_can_have_is_refused) {
   end.give(std::vector<std::uint8_t>(100));
-  for (const std::uint64_t consumed : {std::uint64_t{101}, std::uint64_t{1} << 63, std::uint64_t{100} - kInputBytes - 1}) {
+  for (const std::uint64_t consumed :
+       {std::uint64_t{101}, std::uint64_t{1} << 63, std::uint64_t{100} - kInputBytes - 1}) {
     areas.replies.input_consumed[kStream].store(consumed);
     EXPECT_FALSE(end.room()) << consumed;
   }

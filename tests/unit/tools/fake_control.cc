@@ -13,11 +13,8 @@ control::DeviceInfo sample_device(std::size_t number) {
   device.state = control::DeviceState::kRunning;
   device.incarnation = 1;
   device.restarts = 2;
-  device.jail = {.seccomp_mode = 2,
-                 .no_new_privs = true,
-                 .cap_eff = 0,
-                 .own_namespaces = {"user", "mnt"},
-                 .uid = 65534};
+  device.jail = {
+      .seccomp_mode = 2, .no_new_privs = true, .cap_eff = 0, .own_namespaces = {"user", "mnt"}, .uid = 65534};
   device.requests = 7000;
   device.posted = 300;
   device.commits = 7301;

@@ -151,12 +151,10 @@ void facts(const VmConfig& config) {
   out += "on crash";
   for (const auto& rule : config.on_crash) out += fmt::format(" [{}]={}", rule.role, static_cast<int>(rule.action));
   out += fmt::format("\ndevice deadline {}\n", config.device_deadline_ns);
-  out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores,
-                     config.topology.threads);
+  out += fmt::format("topology {}:{}:{}\n", config.topology.sockets, config.topology.cores, config.topology.threads);
   for (const auto& device : config.devices) {
     out += fmt::format("device {}", device.type);
-    for (const auto& property : device.properties)
-      out += fmt::format(" [{}]=[{}]", property.key, property.value);
+    for (const auto& property : device.properties) out += fmt::format(" [{}]=[{}]", property.key, property.value);
     out += "\n";
   }
   out += fmt::format("name {} derived {}\n", config.name, config.name_is_derived);

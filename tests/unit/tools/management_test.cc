@@ -38,8 +38,7 @@ class Server {
  public:
   // `prepare` runs before the server's thread exists.
   explicit Server(const std::function<void(FakeControl&)>& prepare = [](FakeControl&) {})
-      : directory_(RunDirectory::open(scratch_.path("run")).value()),
-        name_(directory_.claim("alpha").value()) {
+      : directory_(RunDirectory::open(scratch_.path("run")).value()), name_(directory_.claim("alpha").value()) {
     prepare(vm);
     server_ = ManagementServer::start(name_.listen().value(), vm).value();
   }
@@ -107,8 +106,7 @@ std::vector<char> rpc_message(Fill fill) {
 }
 
 std::vector<char> bootstrap_message(std::uint32_t question) {
-  return rpc_message(
-      [&](capnp::rpc::Message::Builder message) { message.initBootstrap().setQuestionId(question); });
+  return rpc_message([&](capnp::rpc::Message::Builder message) { message.initBootstrap().setQuestionId(question); });
 }
 
 std::vector<char> devices_call(std::uint32_t question) {
@@ -141,8 +139,7 @@ TEST(Management, every_action_reaches_the_vm) {
   EXPECT_TRUE(client->resume());
   EXPECT_TRUE(client->reset());
   EXPECT_TRUE(client->kill());
-  EXPECT_EQ(server.vm.calls(),
-            (std::vector<std::string>{"power_button", "pause", "resume", "reset", "kill"}));
+  EXPECT_EQ(server.vm.calls(), (std::vector<std::string>{"power_button", "pause", "resume", "reset", "kill"}));
 }
 
 TEST(Management, inspection_shows_fields_and_refuses_unknown_instances) {
@@ -237,8 +234,7 @@ TEST(Management, changed_messages_cost_the_client_its_connection_only) {
   for (int round = 0; round < 500; ++round) {
     const UniqueFd socket = server.connect();
     for (auto bytes : {bootstrap_message(0), devices_call(1), devices_call(2)}) {
-      if (random() % 2 == 0)
-        bytes[8 + random() % (bytes.size() - 8)] ^= static_cast<char>(1U << (random() % 8));
+      if (random() % 2 == 0) bytes[8 + random() % (bytes.size() - 8)] ^= static_cast<char>(1U << (random() % 8));
       send_all(socket, bytes.data(), bytes.size());
     }
   }
@@ -301,9 +297,7 @@ TEST(Management, descriptors_sent_along_are_dropped) {
     int links = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
       std::error_code error;
-      if (std::filesystem::read_symlink(entry.path(), error).string().find("sent-along") !=
-          std::string::npos)
-        ++links;
+      if (std::filesystem::read_symlink(entry.path(), error).string().find("sent-along") != std::string::npos) ++links;
     }
     return links;
   };
@@ -372,8 +366,7 @@ TEST(ManagementProgram, lists_shows_and_acts) {
   EXPECT_EQ(devices.status, 0) << devices.err;
   EXPECT_NE(devices.out.find("role1"), std::string::npos);
   EXPECT_NE(devices.out.find("filter"), std::string::npos);
-  EXPECT_NE(run_program({"devices", "alpha", "--permissions"}).out.find("  no guest memory\n"),
-            std::string::npos);
+  EXPECT_NE(run_program({"devices", "alpha", "--permissions"}).out.find("  no guest memory\n"), std::string::npos);
   EXPECT_NE(run_program({"devices", "alpha", "--json"}).out.find("\"seccomp_mode\": 2"), std::string::npos);
   EXPECT_NE(run_program({"inspect", "alpha", "com1"}).out.find("0x60 (96)"), std::string::npos);
   for (const char* action : {"stop", "pause", "resume", "reset"})
@@ -446,8 +439,7 @@ TEST(ManagementProgram, server_that_is_none_gets_one_sentence_in_bounded_time) {
   }
   const auto list = run_program({"ls"});
   EXPECT_EQ(list.status, 0) << list.err;
-  EXPECT_LT(std::chrono::steady_clock::now() - began, 9s)
-      << "one VM that hangs must not hide the others for long";
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 9s) << "one VM that hangs must not hide the others for long";
   for (const std::string name : {"silent ", "ended ", "garbage "})
     EXPECT_NE(list.out.find("\n" + name), std::string::npos) << list.out;
   commands.clear();

@@ -15,8 +15,8 @@ TEST(ParseSize, takes_whole_numbers_with_a_suffix) {
 }
 
 TEST(ParseSize, refuses_nonsense) {
-  for (const char* text : {"", "M", "12X", "-1", "+1", "1.5G", " 1", "1 ", "0x10", "1MM", "1MB",
-                           "18446744073709551616", "99999999999T"})
+  for (const char* text :
+       {"", "M", "12X", "-1", "+1", "1.5G", " 1", "1 ", "0x10", "1MM", "1MB", "18446744073709551616", "99999999999T"})
     EXPECT_FALSE(parse_size(text)) << text;
 }
 
@@ -37,8 +37,7 @@ TEST(ParseDevice, takes_a_type_and_properties) {
   EXPECT_EQ(plain.type, "pci-test");
   EXPECT_TRUE(plain.properties.empty());
   const auto device = parse_device("pci-test,vectors=8,note=a=b,empty=").value();
-  EXPECT_EQ(device.properties,
-            (std::vector<control::Property>{{"vectors", "8"}, {"note", "a=b"}, {"empty", ""}}));
+  EXPECT_EQ(device.properties, (std::vector<control::Property>{{"vectors", "8"}, {"note", "a=b"}, {"empty", ""}}));
 }
 
 TEST(ParseDevice, refuses_what_is_no_device) {

@@ -79,8 +79,7 @@ Finished run_program(const std::vector<std::string>& arguments, const std::strin
   return finish(Running::on_pipes(arguments), input);
 }
 
-Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments,
-                          const std::string& input) {
+Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments, const std::string& input) {
   return finish(Running::onto(output, arguments), input);
 }
 
@@ -105,9 +104,8 @@ std::string Scratch::write(const std::string& name, const std::string& content) 
 }
 
 std::vector<std::string> Scratch::run(const std::string& what, const std::vector<std::string>& more) const {
-  std::vector<std::string> arguments = {"run",       "--kernel",  path("kernel"),
-                                        "--vmm",     FAKE_VMM,    "--device-program",
-                                        "/dev/null", "--cmdline", what};
+  std::vector<std::string> arguments = {
+      "run", "--kernel", path("kernel"), "--vmm", FAKE_VMM, "--device-program", "/dev/null", "--cmdline", what};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }

@@ -21,8 +21,7 @@ struct Finished {
 Finished run_program(const std::vector<std::string>& arguments, const std::string& input = "");
 
 // The same with `output` as standard output, or none when that is not valid.
-Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments,
-                          const std::string& input = "");
+Finished run_program_onto(BorrowedFd output, const std::vector<std::string>& arguments, const std::string& input = "");
 
 // A directory with a kernel file in it, used as run directory as well; removed with its content.
 class Scratch {
@@ -34,8 +33,7 @@ class Scratch {
   [[nodiscard]] std::string path(const std::string& name) const { return path_ + "/" + name; }
   std::string write(const std::string& name, const std::string& content) const;
   // `run` with the fake VMM, which does `what`.
-  [[nodiscard]] std::vector<std::string> run(const std::string& what,
-                                             const std::vector<std::string>& more = {}) const;
+  [[nodiscard]] std::vector<std::string> run(const std::string& what, const std::vector<std::string>& more = {}) const;
 
  private:
   std::string path_;

@@ -34,9 +34,7 @@ using control::RunDirectory;
 
 class Recovery : public testing::Test {
  protected:
-  Recovery()
-      : directory_(RunDirectory::open(scratch_.path("run")).value()),
-        name_(directory_.claim("alpha").value()) {
+  Recovery() : directory_(RunDirectory::open(scratch_.path("run")).value()), name_(directory_.claim("alpha").value()) {
     server_ = ManagementServer::start(name_.listen().value(), vm_).value();
   }
   UniqueFd connect() { return directory_.connect("alpha").value(); }
@@ -55,12 +53,8 @@ class Recovery : public testing::Test {
     });
   }
   void add(DeviceEventKind kind, const std::string& role = "pci_test0") {
-    vm_.events().add({.kind = kind,
-                      .role = role,
-                      .pid = 77,
-                      .incarnation = 2,
-                      .cause = "it fell over",
-                      .system_call = {}});
+    vm_.events().add(
+        {.kind = kind, .role = role, .pid = 77, .incarnation = 2, .cause = "it fell over", .system_call = {}});
   }
   void stop() { server_.reset(); }
 
@@ -92,10 +86,8 @@ TEST_F(Recovery, events_arrive_whole) {
 }
 
 TEST_F(Recovery, an_overlong_cause_is_cut_and_no_terminal_is_driven) {
-  vm_.events().add({.kind = DeviceEventKind::kDied,
-                    .role = "pci",
-                    .cause = std::string(5000, '\x1b'),
-                    .system_call = {}});
+  vm_.events().add(
+      {.kind = DeviceEventKind::kDied, .role = "pci", .cause = std::string(5000, '\x1b'), .system_call = {}});
   const auto events = client()->events(0, false);
   ASSERT_TRUE(events) << events.error().message;
   EXPECT_EQ(events->at(0).cause, std::string(control::kMaxSentenceLength, '?'));
@@ -172,8 +164,7 @@ TEST_F(Recovery, callers_that_go_away_leave_nothing_behind) {
     std::vector<UniqueFd> sockets;
     for (unsigned i = 0; i < kCallers; ++i) {
       sockets.push_back(connect());
-      ASSERT_EQ(::send(sockets.back().get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
-                ssize_t(bytes.size()));
+      ASSERT_EQ(::send(sockets.back().get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), ssize_t(bytes.size()));
     }
     EXPECT_TRUE(answers());
     EXPECT_EQ(client()->events(0, true).error().message, "too many callers wait for events") << round;
@@ -186,8 +177,7 @@ TEST_F(Recovery, callers_that_go_away_leave_nothing_behind) {
 }
 
 TEST_F(Recovery, waiting_ends_with_the_server) {
-  auto caller =
-      std::async(std::launch::async, [this] { return client()->events(0, true).error().error_number; });
+  auto caller = std::async(std::launch::async, [this] { return client()->events(0, true).error().error_number; });
   EXPECT_TRUE(answers());
   EXPECT_EQ(caller.wait_for(20ms), std::future_status::timeout);
   stop();
@@ -200,12 +190,10 @@ TEST_F(Recovery, fault_upgrade_and_restore_reach_the_vm) {
   EXPECT_TRUE(caller->fault("pci", SIGSEGV));
   EXPECT_TRUE(caller->upgrade("pci", "/x/y"));
   EXPECT_TRUE(caller->restore("pci_test0"));
-  EXPECT_EQ(vm_.calls(),
-            (std::vector<std::string>{"fault pci 11", "upgrade pci /x/y", "restore pci_test0"}));
+  EXPECT_EQ(vm_.calls(), (std::vector<std::string>{"fault pci 11", "upgrade pci /x/y", "restore pci_test0"}));
   EXPECT_EQ(caller->fault("a/b", SIGKILL).error().message, "that is not the name of a device process");
   EXPECT_EQ(caller->restore("").error().message, "that is not the name of a device process");
-  EXPECT_EQ(caller->upgrade("pci", "relative").error().message,
-            "that is not the absolute path of an executable");
+  EXPECT_EQ(caller->upgrade("pci", "relative").error().message, "that is not the absolute path of an executable");
   EXPECT_EQ(vm_.calls().size(), 3U);
 }
 
@@ -270,25 +258,20 @@ TEST_F(Recovery, events_are_a_line_each) {
                     .signal = SIGSYS,
                     .system_call = "openat",
                     .ticket = 5});
-  vm_.events().add({.kind = DeviceEventKind::kRestored,
-                    .role = "platform",
-                    .cause = {},
-                    .system_call = {},
-                    .stall_ns = 1'500'000});
+  vm_.events().add(
+      {.kind = DeviceEventKind::kRestored, .role = "platform", .cause = {}, .system_call = {}, .stall_ns = 1'500'000});
   const auto text = run_program({"events", "alpha", "--no-follow"});
   EXPECT_EQ(text.status, 0) << text.err;
-  EXPECT_THAT(
-      text.out,
-      testing::MatchesRegex(
-          "[0-9-]{10}T[0-9:]{8}\\.[0-9]{3}Z platform died \\(incarnation 3, pid 4711, at request 5\\): "
-          "it was \"killed\"\n[^ ]+ platform restored \\(incarnation 0, after 1\\.50 ms\\)\n"));
+  EXPECT_THAT(text.out,
+              testing::MatchesRegex(
+                  "[0-9-]{10}T[0-9:]{8}\\.[0-9]{3}Z platform died \\(incarnation 3, pid 4711, at request 5\\): "
+                  "it was \"killed\"\n[^ ]+ platform restored \\(incarnation 0, after 1\\.50 ms\\)\n"));
   const auto json = run_program({"events", "alpha", "--json", "--no-follow"});
   std::istringstream lines(json.out);
   std::string line;
   ASSERT_TRUE(std::getline(lines, line));
   auto event = nlohmann::json::parse(line);
-  EXPECT_THAT(event.at("time").get<std::string>(),
-              testing::MatchesRegex("[0-9-]{10}T[0-9:]{8}\\.[0-9]{3}Z"));
+  EXPECT_THAT(event.at("time").get<std::string>(), testing::MatchesRegex("[0-9-]{10}T[0-9:]{8}\\.[0-9]{3}Z"));
   event.erase("time");
   EXPECT_EQ(event, nlohmann::json::parse(
                        R"({"number":1,"kind":"died","device":"platform","pid":4711,"incarnation":3,
@@ -319,14 +302,12 @@ TEST_F(Recovery, lost_events_are_spoken_of) {
 
 TEST_F(Recovery, a_fault_names_a_role_or_a_device) {
   EXPECT_EQ(run_program({"fault", "alpha", "role1"}).out, "SIGKILL to role1 (pid 1001)\n");
-  EXPECT_EQ(run_program({"fault", "alpha", "rtc", "--signal", "STOP"}).out,
-            "SIGSTOP to role0 (pid 1000)\n");
+  EXPECT_EQ(run_program({"fault", "alpha", "rtc", "--signal", "STOP"}).out, "SIGSTOP to role0 (pid 1000)\n");
   EXPECT_EQ(run_program({"fault", "alpha", "standby", "--signal", "SIGABRT"}).out, "SIGABRT to standby\n");
   EXPECT_THAT(vm_.calls(), testing::IsSupersetOf({"fault role1 9", "fault role0 19", "fault standby 6"}));
   const auto unknown = run_program({"fault", "alpha", "ghost"});
   EXPECT_EQ(unknown.status, 1);
-  EXPECT_EQ(unknown.err,
-            "bulkhead: this VM has no device named ghost (it has role0, com1, rtc, role1, com1, rtc)\n");
+  EXPECT_EQ(unknown.err, "bulkhead: this VM has no device named ghost (it has role0, com1, rtc, role1, com1, rtc)\n");
 }
 
 TEST_F(Recovery, a_device_that_is_just_being_replaced_is_tried_again) {
@@ -341,8 +322,7 @@ TEST_F(Recovery, a_device_that_is_just_being_replaced_is_tried_again) {
 TEST_F(Recovery, the_seed_repeats_the_choice) {
   vm_.device_count = 60;
   const auto drill = [](const char* seed) {
-    return run_program({"fault", "alpha", "any", "--count", "3", "--every", "2ms", "--random-seed", seed})
-        .out;
+    return run_program({"fault", "alpha", "any", "--count", "3", "--every", "2ms", "--random-seed", seed}).out;
   };
   const std::string once = drill("42");
   EXPECT_TRUE(once.starts_with("random seed 42\nSIGKILL to role")) << once;
@@ -409,8 +389,8 @@ TEST(RecoveryProgram, bad_usage_gets_one_sentence) {
 
 TEST(RecoveryProgram, rules_for_crashes_reach_the_vmm) {
   const Scratch scratch;
-  const auto good = run_program(
-      scratch.run("facts", {"--on-crash", "isolate", "--on-crash", "pci=stop", "--on-crash", "x=restart"}));
+  const auto good =
+      run_program(scratch.run("facts", {"--on-crash", "isolate", "--on-crash", "pci=stop", "--on-crash", "x=restart"}));
   EXPECT_NE(good.out.find("on crash []=1 [pci]=2 [x]=0\n"), std::string::npos) << good.out << good.err;
   for (const char* rule : {"explode", "", "pci=", "=stop", "a/b=stop", "pci=Stop", "stop=pci"}) {
     const auto bad = run_program(scratch.run("facts", {"--on-crash", rule}));

@@ -117,8 +117,7 @@ TEST(RunProgram, slow_reader_holds_the_guest_back_and_loses_nothing) {
 TEST(RunProgram, console_input_reaches_the_guest_exactly) {
   const Scratch scratch;
   std::string input;
-  for (int i = 0; i < 200000; ++i)
-    input += static_cast<char>(i * 7);  // every byte value, Ctrl-A among them
+  for (int i = 0; i < 200000; ++i) input += static_cast<char>(i * 7);  // every byte value, Ctrl-A among them
   input += "quit\n";
   const Finished finished = run_program(scratch.run("echo"), input);
   EXPECT_EQ(finished.status, 0) << finished.err;
@@ -154,8 +153,7 @@ TEST(RunProgram, output_that_cannot_be_written_is_dropped) {
   for (const UniqueFd& output : broken_outputs()) {
     const Finished finished = test::run_program_onto(output.borrow(), scratch.run("echo"), "first\nquit\n");
     EXPECT_EQ(finished.status, 0);
-    EXPECT_EQ(finished.err,
-              "bulkhead: standard output takes no more; the console's output is dropped from here on\n");
+    EXPECT_EQ(finished.err, "bulkhead: standard output takes no more; the console's output is dropped from here on\n");
   }
 }
 
@@ -168,8 +166,7 @@ TEST(RunProgram, what_is_asked_for_and_cannot_be_printed_is_a_failure) {
          {std::vector<std::string>{"ls"}, {"ls", "--json"}, {"--help"}, {"run", "--help"}, {"--version"}}) {
       const Finished finished = test::run_program_onto(outputs[i].borrow(), arguments);
       EXPECT_EQ(finished.status, 1);
-      EXPECT_EQ(finished.err,
-                std::string("bulkhead: cannot write to standard output: ") + reasons[i] + "\n");
+      EXPECT_EQ(finished.err, std::string("bulkhead: cannot write to standard output: ") + reasons[i] + "\n");
     }
   }
 }
@@ -234,8 +231,7 @@ TEST(RunProgram, vm_ends_when_this_program_is_killed) {
   program.type("up");
   ASSERT_TRUE(program.expect("up"));
   std::string children;
-  std::ifstream("/proc/" + std::to_string(program.pid()) + "/task/" + std::to_string(program.pid()) +
-                "/children") >>
+  std::ifstream("/proc/" + std::to_string(program.pid()) + "/task/" + std::to_string(program.pid()) + "/children") >>
       children;
   const pid_t vmm = std::stoi(children);
   ASSERT_EQ(::kill(vmm, 0), 0);
@@ -288,10 +284,9 @@ TEST(RunProgram, vmm_gets_its_files_and_nothing_else) {
   EXPECT_TRUE(has_line(finished.out, "name alpha derived false"));
   EXPECT_TRUE(has_line(finished.out, "initrd true log true"));
   // 0, 1, 2, the socket, kernel, initrd, two console pipes, log, device program, and the listing's own.
-  EXPECT_EQ(
-      std::count(finished.out.begin(),
-                 finished.out.begin() + static_cast<std::ptrdiff_t>(finished.out.find("leader")), '\n'),
-      11)
+  EXPECT_EQ(std::count(finished.out.begin(),
+                       finished.out.begin() + static_cast<std::ptrdiff_t>(finished.out.find("leader")), '\n'),
+            11)
       << finished.out;
 }
 
@@ -314,8 +309,7 @@ TEST(RunProgram, name_is_derived_when_none_is_given) {
 TEST(RunProgram, console_file_is_created_and_truncated) {
   const Scratch scratch;
   scratch.write("console", std::string(100, 'z'));
-  const Finished finished =
-      run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("console")}));
+  const Finished finished = run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("console")}));
   EXPECT_EQ(finished.status, 0) << finished.err;
   EXPECT_EQ(finished.out, "");
   std::ifstream file(scratch.path("console"));
@@ -357,8 +351,7 @@ TEST(RunProgram, pty_is_announced_once_and_works_both_ways) {
 TEST(RunProgram, log_gets_a_first_line) {
   const Scratch scratch;
   scratch.write("log", "before\n");
-  EXPECT_EQ(run_program(scratch.run("exit=0", {"--log", scratch.path("log"), "--name", "alpha"})).status,
-            0);
+  EXPECT_EQ(run_program(scratch.run("exit=0", {"--log", scratch.path("log"), "--name", "alpha"})).status, 0);
   std::ifstream file(scratch.path("log"));
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   EXPECT_TRUE(text.starts_with("before\nbulkhead: info: ")) << text;
@@ -368,14 +361,12 @@ TEST(RunProgram, log_gets_a_first_line) {
 TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
   const Scratch scratch;
   const auto kernel = [&](const std::string& path) { return run_program({"run", "--kernel", path}); };
-  expect_refused(kernel(scratch.path("none")), 1,
-                 "--kernel " + scratch.path("none") + ": No such file or directory");
+  expect_refused(kernel(scratch.path("none")), 1, "--kernel " + scratch.path("none") + ": No such file or directory");
   expect_refused(kernel("/tmp"), 1, "--kernel /tmp: is a directory");
   expect_refused(kernel(scratch.write("empty", "")), 1, "--kernel " + scratch.path("empty") + ": is empty");
   expect_refused(kernel("/dev/null"), 1, "--kernel /dev/null: is not a regular file");
   ASSERT_EQ(::mkfifo(scratch.path("fifo").c_str(), 0600), 0);
-  expect_refused(kernel(scratch.path("fifo")), 1,
-                 "--kernel " + scratch.path("fifo") + ": is not a regular file");
+  expect_refused(kernel(scratch.path("fifo")), 1, "--kernel " + scratch.path("fifo") + ": is not a regular file");
   expect_refused(kernel("/dev/zero"), 1, "--kernel /dev/zero: is not a regular file");
   // Nobody reads it, and nobody is waited for.
   const std::string unread = ": is a FIFO that nobody reads, or a device that is not there";
@@ -383,8 +374,7 @@ TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
                  "--console file:" + scratch.path("fifo") + unread);
   expect_refused(run_program(scratch.run("x", {"--log", scratch.path("fifo")})), 1,
                  "--log " + scratch.path("fifo") + unread);
-  expect_refused(run_program(scratch.run("x", {"--console", "file:/tmp"})), 1,
-                 "--console file:/tmp: Is a directory");
+  expect_refused(run_program(scratch.run("x", {"--console", "file:/tmp"})), 1, "--console file:/tmp: Is a directory");
   expect_refused(kernel("a\x1b[2J\n"), 1, "--kernel a?[2J?: No such file or directory");
   expect_refused(run_program(scratch.run("x", {"--initrd", "/nowhere/x"})), 1,
                  "--initrd /nowhere/x: No such file or directory");
@@ -394,11 +384,11 @@ TEST(RunProgram, what_cannot_work_is_refused_in_one_sentence) {
                  "--log /nowhere/log: No such file or directory");
   expect_refused(run_program(scratch.run("x", {"--console", "file:/nowhere/c"})), 1,
                  "--console file:/nowhere/c: No such file or directory");
-  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/nowhere/d"}),
-                 1, "cannot open /nowhere/d: No such file or directory");
-  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/dev/null",
-                              "--vmm", "/nowhere/v"}),
-                 1, "cannot start /nowhere/v: No such file or directory");
+  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/nowhere/d"}), 1,
+                 "cannot open /nowhere/d: No such file or directory");
+  expect_refused(
+      run_program({"run", "--kernel", scratch.path("kernel"), "--device-program", "/dev/null", "--vmm", "/nowhere/v"}),
+      1, "cannot start /nowhere/v: No such file or directory");
 }
 
 TEST(RunProgram, run_directory_that_is_none_is_refused_before_anything_is_made) {
@@ -407,8 +397,7 @@ TEST(RunProgram, run_directory_that_is_none_is_refused_before_anything_is_made) 
   const std::pair<std::string, std::string> directories[] = {
       {"/nowhere/run", "cannot make the run directory /nowhere/run: No such file or directory"},
       {"/proc/run", "cannot make the run directory /proc/run: No such file or directory"},
-      {scratch.path("kernel"),
-       "cannot open the run directory " + scratch.path("kernel") + ": Not a directory"},
+      {scratch.path("kernel"), "cannot open the run directory " + scratch.path("kernel") + ": Not a directory"},
       {scratch.path("run"),
        "the run directory " + scratch.path("run") + " is open to others (mode 0750, should be 0700)"}};
   for (const auto& [directory, sentence] : directories) {
@@ -425,29 +414,25 @@ TEST(RunProgram, unreadable_kernel_is_refused) {
   if (::geteuid() == 0) GTEST_SKIP() << "root reads everything";
   const Scratch scratch;
   ASSERT_EQ(::chmod(scratch.path("kernel").c_str(), 0), 0);
-  expect_refused(run_program(scratch.run("x")), 1,
-                 "--kernel " + scratch.path("kernel") + ": Permission denied");
+  expect_refused(run_program(scratch.run("x")), 1, "--kernel " + scratch.path("kernel") + ": Permission denied");
 }
 
 TEST(RunProgram, refusal_leaves_no_log_and_no_console_file) {
   const Scratch scratch;
-  run_program(scratch.run("x", {"--initrd", "/nowhere", "--log", scratch.path("log"), "--console",
-                                "file:" + scratch.path("c")}));
+  run_program(scratch.run(
+      "x", {"--initrd", "/nowhere", "--log", scratch.path("log"), "--console", "file:" + scratch.path("c")}));
   EXPECT_FALSE(fs::exists(scratch.path("log")));
   EXPECT_FALSE(fs::exists(scratch.path("c")));
 }
 
 TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
   const Scratch scratch;
-  const auto with = [&](const std::vector<std::string>& more) {
-    return run_program(scratch.run("x", more));
-  };
+  const auto with = [&](const std::vector<std::string>& more) { return run_program(scratch.run("x", more)); };
   constexpr const char* kSize = "must be a whole number with K, M, G or T, such as 512M";
   for (const char* memory : {"lots", "-5", "1.5G", "12Q"})
     expect_refused(with({"--memory", memory}), 2, std::string("--memory ") + memory + ": " + kSize);
   for (const char* memory : {"0", "1K", "15M", "17T"})
-    expect_refused(with({"--memory", memory}), 2,
-                   std::string("--memory ") + memory + ": must be from 16M to 16T");
+    expect_refused(with({"--memory", memory}), 2, std::string("--memory ") + memory + ": must be from 16M to 16T");
   expect_refused(with({"--memory", "16777217T"}), 2, "--memory 16777217T: is larger than any machine");
   expect_refused(with({"--memory", "16388K"}), 2, "--memory 16388K: must be a multiple of 1M");
   for (const char* deadline : {"9ms", "3601s", "0s", "1", "soon", "-1s"})
@@ -455,12 +440,9 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
                    std::string("--device-deadline ") + deadline +
                        ": must be a whole number with ms or s, such as 500ms, from 10ms to 3600s");
   for (const char* cpus : {"0", "65", "-1", "two", "1.5", "", "4294967297"})
-    expect_refused(with({"--cpus", cpus}), 2,
-                   std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
-  expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2,
-                 "--topology 1:2:1: makes 2 CPUs, but --cpus says 4");
-  expect_refused(with({"--topology", "1:2"}), 2,
-                 "--topology 1:2: must be three whole numbers, SOCKETS:CORES:THREADS");
+    expect_refused(with({"--cpus", cpus}), 2, std::string("--cpus ") + cpus + ": must be a whole number from 1 to 64");
+  expect_refused(with({"--cpus", "4", "--topology", "1:2:1"}), 2, "--topology 1:2:1: makes 2 CPUs, but --cpus says 4");
+  expect_refused(with({"--topology", "1:2"}), 2, "--topology 1:2: must be three whole numbers, SOCKETS:CORES:THREADS");
   expect_refused(with({"--console", "tty"}), 2, "--console tty: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--console", "file:"}), 2, "--console file:: must be stdio, pty, file:PATH or none");
   expect_refused(with({"--on-reset", "stop"}), 2, "--on-reset stop: must be reboot or exit");
@@ -469,26 +451,23 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
       {".a", ".a"},    {"-a", "-a"},          {"..", ".."},
       {"a\nb", "a?b"}, {"a\x1b[2J", "a?[2J"}, {std::string(64, 'x'), std::string(64, 'x')}};
   for (const auto& [name, shown] : names)
-    expect_refused(with({"--name", name}), 2,
-                   "--name " + shown +
-                       ": must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
+    expect_refused(
+        with({"--name", name}), 2,
+        "--name " + shown + ": must be 1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit");
   for (const char* option : {"--kernel", "--initrd", "--log", "--vmm", "--device-program"}) {
     const Finished finished = run_program({"run", option, ""});
     EXPECT_EQ(finished.status, 2);
-    EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named"))
-        << finished.err;
+    EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named")) << finished.err;
   }
-  expect_refused(
-      run_program({"frobnicate", "--help"}), 2,
-      "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
-      "pause, resume, reset, events, fault, upgrade, restore");
+  expect_refused(run_program({"frobnicate", "--help"}), 2,
+                 "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
+                 "pause, resume, reset, events, fault, upgrade, restore");
   expect_refused(run_program({"--fast", "ls"}), 2,
                  "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");
   expect_refused(run_program({"stop", "a/b"}), 2, "'a/b' is not the name of a VM");
-  expect_refused(
-      run_program({"run", "--kernel", scratch.path("kernel"), "--cmdline", std::string(2048, 'x')}), 2,
-      "--cmdline: has 2048 bytes, a kernel takes at most 2047");
+  expect_refused(run_program({"run", "--kernel", scratch.path("kernel"), "--cmdline", std::string(2048, 'x')}), 2,
+                 "--cmdline: has 2048 bytes, a kernel takes at most 2047");
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{},
                                                     {"run"},
                                                     {"fly"},
@@ -507,13 +486,12 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
 TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
   const Finished help = run_program({"run", "--help"});
   EXPECT_EQ(help.status, 0);
-  for (const char* text : {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel",
-                           "--device", "--device-deadline TIME=1s"})
+  for (const char* text : {"Ctrl-A x", "Ctrl-A a", "SIGTERM", "10 the guest reset", "64+V", "--kernel", "--device",
+                           "--device-deadline TIME=1s"})
     EXPECT_NE(help.out.find(text), std::string::npos) << text;
   const Finished commands = run_program({"--help"});
   EXPECT_EQ(commands.status, 0);
-  for (const char* command :
-       {"run", "ls", "devices", "inspect", "stop", "kill", "pause", "resume", "reset"}) {
+  for (const char* command : {"run", "ls", "devices", "inspect", "stop", "kill", "pause", "resume", "reset"}) {
     EXPECT_NE(commands.out.find("\n  " + std::string(command) + "  "), std::string::npos) << command;
     EXPECT_EQ(run_program({command, "--help"}).status, 0) << command;
   }
@@ -525,13 +503,11 @@ TEST(RunProgram, help_tells_the_keys_signals_and_statuses) {
 TEST(RunProgram, second_vm_of_one_name_is_refused) {
   const Scratch scratch;
   Running first = Running::on_pipes(scratch.run("serve", {"--name", "alpha"}));
-  for (int i = 0; i < 5000 && !fs::exists(scratch.path("run/alpha.sock")); ++i)
-    std::this_thread::sleep_for(1ms);
+  for (int i = 0; i < 5000 && !fs::exists(scratch.path("run/alpha.sock")); ++i) std::this_thread::sleep_for(1ms);
   scratch.write("console", "of the first");
-  expect_refused(
-      run_program(scratch.run("serve", {"--name", "alpha", "--console", "file:" + scratch.path("console"),
-                                        "--log", scratch.path("log")})),
-      1, "a VM named alpha is already running");
+  expect_refused(run_program(scratch.run("serve", {"--name", "alpha", "--console", "file:" + scratch.path("console"),
+                                                   "--log", scratch.path("log")})),
+                 1, "a VM named alpha is already running");
   EXPECT_EQ(fs::file_size(scratch.path("console")), 12U);
   EXPECT_FALSE(fs::exists(scratch.path("log")));
   first.signal(SIGTERM);

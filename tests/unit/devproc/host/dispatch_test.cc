@@ -29,25 +29,25 @@ class Registers final : public Device {
     calls.push_back({access.region, access.offset, access.size, false, 0});
     if (access.offset == kHole) return std::nullopt;
     std::uint64_t value = 0;
-    for (std::uint8_t i = 0; i < access.size; ++i)
-      value |= std::uint64_t{bytes[access.offset + i]} << (8 * i);
+    for (std::uint8_t i = 0; i < access.size; ++i) value |= std::uint64_t{bytes[access.offset + i]} << (8 * i);
     return value | ~devproc::all_ones(access.size);  // bits beyond the access are nobody's business
   }
   bool write(const Access& access, std::uint64_t value) override {
     calls.push_back({access.region, access.offset, access.size, true, value});
     if (access.offset == kHole) return false;
-    for (std::uint8_t i = 0; i < access.size; ++i) bytes[access.offset + i] = static_cast<std::uint8_t>(value >> (8 * i));
+    for (std::uint8_t i = 0; i < access.size; ++i)
+      bytes[access.offset + i] = static_cast<std::uint8_t>(value >> (8 * i));
     return true;
   }
   void reset() override {}
   void restore() override {}
 
-  static constexpr std::array<RegionSpec, 5> kRegions{{{"bytes", AddressKind::kPort, 64, kSize1},
-                                                       {"up to words", AddressKind::kPort, 64, kSizeUpTo2},
-                                                       {"dwords", AddressKind::kMemory, 64, kSize4},
-                                                       {"dwords and quadwords", AddressKind::kMemory, 64,
-                                                        static_cast<AccessSizes>(kSize4 | kSize8)},
-                                                       {"all", AddressKind::kMemory, 64, kSizeUpTo8}}};
+  static constexpr std::array<RegionSpec, 5> kRegions{
+      {{"bytes", AddressKind::kPort, 64, kSize1},
+       {"up to words", AddressKind::kPort, 64, kSizeUpTo2},
+       {"dwords", AddressKind::kMemory, 64, kSize4},
+       {"dwords and quadwords", AddressKind::kMemory, 64, static_cast<AccessSizes>(kSize4 | kSize8)},
+       {"all", AddressKind::kMemory, 64, kSizeUpTo8}}};
   std::array<std::uint8_t, 64> bytes{};
   std::vector<Call> calls;
 };
@@ -65,7 +65,8 @@ class DispatchTest : public ::testing::Test {
   }
   std::string widths() const {
     std::string text;
-    for (const Registers::Call& call : device.calls) text += std::to_string(call.offset) + ":" + std::to_string(call.size) + " ";
+    for (const Registers::Call& call : device.calls)
+      text += std::to_string(call.offset) + ":" + std::to_string(call.size) + " ";
     return text;
   }
   Registers device;
@@ -132,8 +133,7 @@ TEST_F(DispatchTest, any_access_reads_and_writes_the_bytes_that_it_covers) {
     } else {
       std::uint64_t value = 0;
       ASSERT_TRUE(dispatch_read(device, {region, offset, size}, value));
-      for (std::uint8_t b = 0; b < 8; ++b)
-        ASSERT_EQ(value >> (8 * b) & 0xff, b < size ? wanted[offset + b] : 0U);
+      for (std::uint8_t b = 0; b < 8; ++b) ASSERT_EQ(value >> (8 * b) & 0xff, b < size ? wanted[offset + b] : 0U);
     }
     std::uint64_t covered = 0;
     for (const Registers::Call& call : device.calls) {

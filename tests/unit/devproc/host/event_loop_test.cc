@@ -49,7 +49,8 @@ class LoopRig {
       ADD_FAILURE() << "a request was not answered";
       ring->close();
     };
-    ring = std::make_unique<ipc::RequestProducer>(requests(), replies(), doorbell.borrow(), effects_, std::move(options));
+    ring =
+        std::make_unique<ipc::RequestProducer>(requests(), replies(), doorbell.borrow(), effects_, std::move(options));
     RoleWorld world;
     world.requests = &requests();
     world.replies = &replies();
@@ -82,7 +83,8 @@ class LoopRig {
     if (reply) std::memcpy(&value, reply->payload, size);
     return value;
   }
-  void write(std::uint16_t instance, std::uint16_t region, std::uint64_t offset, std::uint8_t size, std::uint64_t value) {
+  void write(std::uint16_t instance, std::uint16_t region, std::uint64_t offset, std::uint8_t size,
+             std::uint64_t value) {
     EXPECT_TRUE(ring->call(writes(instance, region, offset, size, value), wait));
   }
   Result<control::FromDevice> ask(const control::ToDevice& message) {
@@ -108,7 +110,9 @@ class LoopRig {
     while (replies().asleep.load() == 0) ::sched_yield();
   }
 
-  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(regions_.requests[0].bytes); }
+  [[nodiscard]] ipc::RequestArea& requests() {
+    return *reinterpret_cast<ipc::RequestArea*>(regions_.requests[0].bytes);
+  }
   [[nodiscard]] ipc::ReplyArea& replies() { return *reinterpret_cast<ipc::ReplyArea*>(regions_.replies[0].bytes); }
 
   UniqueFd doorbell = UniqueFd::create_eventfd().value();
@@ -285,7 +289,8 @@ TEST(EventLoop, a_device_that_falls_asleep_over_a_full_stream_is_woken_by_room) 
       if (*n == 0) break;
       if (*n == buffer.size()) rig.ring->ring_doorbell();  // StreamPump's rule
     }
-    ASSERT_TRUE(becomes_readable(rig.lines[0].borrow())) << "round " << round << ": nobody told the transmitter of room";
+    ASSERT_TRUE(becomes_readable(rig.lines[0].borrow()))
+        << "round " << round << ": nobody told the transmitter of room";
   }
 }
 

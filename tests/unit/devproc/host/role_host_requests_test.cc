@@ -57,22 +57,25 @@ TEST(RoleHostRequests, tickets_are_served_in_order_and_not_before_they_are_there
 
 TEST(RoleHostRequests, slots_are_used_again_and_again) {
   RoleRig rig(pci_test_setup());
-  for (std::uint64_t i = 0; i < 10 * ipc::kSlots; ++i) ASSERT_EQ(rig.ask(reads(0, 0, test_spec::kCounter, 4)).value(), i);
+  for (std::uint64_t i = 0; i < 10 * ipc::kSlots; ++i)
+    ASSERT_EQ(rig.ask(reads(0, 0, test_spec::kCounter, 4)).value(), i);
 }
 
 // Every size, count, offset, region and instance around the edges: what does not fit reads as ones and changes nothing.
 TEST(RoleHostRequests, malformed_accesses_read_ones_and_write_nothing) {
   RoleRig rig(pci_test_setup());
   const std::string before = rig.inspect();
-  std::vector<std::uint64_t> offsets = {0, 1, 3, 60, 61, 63, 64, 4088, 4089, 4095, 4096, UINT32_MAX, UINT64_MAX - 7, UINT64_MAX};
+  std::vector<std::uint64_t> offsets = {
+      0, 1, 3, 60, 61, 63, 64, 4088, 4089, 4095, 4096, UINT32_MAX, UINT64_MAX - 7, UINT64_MAX};
   std::uint64_t malformed = 0;
   for (const int size : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 31, 32, 33, 64, 128, 255}) {
     for (const int count : {0, 1, 2, 4, 5, 8, 16, 32, 33, 64, 255}) {
       for (const std::uint64_t offset : offsets) {
-        for (const std::uint16_t region : {std::uint16_t{0}, std::uint16_t{2}, std::uint16_t{3}, std::uint16_t{0xffff}}) {
+        for (const std::uint16_t region :
+             {std::uint16_t{0}, std::uint16_t{2}, std::uint16_t{3}, std::uint16_t{0xffff}}) {
           for (const std::uint16_t instance : {std::uint16_t{0}, std::uint16_t{1}, std::uint16_t{0xffff}}) {
-            ipc::Request request = reads(instance, region, offset, static_cast<std::uint8_t>(size),
-                                         static_cast<std::uint8_t>(count));
+            ipc::Request request =
+                reads(instance, region, offset, static_cast<std::uint8_t>(size), static_cast<std::uint8_t>(count));
             if (well_formed(rig, request)) continue;
             ++malformed;
             const Answer answer = rig.ask(request);

@@ -119,12 +119,12 @@ const Spoiler kSpoilers[] = {
        for (int i = 0; i < 64; ++i) state[kHeader + random() % (2 * kBank)] = static_cast<std::byte>(random());
        for (int i = 0; i < 64; ++i) state[kHeader + random() % 1024] = static_cast<std::byte>(random());
      }},
-    {"all_ones",
-     [](auto state, auto&) { std::memset(state.data() + kHeader, 0xff, state.size() - kHeader); }},
+    {"all_ones", [](auto state, auto&) { std::memset(state.data() + kHeader, 0xff, state.size() - kHeader); }},
     {"all_zeroes", [](auto state, auto&) { std::memset(state.data() + kHeader, 0, state.size() - kHeader); }},
     {"the_commit_number",
      [](auto state, auto& random) {
-       reinterpret_cast<ipc::StateHeader*>(state.data())->commit_word.store(random() % 2 == 0 ? random() : ~random() % 3);
+       reinterpret_cast<ipc::StateHeader*>(state.data())
+           ->commit_word.store(random() % 2 == 0 ? random() : ~random() % 3);
      }},
     {"a_commit_number_of_zero",
      [](auto state, auto&) { reinterpret_cast<ipc::StateHeader*>(state.data())->commit_word.store(0); }},
@@ -154,11 +154,14 @@ const Spoiler kSpoilers[] = {
          default: record.last_ticket = random();
        }
      }},
-    {"the_generation", [](auto state, auto& random) { committed_record(state).generation = static_cast<std::uint32_t>(random()); }},
+    {"the_generation",
+     [](auto state, auto& random) { committed_record(state).generation = static_cast<std::uint32_t>(random()); }},
 };
 
 INSTANTIATE_TEST_SUITE_P(Bytes, HostileState, ::testing::ValuesIn(kSpoilers),
-                         [](const ::testing::TestParamInfo<Spoiler>& spoiler) { return std::string(spoiler.param.name); });
+                         [](const ::testing::TestParamInfo<Spoiler>& spoiler) {
+                           return std::string(spoiler.param.name);
+                         });
 
 // The reply area is the predecessor's as well.
 TEST(HostileReplyArea, a_successor_publishes_over_anything) {
@@ -174,7 +177,8 @@ TEST(HostileReplyArea, a_successor_publishes_over_anything) {
   }
 }
 
-// Some lies look honest (a ticket or two too many or too few): then requests are dropped or served again, and none waits.
+// Some lies look honest (a ticket or two too many or too few): then requests are dropped or served again, and none
+// waits.
 TEST(HostileTicket, whatever_was_the_last_no_request_waits_for_ever) {
   for (std::int64_t lie = -200; lie <= 200; ++lie) {
     const std::unique_ptr<RoleRig> rig = busy_rig(2, 150, 5);
@@ -218,7 +222,8 @@ TEST(Resume, asserted_lines_are_raised_again_and_no_others) {
   ASSERT_EQ(before.lines[1], 1U);
   const auto successor = rig.take_over();
   const Outside after = successor->look_outside();
-  for (std::size_t line = 0; line < after.lines.size(); ++line) EXPECT_EQ(after.lines[line], line == 1 ? 1U : 0U) << line;
+  for (std::size_t line = 0; line < after.lines.size(); ++line)
+    EXPECT_EQ(after.lines[line], line == 1 ? 1U : 0U) << line;
 }
 
 TEST(Resume, the_last_inputs_messages_are_repeated_and_no_older_ones) {

@@ -131,9 +131,9 @@ TEST(RoleHostStreams, streams_belong_to_their_devices) {
   EXPECT_EQ(rig.ask(reads(kCom2, 0, uart::kRbr, 1)).value(), 'z');
 }
 
-// A console session in which the device process dies at random, with its spare bank in any condition. Every byte arrives
-// once, in order, in both directions.
-// The predecessor may have died between publishing an index and telling the pump, which then sleeps on it.
+// A console session in which the device process dies at random, with its spare bank in any condition. Every byte
+// arrives once, in order, in both directions. The predecessor may have died between publishing an index and telling the
+// pump, which then sleeps on it.
 TEST(RoleHostStreams, a_successor_wakes_a_pump_that_sleeps) {
   RoleRig rig(platform_setup());
   rig.let_time_go();

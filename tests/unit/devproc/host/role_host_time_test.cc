@@ -41,8 +41,7 @@ TEST(RoleHostTime, the_next_deadline_is_the_timers_own_on_the_hosts_clock) {
   RoleRig rig(pci_test_setup());
   rig.let_time_go();
   arm(rig, 4'000'000'000);
-  EXPECT_EQ(rig.host->next_deadline(),
-            static_cast<std::int64_t>(deadline(rig)) + rig.requests().time.base_ns.load());
+  EXPECT_EQ(rig.host->next_deadline(), static_cast<std::int64_t>(deadline(rig)) + rig.requests().time.base_ns.load());
 }
 
 TEST(RoleHostTime, nothing_fires_while_the_vm_is_paused) {

@@ -1,7 +1,8 @@
 // RoleRig: a role's real models in a real RoleHost, on regions in the test's own memory, with the test as the VMM.
 //
 // Single-threaded: the rig submits a request, lets the host serve it and reads the reply slot. VM time stands still
-// unless the test lets it go. take_over() puts a successor on a copy of the regions, as they are or as a kill left them.
+// unless the test lets it go. take_over() puts a successor on a copy of the regions, as they are or as a kill left
+// them.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -45,7 +46,8 @@ class RoleSetup {
     return *this;
   }
 
-  control::TakeRole role{.role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}};
+  control::TakeRole role{
+      .role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}};
   std::uint32_t lines = 0;
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
@@ -86,8 +88,9 @@ inline RoleSetup pci_test_setup() {
   return setup;
 }
 
-inline ipc::Request access_request(ipc::RequestKind kind, std::uint16_t instance, std::uint16_t region, std::uint64_t offset,
-                                   std::uint8_t size, std::uint64_t value = 0, std::uint8_t count = 1) {
+inline ipc::Request access_request(ipc::RequestKind kind, std::uint16_t instance, std::uint16_t region,
+                                   std::uint64_t offset, std::uint8_t size, std::uint64_t value = 0,
+                                   std::uint8_t count = 1) {
   ipc::Request request;
   request.kind = kind;
   request.instance = instance;
@@ -300,7 +303,9 @@ class RoleRig {
     return text;
   }
 
-  [[nodiscard]] ipc::RequestArea& requests() { return *reinterpret_cast<ipc::RequestArea*>(regions_.requests[0].bytes); }
+  [[nodiscard]] ipc::RequestArea& requests() {
+    return *reinterpret_cast<ipc::RequestArea*>(regions_.requests[0].bytes);
+  }
   [[nodiscard]] const ipc::RequestArea& requests() const {
     return *reinterpret_cast<const ipc::RequestArea*>(regions_.requests[0].bytes);
   }

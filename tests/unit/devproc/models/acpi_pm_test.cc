@@ -24,9 +24,7 @@ class AcpiPmTest : public ::testing::Test {
   std::uint16_t in16(std::uint64_t offset) { return static_cast<std::uint16_t>(regs.in(offset, 2)); }
   void out16(std::uint64_t offset, std::uint16_t value) { EXPECT_TRUE(regs.out(offset, value, 2)); }
   std::uint32_t timer() { return static_cast<std::uint32_t>(regs.in(kPmTmr, 4)); }
-  std::uint64_t in_gpe(std::uint64_t offset, std::uint8_t size) {
-    return regs.in(offset, size, AcpiPm::kGpe0);
-  }
+  std::uint64_t in_gpe(std::uint64_t offset, std::uint8_t size) { return regs.in(offset, size, AcpiPm::kGpe0); }
   void out_apm(std::uint64_t offset, std::uint8_t value) { regs.out(offset, value, 1, AcpiPm::kApm); }
 
   FakeWires fakes{{.lines = 1}};

@@ -37,9 +37,8 @@ class CmosRtcTest : public ::testing::Test {
   std::uint32_t get16(std::uint8_t index) { return get(index) | get(index + 1) << 8; }
   // The clock as "YYYY-MM-DD hh:mm:ss w", read as 24-hour BCD.
   std::string time() {
-    return fmt::format("{:02x}{:02x}-{:02x}-{:02x} {:02x}:{:02x}:{:02x} {}", get(kCentury), get(kYear),
-                       get(kMonth), get(kDayOfMonth), get(kHours), get(kMinutes), get(kSeconds),
-                       get(kDayOfWeek));
+    return fmt::format("{:02x}{:02x}-{:02x}-{:02x} {:02x}:{:02x}:{:02x} {}", get(kCentury), get(kYear), get(kMonth),
+                       get(kDayOfMonth), get(kHours), get(kMinutes), get(kSeconds), get(kDayOfWeek));
   }
   // As Linux's mc146818_set_time: SET, divider reset, bytes, then both registers back.
   void linux_set_time(std::array<std::uint8_t, 7> bytes) {
@@ -211,8 +210,7 @@ TEST_F(CmosRtcTest, weekday_counts_on_from_what_the_guest_set) {
 
 TEST_F(CmosRtcTest, impossible_times_carry_over) {
   set(kRegB, get(kRegB) | kSet);
-  for (const std::uint8_t index : {kSeconds, kMinutes, kHours, kDayOfMonth, kMonth, kYear, kCentury})
-    set(index, 0xff);
+  for (const std::uint8_t index : {kSeconds, kMinutes, kHours, kDayOfMonth, kMonth, kYear, kCentury}) set(index, 0xff);
   EXPECT_EQ(get(kSeconds), 0xff) << "kept as written while SET";
   set(kRegB, get(kRegB) & 0x7f);
   fakes.clock.advance(1s);
@@ -456,8 +454,7 @@ TEST_F(CmosRtcTest, checksum_covers_10h_to_2dh) {
 
 TEST_F(CmosRtcTest, memory_keeps_what_is_written) {
   for (int i = 0x40; i < 0x5b; ++i) set(static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(i * 3));
-  for (int i = 0x40; i < 0x5b; ++i)
-    EXPECT_EQ(get(static_cast<std::uint8_t>(i)), static_cast<std::uint8_t>(i * 3));
+  for (int i = 0x40; i < 0x5b; ++i) EXPECT_EQ(get(static_cast<std::uint8_t>(i)), static_cast<std::uint8_t>(i * 3));
 }
 
 TEST_F(CmosRtcTest, index_port_reads_ones_and_keeps_the_nmi_mask) {
@@ -538,8 +535,7 @@ TEST(Calendar, every_day_of_four_centuries_survives_the_round_trip) {
 TEST(Calendar, twelve_hour_format_survives_the_round_trip) {
   for (const bool binary : {false, true}) {
     const Format format{.binary = binary, .hours24 = false};
-    for (std::uint32_t hour = 0; hour < 24; ++hour)
-      EXPECT_EQ(decode_hour(encode_hour(hour, format), format), hour);
+    for (std::uint32_t hour = 0; hour < 24; ++hour) EXPECT_EQ(decode_hour(encode_hour(hour, format), format), hour);
   }
 }
 
@@ -553,8 +549,7 @@ TEST(Calendar, seconds_to_alarm_agrees_with_trying_every_second) {
       const auto matches = [&](std::int64_t at) {
         const TimeRegisters time = from_seconds(at, kFormat);
         return (alarm.second >= 0xc0 || alarm.second == time.second) &&
-               (alarm.minute >= 0xc0 || alarm.minute == time.minute) &&
-               (alarm.hour >= 0xc0 || alarm.hour == time.hour);
+               (alarm.minute >= 0xc0 || alarm.minute == time.minute) && (alarm.hour >= 0xc0 || alarm.hour == time.hour);
       };
       while (!matches(from + expected)) ++expected;
       ASSERT_EQ(seconds_to_alarm(alarm, from, kFormat), expected) << from;

@@ -94,8 +94,7 @@ TEST_F(I8042ControllerTest, controller_ram_keeps_what_is_written) {
     command(static_cast<std::uint8_t>(kWriteRam + i));
     write(static_cast<std::uint8_t>(0xc0 + i));
   }
-  for (std::uint8_t i = 1; i < kRamBytes; ++i)
-    EXPECT_EQ(ask(static_cast<std::uint8_t>(kReadRam + i)), 0xc0 + i);
+  for (std::uint8_t i = 1; i < kRamBytes; ++i) EXPECT_EQ(ask(static_cast<std::uint8_t>(kReadRam + i)), 0xc0 + i);
   EXPECT_EQ(command_byte(), kCommandBytePowerOn);
 }
 
@@ -143,8 +142,7 @@ TEST_F(I8042ControllerTest, a_new_command_ends_one_that_waits_for_its_parameter)
 }
 
 TEST_F(I8042ControllerTest, unknown_commands_do_nothing) {
-  for (const std::uint8_t unknown : {0x00, 0x5f, 0x80, 0xa1, 0xac, 0xb0, 0xc1, 0xd5, 0xe0})
-    command(unknown);
+  for (const std::uint8_t unknown : {0x00, 0x5f, 0x80, 0xa1, 0xac, 0xb0, 0xc1, 0xd5, 0xe0}) command(unknown);
   EXPECT_EQ(drain(), Bytes{});
   EXPECT_EQ(command_byte(), kCommandBytePowerOn);
 }
@@ -210,8 +208,7 @@ TEST_F(I8042ControllerTest, polling_an_idle_controller_changes_no_state) {
 // --- input stream ---
 
 TEST_F(I8042ControllerTest, an_event_may_come_in_pieces) {
-  const auto bytes =
-      std::bit_cast<std::array<std::uint8_t, 8>>(InputEvent{.type = 1, .flags = 1, .code = kKeyA});
+  const auto bytes = std::bit_cast<std::array<std::uint8_t, 8>>(InputEvent{.type = 1, .flags = 1, .code = kKeyA});
   for (const std::uint8_t byte : bytes) {
     EXPECT_EQ(status() & kStatusObf, 0);
     input.feed(std::span(&byte, 1));
@@ -284,8 +281,7 @@ TEST_F(I8042ControllerTest, a_last_read_in_the_future_is_now) {
 }
 
 TEST_F(I8042ControllerTest, reset_keeps_the_place_in_the_stream) {
-  const auto bytes =
-      std::bit_cast<std::array<std::uint8_t, 8>>(InputEvent{.type = 1, .flags = 1, .code = kKeyA});
+  const auto bytes = std::bit_cast<std::array<std::uint8_t, 8>>(InputEvent{.type = 1, .flags = 1, .code = kKeyA});
   input.feed(std::span(bytes).first(3));
   device.on_stream(0);
   device.reset();

@@ -76,8 +76,7 @@ TEST_F(SystemPortsTest, debug_ports_write_the_stream_and_say_they_are_there) {
 
 TEST_F(SystemPortsTest, debug_output_without_room_is_dropped_and_counted) {
   debug.room_left = 1;
-  for (const char c : std::string_view("abc"))
-    out(SystemPorts::kDebugConsole, static_cast<std::uint8_t>(c));
+  for (const char c : std::string_view("abc")) out(SystemPorts::kDebugConsole, static_cast<std::uint8_t>(c));
   EXPECT_EQ(debug.output, "a");
   EXPECT_EQ(state->debug_dropped, 2U);
 }

@@ -40,14 +40,20 @@ class PatternChannel final : public DeviceChannel {
   void note(std::uint32_t vcpu, const BusAccess& access, std::size_t bytes) {
     calls.push_back({vcpu, access});
     const std::uint8_t size = access.size;
-    if ((size != 1 && size != 2 && size != 4 && size != 8) || access.count == 0 || bytes != std::size_t{size} * access.count)
+    if ((size != 1 && size != 2 && size != 4 && size != 8) || access.count == 0 ||
+        bytes != std::size_t{size} * access.count)
       bad = true;
   }
 };
 
 Claim claim(PatternChannel& channel, Space space, std::uint64_t base, std::uint64_t length, std::uint16_t instance = 0,
             std::string owner = "somebody") {
-  return {.space = space, .base = base, .length = length, .channel = &channel, .instance = instance, .owner = std::move(owner)};
+  return {.space = space,
+          .base = base,
+          .length = length,
+          .channel = &channel,
+          .instance = instance,
+          .owner = std::move(owner)};
 }
 
 std::uint64_t read(AddressSpace& space, Space kind, std::uint64_t address, std::uint8_t size) {
@@ -103,19 +109,22 @@ TEST(AddressSpace, the_ends_of_both_spaces_belong_to_nobody_beyond) {
   PatternChannel channel;
   AddressSpace space;
   ASSERT_TRUE(space.publish({claim(channel, Space::kPort, 0xfff8, 8), claim(channel, Space::kPort, 0, 8, 1),
-                             claim(channel, Space::kMemory, ~std::uint64_t{0} - 7, 8), claim(channel, Space::kMemory, 0, 8, 1)}));
+                             claim(channel, Space::kMemory, ~std::uint64_t{0} - 7, 8),
+                             claim(channel, Space::kMemory, 0, 8, 1)}));
   EXPECT_EQ(read(space, Space::kPort, 0xfffe, 4) >> 16, 0xffffU);
   EXPECT_EQ(read(space, Space::kPort, 0xffff, 1), std::to_integer<std::uint64_t>(PatternChannel::pattern(0, 0, 7, 0)));
   EXPECT_EQ(read(space, Space::kMemory, ~std::uint64_t{0} - 3, 8), ~std::uint64_t{0});
-  for (const PatternChannel::Call& call : channel.calls) EXPECT_EQ(call.access.instance, 0) << "nothing wraps to address 0";
+  for (const PatternChannel::Call& call : channel.calls)
+    EXPECT_EQ(call.access.instance, 0) << "nothing wraps to address 0";
 }
 
 TEST(AddressSpace, claims_that_cannot_be_are_refused_by_name) {
   PatternChannel channel;
   AddressSpace space;
-  for (const Claim& wrong : {claim(channel, Space::kPort, 0x100, 0, 0, "empty"), claim(channel, Space::kPort, 0xfff9, 8, 0, "past"),
-                             claim(channel, Space::kPort, 0x10000, 1, 0, "beyond"),
-                             claim(channel, Space::kMemory, ~std::uint64_t{0}, 2, 0, "wraps")}) {
+  for (const Claim& wrong :
+       {claim(channel, Space::kPort, 0x100, 0, 0, "empty"), claim(channel, Space::kPort, 0xfff9, 8, 0, "past"),
+        claim(channel, Space::kPort, 0x10000, 1, 0, "beyond"),
+        claim(channel, Space::kMemory, ~std::uint64_t{0}, 2, 0, "wraps")}) {
     const Status status = space.publish({wrong});
     ASSERT_FALSE(status);
     EXPECT_NE(status.error().message.find(wrong.owner), std::string::npos) << status.error().message;
@@ -126,10 +135,9 @@ TEST(AddressSpace, every_overlap_is_reported_with_both_names_and_nothing_changes
   PatternChannel channel;
   AddressSpace space;
   ASSERT_TRUE(space.publish({claim(channel, Space::kPort, 0x10, 1, 7)}));
-  const Status status = space.publish({claim(channel, Space::kPort, 0x100, 0x100, 0, "wide"),
-                                       claim(channel, Space::kPort, 0x110, 0x10, 0, "first"),
-                                       claim(channel, Space::kPort, 0x1ff, 2, 0, "last"),
-                                       claim(channel, Space::kMemory, 0x110, 0x10, 0, "elsewhere")});
+  const Status status = space.publish(
+      {claim(channel, Space::kPort, 0x100, 0x100, 0, "wide"), claim(channel, Space::kPort, 0x110, 0x10, 0, "first"),
+       claim(channel, Space::kPort, 0x1ff, 2, 0, "last"), claim(channel, Space::kMemory, 0x110, 0x10, 0, "elsewhere")});
   ASSERT_FALSE(status);
   const std::string& report = status.error().message;
   EXPECT_NE(report.find("first (0x110-0x11f) overlaps wide (0x100-0x1ff)"), std::string::npos) << report;
@@ -214,7 +222,12 @@ TEST(AddressSpace, vcpus_read_on_while_windows_move) {
   NumberChannel channel;
   AddressSpace space;
   const auto window = [&](std::uint64_t base, std::uint16_t instance) {
-    return Claim{.space = Space::kMemory, .base = base, .length = 0x1000, .channel = &channel, .instance = instance, .owner = "bar"};
+    return Claim{.space = Space::kMemory,
+                 .base = base,
+                 .length = 0x1000,
+                 .channel = &channel,
+                 .instance = instance,
+                 .owner = "bar"};
   };
   ASSERT_TRUE(space.publish({window(0x10000, 1), window(0x20000, 2)}));
   std::atomic<bool> stop{false};
@@ -226,7 +239,7 @@ TEST(AddressSpace, vcpus_read_on_while_windows_move) {
       while (!stop.load(std::memory_order_relaxed)) {
         std::byte low[4] = {};
         std::byte high[4] = {};
-        space.read(vcpu, Space::kMemory, 0x10ffe, 4, 1, low);   // half in the window, half beyond
+        space.read(vcpu, Space::kMemory, 0x10ffe, 4, 1, low);  // half in the window, half beyond
         space.read(vcpu, Space::kMemory, 0x20000, 4, 1, high);
         const bool one_or_two = low[0] == low[1] && (low[0] == std::byte{1} || low[0] == std::byte{2});
         if (!one_or_two || low[2] != std::byte{0xff} || high[0] != high[3]) wrong.fetch_add(1);
@@ -252,7 +265,8 @@ TEST(AddressSpace, memory_does_not_grow_with_the_number_of_changes) {
   const auto change = [&](int i) {
     std::vector<Claim> claims;
     for (std::uint64_t n = 0; n < 16; ++n)
-      claims.push_back(claim(channel, Space::kMemory, 0x100000 * (n + 1) + (static_cast<std::uint64_t>(i) % 16) * 0x1000, 0x1000));
+      claims.push_back(
+          claim(channel, Space::kMemory, 0x100000 * (n + 1) + (static_cast<std::uint64_t>(i) % 16) * 0x1000, 0x1000));
     ASSERT_TRUE(space.publish(std::move(claims)));
   };
   for (int i = 0; i < 1000; ++i) change(i);

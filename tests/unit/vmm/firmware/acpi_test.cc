@@ -16,8 +16,7 @@ namespace {
 constexpr std::uint64_t kBase = 0x3FF0000;
 
 AcpiConfig config() {
-  return {
-      .memory = *plan_memory(64 * kMiB, 40), .apic_ids = {0, 1, 2, 3}, .uarts = {{0x3F8, 4}, {0x2F8, 3}}};
+  return {.memory = *plan_memory(64 * kMiB, 40), .apic_ids = {0, 1, 2, 3}, .uarts = {{0x3F8, 4}, {0x2F8, 3}}};
 }
 
 // A reader of the tables as an operating system walks them.
@@ -95,8 +94,7 @@ TEST(Acpi, the_size_does_not_depend_on_the_place) {
   AcpiConfig large = config();
   large.memory = *plan_memory(4096 * kMiB, 40);
   for (std::uint32_t id = 4; id < 64; ++id) large.apic_ids.push_back(id);
-  EXPECT_EQ(build_acpi(large, 0x10000).tables.bytes.size(),
-            build_acpi(large, 0xBFF00000).tables.bytes.size());
+  EXPECT_EQ(build_acpi(large, 0x10000).tables.bytes.size(), build_acpi(large, 0xBFF00000).tables.bytes.size());
   EXPECT_LE(acpi_size(large), 128 * kKiB);
 }
 
@@ -193,8 +191,7 @@ class Acpica : public testing::Test {
     if (!run("iasl -v && which acpiexec")) GTEST_SKIP() << "no acpica-tools";
   }
   void write(const char* name, const std::vector<char>& bytes) const {
-    std::ofstream(folder_ / name, std::ios::binary)
-        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(folder_ / name, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
   void write_blocks(const AcpiConfig& from) const {
     const Reader reader(from);
@@ -264,9 +261,8 @@ TEST_F(Acpica, each_link_takes_the_interrupt_it_is_given) {
   write_blocks(config());
   for (const char link : {'A', 'B', 'C', 'D'}) {
     const std::string name = std::string("\\_SB.LNK") + link;
-    const std::string log =
-        execute("evaluate " + name + "._SRS (89 06 00 09 01 0A 00 00 00 79 00);evaluate " + name +
-                "._CRS;evaluate " + name + "._STA");
+    const std::string log = execute("evaluate " + name + "._SRS (89 06 00 09 01 0A 00 00 00 79 00);evaluate " + name +
+                                    "._CRS;evaluate " + name + "._STA");
     EXPECT_NE(log.find("89 06 00 09 01 0A 00 00 00 79 00"), std::string::npos) << log;
     EXPECT_NE(log.find("[Integer] = 000000000000000B"), std::string::npos) << log;
   }

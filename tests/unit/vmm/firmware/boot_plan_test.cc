@@ -72,8 +72,7 @@ TEST(HighestGap, never_overlaps_what_is_taken) {
     ASSERT_EQ(*address % kPageSize, 0U);
     ASSERT_GE(*address, 0x100000U);
     ASSERT_LE(*address + size, end);
-    for (const TakenRange& range : taken)
-      ASSERT_TRUE(*address + size <= range.first || *address >= range.end);
+    for (const TakenRange& range : taken) ASSERT_TRUE(*address + size <= range.first || *address >= range.end);
   }
 }
 
@@ -106,8 +105,7 @@ TEST(PlanBoot, says_that_the_kernel_does_not_fit) {
   header.init_size = 100 * kMiB;
   const auto result = plan(bz(header), 64, std::nullopt);
   ASSERT_FALSE(result);
-  EXPECT_THAT(result.error().message,
-              testing::AllOf(HasSubstr("kernel needs memory"), HasSubstr("64 MiB")));
+  EXPECT_THAT(result.error().message, testing::AllOf(HasSubstr("kernel needs memory"), HasSubstr("64 MiB")));
 }
 
 TEST(PlanBoot, says_that_the_initrd_does_not_fit) {
@@ -127,8 +125,7 @@ TEST(PlanBoot, refuses_a_command_line_that_is_too_long) {
   EXPECT_TRUE(plan(bz(), 64, std::nullopt, 2047));
   const auto result = plan(bz(), 64, std::nullopt, 2048);
   ASSERT_FALSE(result);
-  EXPECT_THAT(result.error().message,
-              testing::AllOf(HasSubstr("2048 characters"), HasSubstr("at most 2047")));
+  EXPECT_THAT(result.error().message, testing::AllOf(HasSubstr("2048 characters"), HasSubstr("at most 2047")));
 }
 
 TEST(PlanBoot, a_pvh_kernel_takes_what_there_is_room_for) {

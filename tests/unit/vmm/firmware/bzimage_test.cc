@@ -110,8 +110,7 @@ TEST(BzImage, a_payload_beyond_the_file_is_refused) {
 }
 
 TEST(BzImage, an_impossible_load_address_is_refused) {
-  for (const std::uint64_t address :
-       {std::uint64_t{0}, std::uint64_t{0xFFFFF}, UINT64_MAX, UINT64_MAX - 0x1000}) {
+  for (const std::uint64_t address : {std::uint64_t{0}, std::uint64_t{0xFFFFF}, UINT64_MAX, UINT64_MAX - 0x1000}) {
     setup_header header = good_header();
     header.pref_address = address;
     EXPECT_THAT(error_of(header), HasSubstr("asks to be loaded")) << address;
@@ -162,11 +161,8 @@ TEST(ZeroPage, carries_what_the_loader_decided) {
   const auto image = parse_bzimage(MemorySource(bzimage(), "kernel"));
   ASSERT_TRUE(image);
   const E820Entry map[] = {{0, 0x9FC00, E820Type::kRam}, {0x9FC00, 0x400, E820Type::kReserved}};
-  const boot_params params = make_zero_page(*image, {.command_line = 0x20000,
-                                                     .initrd = 0x1'2345'6000,
-                                                     .initrd_size = 0x1000,
-                                                     .rsdp = 0xABC000,
-                                                     .e820 = map});
+  const boot_params params = make_zero_page(
+      *image, {.command_line = 0x20000, .initrd = 0x1'2345'6000, .initrd_size = 0x1000, .rsdp = 0xABC000, .e820 = map});
   EXPECT_EQ(params.hdr.cmd_line_ptr, 0x20000U);
   EXPECT_EQ(params.hdr.ramdisk_image, 0x23456000U);
   EXPECT_EQ(params.ext_ramdisk_image, 1U);

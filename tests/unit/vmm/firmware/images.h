@@ -58,8 +58,7 @@ struct ElfParts {
 };
 
 inline Image note(std::uint32_t type, const std::string& owner, std::span<const std::byte> description) {
-  const Elf64_Nhdr header{static_cast<Elf64_Word>(owner.size() + 1),
-                          static_cast<Elf64_Word>(description.size()), type};
+  const Elf64_Nhdr header{static_cast<Elf64_Word>(owner.size() + 1), static_cast<Elf64_Word>(description.size()), type};
   Image out(sizeof(header));
   std::memcpy(out.data(), &header, sizeof(header));
   for (const char c : owner) out.push_back(static_cast<std::byte>(c));
@@ -70,9 +69,7 @@ inline Image note(std::uint32_t type, const std::string& owner, std::span<const 
   return out;
 }
 
-inline Image entry_note(std::uint64_t entry) {
-  return note(18, "Xen", std::as_bytes(std::span(&entry, 1)));
-}
+inline Image entry_note(std::uint64_t entry) { return note(18, "Xen", std::as_bytes(std::span(&entry, 1))); }
 
 // Two segments (the second with BSS) and a note segment after an unrelated note.
 inline ElfParts good_elf() {
@@ -114,8 +111,7 @@ inline Image elf(const ElfParts& parts = good_elf()) {
   Elf64_Ehdr header = parts.header;
   if (header.e_phnum == 0) header.e_phnum = static_cast<Elf64_Half>(parts.programs.size());
   std::memcpy(image.data(), &header, sizeof(header));
-  std::memcpy(image.data() + sizeof(header), parts.programs.data(),
-              parts.programs.size() * sizeof(Elf64_Phdr));
+  std::memcpy(image.data() + sizeof(header), parts.programs.data(), parts.programs.size() * sizeof(Elf64_Phdr));
   std::memcpy(image.data() + parts.note_offset, parts.notes.data(), parts.notes.size());
   return image;
 }

@@ -40,8 +40,7 @@ class Loader : public testing::Test {
     return loader ? "no error" : loader.error().message;
   }
 
-  const AcpiConfig acpi_{
-      .memory = *plan_memory(64 * kMiB), .apic_ids = {0, 1}, .uarts = {{0x3F8, 4}, {0x2F8, 3}}};
+  const AcpiConfig acpi_{.memory = *plan_memory(64 * kMiB), .apic_ids = {0, 1}, .uarts = {{0x3F8, 4}, {0x2F8, 3}}};
   GuestRam ram_;
   std::filesystem::path folder_;
 };
@@ -49,8 +48,7 @@ class Loader : public testing::Test {
 TEST_F(Loader, a_bzimage_starts_behind_its_first_sector) {
   test::Image image = test::bzimage();
   test::poke<std::uint32_t>(image, 1024 + 0x200, 0xC0FFEE);
-  auto loader = BootLoader::open(
-      {write("kernel", image), write("initrd", test::Image(5000, std::byte{7})), "root=x"});
+  auto loader = BootLoader::open({write("kernel", image), write("initrd", test::Image(5000, std::byte{7})), "root=x"});
   ASSERT_TRUE(loader) << loader.error().message;
   ASSERT_TRUE(loader->check(acpi_));
   const auto boot = loader->load(ram_, acpi_);
@@ -90,8 +88,8 @@ TEST_F(Loader, leaves_the_bios_data_that_firmware_would) {
 }
 
 TEST_F(Loader, loads_the_same_again_after_a_reset) {
-  auto loader = BootLoader::open(
-      {write("kernel", test::bzimage()), write("initrd", test::Image(5000, std::byte{7})), "root=x"});
+  auto loader =
+      BootLoader::open({write("kernel", test::bzimage()), write("initrd", test::Image(5000, std::byte{7})), "root=x"});
   const auto first = loader->load(ram_, acpi_);
   ASSERT_TRUE(first);
   const auto all = ram_.bytes(0, 64 * kMiB);
@@ -134,8 +132,7 @@ TEST_F(Loader, an_initrd_that_grew_since_must_still_fit) {
 
 TEST_F(Loader, names_the_file_that_it_cannot_open) {
   EXPECT_THAT(open_error({"/nonexistent/kernel", std::nullopt, ""}), HasSubstr("/nonexistent/kernel"));
-  EXPECT_THAT(open_error({write("kernel", test::elf()), "/nonexistent/initrd", ""}),
-              HasSubstr("/nonexistent/initrd"));
+  EXPECT_THAT(open_error({write("kernel", test::elf()), "/nonexistent/initrd", ""}), HasSubstr("/nonexistent/initrd"));
 }
 
 TEST_F(Loader, refuses_what_is_not_a_file) {

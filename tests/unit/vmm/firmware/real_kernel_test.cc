@@ -86,11 +86,9 @@ TEST(RealKernels, fit_a_machine_of_128_mib_and_not_one_of_32) {
     const auto image = parse_kernel(*file);
     ASSERT_TRUE(image);
     AcpiConfig acpi{.memory = *plan_memory(128 * kMiB), .apic_ids = {0}, .uarts = {}};
-    EXPECT_TRUE(
-        plan_boot({.image = *image, .kernel_name = name, .initrd_name = {}, .initrd_size = {}}, acpi));
+    EXPECT_TRUE(plan_boot({.image = *image, .kernel_name = name, .initrd_name = {}, .initrd_size = {}}, acpi));
     acpi.memory = *plan_memory(32 * kMiB);
-    EXPECT_FALSE(
-        plan_boot({.image = *image, .kernel_name = name, .initrd_name = {}, .initrd_size = {}}, acpi));
+    EXPECT_FALSE(plan_boot({.image = *image, .kernel_name = name, .initrd_name = {}, .initrd_size = {}}, acpi));
   }
 }
 

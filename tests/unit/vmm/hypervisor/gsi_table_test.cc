@@ -17,8 +17,7 @@ const kvm_irq_routing_entry* find(const std::vector<kvm_irq_routing_entry>& entr
 
 std::vector<kvm_irq_routing_entry> msi_entries(const GsiTable& table) {
   std::vector<kvm_irq_routing_entry> entries = table.entries();
-  std::erase_if(entries,
-                [](const kvm_irq_routing_entry& entry) { return entry.type != KVM_IRQ_ROUTING_MSI; });
+  std::erase_if(entries, [](const kvm_irq_routing_entry& entry) { return entry.type != KVM_IRQ_ROUTING_MSI; });
   return entries;
 }
 

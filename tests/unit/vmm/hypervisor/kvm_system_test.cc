@@ -26,13 +26,12 @@ struct FakeKvm {
   std::size_t msr_count = 3;
 
   KvmCalls calls() {
-    return {
-        [this](const char*, int) {
-          if (open_error == 0) return ::open("/dev/null", O_RDWR | O_CLOEXEC);
-          errno = open_error;
-          return -1;
-        },
-        [this](int, unsigned long request, unsigned long argument) { return answer(request, argument); }};
+    return {[this](const char*, int) {
+              if (open_error == 0) return ::open("/dev/null", O_RDWR | O_CLOEXEC);
+              errno = open_error;
+              return -1;
+            },
+            [this](int, unsigned long request, unsigned long argument) { return answer(request, argument); }};
   }
 
   int answer(unsigned long request, unsigned long argument) {

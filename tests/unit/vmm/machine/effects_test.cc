@@ -66,8 +66,8 @@ class MachineEffectsTest : public ::testing::Test {
   }
   // What has happened to the machine so far.
   [[nodiscard]] std::string deeds() const {
-    return "windows " + std::to_string(space.claims().size()) + ", irqfds " + std::to_string(vm.irqfds.size()) + ", power " +
-           std::to_string(power.size());
+    return "windows " + std::to_string(space.claims().size()) + ", irqfds " + std::to_string(vm.irqfds.size()) +
+           ", power " + std::to_string(power.size());
   }
 
   FakeVm vm;
@@ -78,7 +78,8 @@ class MachineEffectsTest : public ::testing::Test {
   UniqueFd resample = UniqueFd::create_eventfd().value();
   UniqueFd vector = UniqueFd::create_eventfd().value();
   std::vector<std::pair<PowerAction, std::uint64_t>> power;
-  MachineEffects machine{space, router, [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); }};
+  MachineEffects machine{space, router,
+                         [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); }};
 };
 
 TEST_F(MachineEffectsTest, each_kind_is_carried_out_for_a_role_that_has_it) {
@@ -146,7 +147,8 @@ TEST_F(MachineEffectsTest, windows_before_there_is_a_plan_are_refused) {
 TEST_F(MachineEffectsTest, an_effect_applied_twice_is_harmless) {
   ipc::EffectReceiver& all = machine.add_role(~0U);
   for (int i = 0; i < 2; ++i) {
-    for (const EffectKind kind : {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl, EffectKind::kMsiRoute})
+    for (const EffectKind kind :
+         {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl, EffectKind::kMsiRoute})
       EXPECT_TRUE(all.apply_effect(well_formed(kind)));
   }
   EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 0");

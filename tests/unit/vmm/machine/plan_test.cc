@@ -48,19 +48,21 @@ std::string describe(const MachinePlan& plan) {
       text += fmt::format("  {} {}", instance.name, instance.type->type);
       if (instance.devfn) text += fmt::format(" {:02x}.{}", *instance.devfn >> 3, *instance.devfn & 7);
       for (const RegionPlan& region : instance.regions)
-        text += region.fixed ? fmt::format(" {}@{:x}", region.region, *region.fixed) : fmt::format(" {}@?", region.region);
+        text +=
+            region.fixed ? fmt::format(" {}@{:x}", region.region, *region.fixed) : fmt::format(" {}@?", region.region);
       for (const LinePlan& line : instance.lines)
-        text += fmt::format(" {}{}", line.kind == LineKind::kEdge ? "edge" : "level", line.gsi ? std::to_string(*line.gsi) : "?");
+        text += fmt::format(" {}{}", line.kind == LineKind::kEdge ? "edge" : "level",
+                            line.gsi ? std::to_string(*line.gsi) : "?");
       text += "\n";
     }
   }
   for (const PlannedWindow& window : plan.windows) {
-    text += fmt::format("window {:02x}.{} {} {:x} {} -> {}/{} region {}\n", window.devfn >> 3, window.devfn & 7, window.index,
-                        window.size, window.io ? "io" : "memory", plan.roles[window.role].name,
+    text += fmt::format("window {:02x}.{} {} {:x} {} -> {}/{} region {}\n", window.devfn >> 3, window.devfn & 7,
+                        window.index, window.size, window.io ? "io" : "memory", plan.roles[window.role].name,
                         plan.roles[window.role].instances[window.instance].name, window.region);
   }
-  text += fmt::format("console {}/{} debug {}/{} power button {}\n", plan.roles[plan.console.role].name, plan.console.stream,
-                      plan.roles[plan.debug.role].name, plan.debug.stream,
+  text += fmt::format("console {}/{} debug {}/{} power button {}\n", plan.roles[plan.console.role].name,
+                      plan.console.stream, plan.roles[plan.debug.role].name, plan.debug.stream,
                       plan.roles[plan.platform_role].instances[plan.pm_instance].name);
   return text;
 }
@@ -190,18 +192,21 @@ TEST(PlanMachine, slots_that_cannot_be_are_refused) {
 
 TEST(PlanMachine, every_property_is_looked_at) {
   EXPECT_NE(error_of(config({device("pci_test", {{"colour", "red"}})})).find("colour"), std::string::npos);
-  EXPECT_NE(error_of(config({device("pci_test", {{"slot", "4"}, {"colour", "red"}})})).find("colour"), std::string::npos);
+  EXPECT_NE(error_of(config({device("pci_test", {{"slot", "4"}, {"colour", "red"}})})).find("colour"),
+            std::string::npos);
   EXPECT_NE(error_of(config({device("pci_test", {{"slot", "4"}, {"slot", "5"}})})), "no error");
   EXPECT_NE(error_of(config({device("debug_exit", {{"slot", "4"}})})), "no error");
 }
 
 TEST(PlanMachine, two_devices_cannot_have_one_slot) {
-  const std::string error = error_of(config({device("pci_test", {{"slot", "7"}}), device("pci_test", {{"slot", "7"}})}));
+  const std::string error =
+      error_of(config({device("pci_test", {{"slot", "7"}}), device("pci_test", {{"slot", "7"}})}));
   EXPECT_NE(error.find("slot 7"), std::string::npos) << error;
 }
 
 TEST(PlanMachine, a_slot_that_is_asked_for_is_kept_free_of_devices_that_take_any) {
-  const MachinePlan plan = plan_of(config({device("pci_test"), device("pci_test", {{"slot", "3"}}), device("pci_test")}));
+  const MachinePlan plan =
+      plan_of(config({device("pci_test"), device("pci_test", {{"slot", "3"}}), device("pci_test")}));
   EXPECT_EQ(slots_of(plan), (std::set<int>{3, 4, 5}));
 }
 

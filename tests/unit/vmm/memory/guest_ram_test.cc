@@ -30,8 +30,7 @@ TEST(GuestRam, more_than_the_host_could_ever_hold_is_refused) {
   EXPECT_TRUE(check_fits_host(kGiB, kGiB));
   const Status refused = check_fits_host(kGiB + kMiB, kGiB);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().message,
-            "1025 MiB of guest memory are more than this host has (1024 MiB of RAM and swap)");
+  EXPECT_EQ(refused.error().message, "1025 MiB of guest memory are more than this host has (1024 MiB of RAM and swap)");
   const auto ram = GuestRam::create(*plan_memory(kMaxRam / 2, 48));
   ASSERT_FALSE(ram);
   EXPECT_TRUE(ram.error().message.starts_with("8388608 MiB of guest memory are more than this host has"))

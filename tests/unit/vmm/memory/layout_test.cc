@@ -63,9 +63,8 @@ TEST(RamRanges, cover_the_file_without_the_vga_window) {
     for (const RamRange& range : ram_ranges(layout)) {
       EXPECT_EQ(range.guest_address % kPageSize, 0U);
       EXPECT_EQ(range.size % kPageSize, 0U);
-      EXPECT_EQ(range.offset, range.guest_address < kFourGiB
-                                  ? range.guest_address
-                                  : layout.low_ram + (range.guest_address - kFourGiB));
+      EXPECT_EQ(range.offset, range.guest_address < kFourGiB ? range.guest_address
+                                                             : layout.low_ram + (range.guest_address - kFourGiB));
       covered += range.size;
     }
     EXPECT_EQ(covered, layout.ram());

@@ -338,7 +338,9 @@ TEST_F(InterruptRouterTest, random_histories_leave_what_the_last_words_say) {
         break;
       case 1: {
         const std::uint32_t v = random() % 4;
-        entries[v] = random() % 3 == 0 ? std::nullopt : std::optional(MsiRoute::Message{0xfee00000 + (random() % 4) * 0x1000, static_cast<std::uint32_t>(random() % 256)});
+        entries[v] = random() % 3 == 0 ? std::nullopt
+                                       : std::optional(MsiRoute::Message{0xfee00000 + (random() % 4) * 0x1000,
+                                                                         static_cast<std::uint32_t>(random() % 256)});
         router.apply(msix(v, entries[v]));
         break;
       }

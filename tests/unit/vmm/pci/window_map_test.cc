@@ -9,7 +9,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-Effect wanted(std::uint8_t devfn, std::uint32_t bar, std::uint64_t size, std::optional<std::uint64_t> base, bool io = false) {
+Effect wanted(std::uint8_t devfn, std::uint32_t bar, std::uint64_t size, std::optional<std::uint64_t> base,
+              bool io = false) {
   Effect effect{.kind = static_cast<std::uint16_t>(EffectKind::kWindow), .function = devfn, .index = bar};
   effect.size = size;
   if (base) effect.address = *base;
@@ -79,7 +80,8 @@ TEST(WindowMap, windows_that_nobody_planned_are_refused) {
 }
 
 TEST(WindowMap, ram_and_fixed_claims_come_first) {
-  WindowMap map({plan(8, 0, 0x1000), plan(8, 2, 64, true)}, {*Range::make(0, 0x100000)}, {fixed(Space::kPort, 0x3f8, 8)});
+  WindowMap map({plan(8, 0, 0x1000), plan(8, 2, 64, true)}, {*Range::make(0, 0x100000)},
+                {fixed(Space::kPort, 0x3f8, 8)});
   map.want(wanted(8, 0, 0x1000, 0xff000));
   map.want(wanted(8, 2, 64, 0x3c0, true));
   EXPECT_EQ(in_force(map), Strings{});
@@ -150,7 +152,8 @@ TEST(WindowMap, the_map_is_a_function_of_the_wishes_alone) {
   for (int round = 0; round < 500; ++round) {
     std::vector<WindowPlan> plans;
     for (std::uint8_t devfn = 8; devfn < 48; devfn += 8) {
-      for (std::uint32_t bar = 0; bar < 3; ++bar) plans.push_back(plan(devfn, bar, std::uint64_t{16} << random() % 4, bar == 2));
+      for (std::uint32_t bar = 0; bar < 3; ++bar)
+        plans.push_back(plan(devfn, bar, std::uint64_t{16} << random() % 4, bar == 2));
     }
     const std::vector<Range> reserved = {*Range::make(0x40, 0x40)};
     const std::vector<Claim> claims = {fixed(Space::kPort, 0x100, 16), fixed(Space::kMemory, 0x200, 32)};

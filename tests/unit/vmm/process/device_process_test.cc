@@ -74,7 +74,8 @@ TEST(DeviceProcess, each_side_can_write_only_its_own_area) {
   UniqueFd maps = UniqueFd::open("/proc/self/maps", O_RDONLY).value();
   std::string text;
   char buffer[4096];
-  for (ssize_t n = 0; (n = ::read(maps.get(), buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
+  for (ssize_t n = 0; (n = ::read(maps.get(), buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(n));
   const std::string line_start = fmt::format("{:x}-", address);
   const std::size_t at = text.find(line_start);
   ASSERT_NE(at, std::string::npos);

@@ -32,7 +32,8 @@ class ProcessRig {
     message = std::get<control::TakeRole>(control::decode_to_device(handover.bytes, handover.fds.size()).value());
     for (std::size_t i = 0; i < message.fds.size(); ++i) {
       if (message.fds[i].purpose != control::FdPurpose::kReplyRegion) continue;
-      reply_region = ipc::WritableRegion::import(UniqueFd::duplicate(handover.fds[i]).value(), ipc::kReplyAreaSize).value();
+      reply_region =
+          ipc::WritableRegion::import(UniqueFd::duplicate(handover.fds[i]).value(), ipc::kReplyAreaSize).value();
     }
   }
   [[nodiscard]] ipc::ReplyArea& replies() { return *reply_region.as<ipc::ReplyArea>(); }
@@ -65,7 +66,8 @@ class ProcessRig {
     tell_pump();
   }
   void tell_pump() {
-    if (process->requests().pump_asleep.load(std::memory_order_seq_cst) != 0) signal_eventfd(process->output_doorbell());
+    if (process->requests().pump_asleep.load(std::memory_order_seq_cst) != 0)
+      signal_eventfd(process->output_doorbell());
   }
 
   MachinePlan plan;

@@ -38,7 +38,8 @@ TEST(RestartPolicy, deaths_of_long_ago_are_forgotten) {
   std::int64_t now = 0;
   // One death more than the budget in a little more than the window, over and over.
   const std::int64_t apart = RestartPolicy::kWindowNs / RestartPolicy::kBudget + 1;
-  for (int death = 0; death < 1000; ++death) ASSERT_EQ(policy.on_death(now += apart, false).kind, Kind::kRestart) << death;
+  for (int death = 0; death < 1000; ++death)
+    ASSERT_EQ(policy.on_death(now += apart, false).kind, Kind::kRestart) << death;
 }
 
 TEST(RestartPolicy, an_owner_may_want_no_restart_at_all) {

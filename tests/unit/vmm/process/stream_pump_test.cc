@@ -115,7 +115,8 @@ TEST_F(StreamPumpTest, a_device_that_sleeps_over_a_full_stream_hears_of_room) {
   stop();
   bool rung = false;
   for (std::size_t i = 0; i < rig.message.fds.size(); ++i) {
-    if (rig.message.fds[i].purpose == control::FdPurpose::kRequestDoorbell) rung = drain_eventfd(rig.handover.fds[i]) != 0;
+    if (rig.message.fds[i].purpose == control::FdPurpose::kRequestDoorbell)
+      rung = drain_eventfd(rig.handover.fds[i]) != 0;
   }
   EXPECT_TRUE(rung);
 }
@@ -191,7 +192,8 @@ TEST_F(StreamPumpTest, a_terminal_that_nobody_has_opened_drops_what_it_cannot_ho
 TEST_F(StreamPumpTest, effects_of_the_outbound_queue_are_applied_in_order_and_once) {
   start();
   for (std::uint64_t i = 0; i < 100; ++i) {
-    while (rig.replies().outbound_produced.load() - rig.process->requests().outbound_consumed.load() >= ipc::kOutboundEffects)
+    while (rig.replies().outbound_produced.load() - rig.process->requests().outbound_consumed.load() >=
+           ipc::kOutboundEffects)
       ::sched_yield();
     rig.device_asks({.kind = 5, .address = i});
   }

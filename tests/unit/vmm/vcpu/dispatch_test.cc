@@ -26,9 +26,14 @@ class EchoChannel final : public DeviceChannel {
 class DispatchTest : public ::testing::Test {
  protected:
   DispatchTest() {
-    EXPECT_TRUE(space.publish({{.space = Space::kPort, .base = 0x60, .length = 8, .channel = &channel, .instance = 1, .owner = "a"},
-                               {.space = Space::kMemory, .base = 0xe0000000, .length = 64, .channel = &channel, .instance = 2,
-                                .owner = "b"}}));
+    EXPECT_TRUE(space.publish(
+        {{.space = Space::kPort, .base = 0x60, .length = 8, .channel = &channel, .instance = 1, .owner = "a"},
+         {.space = Space::kMemory,
+          .base = 0xe0000000,
+          .length = 64,
+          .channel = &channel,
+          .instance = 2,
+          .owner = "b"}}));
   }
   AddressSpace space;
   EchoChannel channel;

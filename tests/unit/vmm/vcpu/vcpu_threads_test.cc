@@ -30,16 +30,18 @@ class VcpuThreadsTest : public ::testing::Test {
   static constexpr std::size_t kVcpus = 3;
 
   VcpuThreadsTest() {
-    EXPECT_TRUE(space.publish({{.space = Space::kPort, .base = 0, .length = 0x10000, .channel = &channel, .owner = "all"}}));
+    EXPECT_TRUE(
+        space.publish({{.space = Space::kPort, .base = 0, .length = 0x10000, .channel = &channel, .owner = "all"}}));
   }
   void make() {
     std::vector<Vcpu*> pointers;
     for (ScriptedVcpu& vcpu : vcpus) pointers.push_back(&vcpu);
-    threads = std::make_unique<VcpuThreads>(pointers, space, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
-      const std::lock_guard lock(ends_lock);
-      ends.push_back({vcpu, action, std::move(report)});
-      ended.fetch_add(1);
-    });
+    threads = std::make_unique<VcpuThreads>(pointers, space,
+                                            [this](std::uint32_t vcpu, ExitAction action, std::string report) {
+                                              const std::lock_guard lock(ends_lock);
+                                              ends.push_back({vcpu, action, std::move(report)});
+                                              ended.fetch_add(1);
+                                            });
     ASSERT_TRUE(threads->start(std::nullopt));
   }
   void wait_until_all_run() {

@@ -22,10 +22,8 @@ TEST(InitialMsrs, memory_is_write_back_and_the_pci_hole_uncached) {
 }
 
 TEST(InitialMsrs, the_mask_follows_the_hole_and_the_address_width) {
-  EXPECT_EQ(value_of(initial_msrs({.hole_base = 0x80000000, .physical_address_bits = 36}), 0x201),
-            0xF80000800U);
-  EXPECT_EQ(value_of(initial_msrs({.hole_base = 0xE0000000, .physical_address_bits = 48}), 0x201),
-            0xFFFFE0000800U);
+  EXPECT_EQ(value_of(initial_msrs({.hole_base = 0x80000000, .physical_address_bits = 36}), 0x201), 0xF80000800U);
+  EXPECT_EQ(value_of(initial_msrs({.hole_base = 0xE0000000, .physical_address_bits = 48}), 0x201), 0xFFFFE0000800U);
 }
 
 TEST(InitialMsrs, each_msr_has_one_value) {

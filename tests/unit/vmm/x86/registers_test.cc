@@ -76,8 +76,7 @@ TEST(Linux64, starts_as_the_boot_protocol_says) {
   EXPECT_EQ(boot.sregs.cs.selector, 0x10);
   EXPECT_EQ(boot.sregs.cs.l, 1);
   EXPECT_EQ(boot.sregs.cs.db, 0);
-  for (const kvm_segment& segment : {boot.sregs.ds, boot.sregs.es, boot.sregs.ss})
-    EXPECT_EQ(segment.selector, 0x18);
+  for (const kvm_segment& segment : {boot.sregs.ds, boot.sregs.es, boot.sregs.ss}) EXPECT_EQ(segment.selector, 0x18);
   EXPECT_EQ(boot.sregs.efer, 0x500U);
   EXPECT_EQ(boot.sregs.cr0 & 0x80000001, 0x80000001U);
   EXPECT_EQ(boot.sregs.cr4 & 0x20, 0x20U);
@@ -101,8 +100,7 @@ TEST(Pvh, starts_in_protected_mode_without_paging) {
 
 class User64 : public testing::Test {
  protected:
-  const User64Boot boot_{
-      .entry = 0x200000, .stack = 0x300000, .tables = 0x100000, .kernel_stack = 0x310000};
+  const User64Boot boot_{.entry = 0x200000, .stack = 0x300000, .tables = 0x100000, .kernel_stack = 0x310000};
   const BootRegisters registers_ = user64_registers(boot_);
   const BootTable table_ = user64_tables(boot_);
 };
