@@ -67,26 +67,22 @@ std::optional<control::FromDevice> DeviceChild::receive() {
   Result<control::Message> message = control_.receive(control::no_wait());
   if (!message) {
     if (message.error().error_number == control::kTimedOut) return std::nullopt;
-    close_channel();
-    // A closed channel is what a dying process leaves; its exit stop says more.
-    if (message.error().error_number != control::kPeerClosed) kill(message.error().message);
-    // An honest process closes it only by dying.
-    if (message.error().error_number == control::kPeerClosed && lives()) kill("it closed its control channel");
-    return std::nullopt;
+    // An honest process closes it only by dying, and then its exit stop comes first.
+    const bool closed = message.error().error_number == control::kPeerClosed;
+    return refuse(closed ? "it closed its control channel" : message.error().message);
   }
   Result<control::FromDevice> decoded = control::decode_from_device(message->bytes);
-  if (!decoded) {
-    close_channel();
-    kill(decoded.error().message);
-    return std::nullopt;
-  }
+  if (!decoded) return refuse(decoded.error().message);
   if (killed) return std::nullopt;
-  if (!asked && owed_answers == 0 && state != State::kStarting && state != State::kChecking) {
-    close_channel();
-    kill("it spoke without being asked");
-    return std::nullopt;
-  }
+  if (!asked && owed_answers == 0 && state != State::kStarting && state != State::kChecking)
+    return refuse("it spoke without being asked");
   return std::move(*decoded);
+}
+
+std::optional<control::FromDevice> DeviceChild::refuse(std::string why) {
+  kill(std::move(why));  // first: one that finds its channel closed ends by itself
+  close_channel();
+  return std::nullopt;
 }
 
 void DeviceChild::read_log() {

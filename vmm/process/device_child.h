@@ -81,6 +81,7 @@ class DeviceChild {
   std::shared_ptr<const sandbox::Executable> executable;
 
  private:
+  std::optional<control::FromDevice> refuse(std::string why);
   void log_byte(char byte);
 
   sandbox::ChildProcess process_;
