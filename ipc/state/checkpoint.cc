@@ -48,8 +48,9 @@ Result<bool> Checkpoint::open() {
   number_ = header_->commit_word.load(std::memory_order_acquire);
   working_bank_ = banks_ + spare() * bank_size_;
   if (number_ == 0) {
-    // A predecessor may have died before its first commit, half-way through the reset.
-    if (header_->magic != 0) std::memset(working_bank_, 0, used_);
+    // A predecessor may have died before its first commit, half-way through the reset; a hostile one may have put the
+    // word back. Both banks: sync() copies only what the first commit touched, and no model looks at the rest again.
+    for (const std::size_t bank : {0U, 1U}) std::memset(banks_ + bank * bank_size_, 0, used_);
     header_->magic = kStateMagic;
     header_->layout = layout_;
     return false;

@@ -382,6 +382,7 @@ TEST(Checkpoint, random_bytes_never_crash_open) {
     }
     role.checkpoint.commit();
     role.checkpoint.sync();
+    ASSERT_TRUE(role.banks_agree()) << "round " << round;
   }
 }
 
