@@ -24,6 +24,7 @@ namespace bulkhead::sandbox {
 // The descriptor number of a device process's control socket: the only one that it may sendmsg and recvmsg
 // on.
 inline constexpr int kControlFd = 3;
+inline constexpr int kStandbyFilterFd = 4;  // the filter of a process that has no role yet, exported
 
 [[nodiscard]] PolicyBuilder role_policy(SyscallGroups groups);
 [[nodiscard]] PolicyBuilder standby_policy(SyscallGroups groups);

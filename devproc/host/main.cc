@@ -13,14 +13,12 @@
 
 namespace {
 
-constexpr int kStandbyFilterFd = 4;
-
 bulkhead::Status run() {
   using namespace bulkhead;
   RETURN_IF_ERROR(sandbox::enter_jail({}));
   ASSIGN_OR_RETURN(control::ControlChannel control, control::ControlChannel::adopt(UniqueFd(sandbox::kControlFd)));
   {
-    const UniqueFd program(kStandbyFilterFd);
+    const UniqueFd program(sandbox::kStandbyFilterFd);
     ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::import_filter(program.borrow()));
     RETURN_IF_ERROR(sandbox::load_filter(filter, sandbox::FilterScope::kProcess));
   }

@@ -22,40 +22,33 @@ constexpr std::int64_t grace_for(std::int64_t deadline_ns) {
 // How long a waiter has waited for one process to answer.
 class RequestProducer::Patience {
  public:
-  explicit Patience(const RequestProducer& ring) : ring_(ring) {}
+  explicit Patience(const RequestProducer& ring) : ring_(&ring) {}
 
-  Patience& operator=(const Patience& other) {
-    epoch_ = other.epoch_;
-    incarnation_ = other.incarnation_;
-    since_ = other.since_;
-    grace_ns_ = other.grace_ns_;
-    return *this;
-  }
-  [[nodiscard]] std::int64_t until() const { return since_ + ring_.options_.deadline_ns + grace_ns_; }
+  [[nodiscard]] std::int64_t until() const { return since_ + ring_->options_.deadline_ns + grace_ns_; }
   // True once a deadline.
   bool ran_out() {
     const std::int64_t now = monotonic_ns();
-    const std::uint32_t epoch = ring_.deadline_epoch_.load(std::memory_order_acquire);
+    const std::uint32_t epoch = ring_->deadline_epoch_.load(std::memory_order_acquire);
     if (epoch != epoch_) {
-      *this = Patience(ring_);
+      *this = Patience(*ring_);
       return false;
     }
     if (now < until()) return false;
-    const std::int64_t grace = grace_for(ring_.options_.deadline_ns);
+    const std::int64_t grace = grace_for(ring_->options_.deadline_ns);
     const bool on_time = now - until() <= grace;
     if (grace_ns_ == 0) {
       grace_ns_ = now - until() + grace;
       return false;
     }
-    *this = Patience(ring_);
+    *this = Patience(*ring_);
     return on_time;
   }
   [[nodiscard]] std::uint32_t incarnation() const { return incarnation_; }
 
  private:
-  const RequestProducer& ring_;
-  std::uint32_t epoch_ = ring_.deadline_epoch_.load(std::memory_order_acquire);
-  std::uint32_t incarnation_ = ring_.incarnation();
+  const RequestProducer* ring_;
+  std::uint32_t epoch_ = ring_->deadline_epoch_.load(std::memory_order_acquire);
+  std::uint32_t incarnation_ = ring_->incarnation();
   std::int64_t since_ = monotonic_ns();
   std::int64_t grace_ns_ = 0;  // 0: the deadline has yet to pass
 };

@@ -16,7 +16,6 @@
 namespace bulkhead::hostile {
 namespace {
 
-constexpr int kStandbyFilterFd = 4;        // devproc/host/main.cc
 constexpr std::uint64_t kTestTime = 0x50;  // a register of the PCI test function that the guest's `v` alone reads
 
 Status put(std::vector<UniqueFd>& fds, std::uint32_t index, UniqueFd fd) {
@@ -215,7 +214,7 @@ Status run(const hostile::Deed* deed) {
   RETURN_IF_ERROR(sandbox::enter_jail({}));
   ASSIGN_OR_RETURN(control::ControlChannel control, control::ControlChannel::adopt(UniqueFd(sandbox::kControlFd)));
   {
-    const UniqueFd program(hostile::kStandbyFilterFd);
+    const UniqueFd program(sandbox::kStandbyFilterFd);
     ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::import_filter(program.borrow()));
     RETURN_IF_ERROR(sandbox::load_filter(filter, sandbox::FilterScope::kProcess));
   }

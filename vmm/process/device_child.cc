@@ -15,7 +15,6 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::chrono::seconds kSendDeadline{1};
-constexpr int kStandbyFilterFd = 4;  // devproc/host/main.cc
 constexpr std::size_t kLongestLogLine = 512;
 constexpr std::size_t kLogRation = 262'144;  // bytes a second
 
@@ -37,7 +36,7 @@ Result<std::unique_ptr<DeviceChild>> DeviceChild::spawn(const Spawn& how) {
   options.arguments = {"bulkhead-device", "--vm", how.vm, "--role", how.name};
   options.descriptors = {{log_writer.borrow(), STDERR_FILENO},
                          {peer.borrow(), sandbox::kControlFd},
-                         {how.standby_filter, kStandbyFilterFd}};
+                         {how.standby_filter, sandbox::kStandbyFilterFd}};
   options.identity_index = how.identity;
   options.tracer = how.tracer;
   ASSIGN_OR_RETURN(child->process_, sandbox::spawn(*how.executable, options));

@@ -104,8 +104,7 @@ void Supervisor::run_tasks() {
     if (ward == nullptr || ward->child == nullptr || ward->child->state != DeviceChild::State::kServing ||
         note.incarnation != ward->role->serving_incarnation())
       continue;
-    ward->child->hung = note.hung && !ward->child->killed;
-    end_process(*ward, std::move(note.reason));
+    end_process(*ward, std::move(note.reason), note.hung);
   }
 }
 
@@ -239,7 +238,7 @@ void Supervisor::tick(std::int64_t now) {
     watch_progress(*ward, now);
   }
   forget_corpses();
-  if (all_serve() && now >= standby_not_before_ns_) prepare_standbys();
+  if (all_serve()) prepare_standbys();
 }
 
 void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
@@ -254,8 +253,7 @@ void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
     ward.behind = first;
     ward.behind_since_ns = now;
   } else if (now - ward.behind_since_ns >= options_.deadline_ns) {
-    ward.child->hung = !ward.child->killed;
-    end_process(ward, fmt::format("request {} was not answered in time", first));
+    end_process(ward, fmt::format("request {} was not answered in time", first), true);
   }
 }
 
@@ -281,7 +279,6 @@ void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
   child.overdue = false;
   Ward& ward = *child.ward;
   if (child.state == DeviceChild::State::kChecking) return judge_candidate(ward, ready);
-  if (child.state != DeviceChild::State::kStarting) return child.kill("it said twice that it is ready");
   child.ready = std::move(ready);
   child.state = DeviceChild::State::kServing;
   ward.role->set_serving(child.incarnation);

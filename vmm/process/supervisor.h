@@ -161,7 +161,7 @@ class Supervisor {
   void handle_deaths();
   void bury(DeviceChild& child, const sandbox::ExitReport& report);
   void disown(Ward& ward, DeviceChild& child);
-  void end_process(Ward& ward, std::string why);
+  void end_process(Ward& ward, std::string why, bool hung);
   void succeed(Ward& ward, const DeviceChild& dead, const std::string& cause);
   void give_up(Ward& ward, bool stop, const std::string& cause);
   void forget_corpses();

@@ -107,15 +107,14 @@ void Supervisor::prepare_standbys() {
   for (const std::unique_ptr<Ward>& ward : wards_) {
     const auto serves = [&](const DeviceChild* child) { return child->executable == ward->executable; };
     if (ward->isolated || std::any_of(standbys_.begin(), standbys_.end(), serves)) continue;
-    if (Result<DeviceChild*> child = spawn(ward->executable, "standby")) {
-      standbys_.push_back(*child);
-      continue;
-    } else {
+    const Result<DeviceChild*> child = spawn(ward->executable, "standby");
+    if (!child) {
       standby_not_before_ns_ = ipc::monotonic_ns() + kStandbyPauseNs;
       static constinit LogLimiter limiter{4};
       if (limiter.allow()) log(LogLevel::kWarning, "no standby: {}", child.error().message);
       return;
     }
+    standbys_.push_back(*child);
   }
 }
 
@@ -196,8 +195,9 @@ void Supervisor::disown(Ward& ward, DeviceChild& child) {
 }
 
 // One that misbehaves is disowned before it is dead: what it still answers is not to reach the guest.
-void Supervisor::end_process(Ward& ward, std::string why) {
+void Supervisor::end_process(Ward& ward, std::string why, bool hung) {
   if (ward.child->killed) return;
+  ward.child->hung = hung;
   disown(ward, *ward.child);
   ward.child->kill(std::move(why));
 }
@@ -211,7 +211,6 @@ void Supervisor::succeed(Ward& ward, const DeviceChild& dead, const std::string&
   ward.blame = dead.drill == 0 && !dead.planned && !bad_candidate;
   if (ward.revived) return give_up(ward, false, cause);
   if (!ward.blame) return play_role(ward);
-  if (ward.upgrade) end_upgrade(ward, make_error("the device process ended: " + cause));
   const RestartPolicy::Decision next = ward.policy.on_death(ipc::monotonic_ns(), dead.failed);
   switch (next.kind) {
     case RestartPolicy::Decision::Kind::kRestart:
