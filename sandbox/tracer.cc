@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "sandbox/stepping.h"
+
 namespace bulkhead::sandbox {
 namespace {
 
@@ -111,9 +113,17 @@ void Tracer::make_deadly(pid_t pid, int signal) {
   if (entry != traced_.end()) entry->second.deadly = signal;
 }
 
+void Tracer::step(pid_t pid, Traced& traced) {
+  if (--traced.steps != 0)
+    ::ptrace(PTRACE_SINGLESTEP, pid, nullptr, nullptr);
+  else
+    ::ptrace(PTRACE_CONT, pid, nullptr, number(SIGKILL));
+}
+
 void Tracer::at_signal_stop(pid_t pid, Traced& traced, int signal) {
-  traced.last_signal = signal;
   siginfo_t info{};
+  if (stepping::kEnabled && signal == SIGTRAP && traced.steps != 0) return step(pid, traced);
+  traced.last_signal = signal;
   int pass_on = signal;
   if (::ptrace(PTRACE_GETSIGINFO, pid, nullptr, &info) == 0 && (is_fault(info) || signal == traced.deadly)) {
     // The first process of a pid namespace is immune to signals that it does not handle; for a traced one
@@ -121,6 +131,10 @@ void Tracer::at_signal_stop(pid_t pid, Traced& traced, int signal) {
     // (DESIGN.md, section 4), so the signal is its end.
     traced.fault = signal;
     if (is_fault(info) && signal != SIGTRAP) traced.fault_address = reinterpret_cast<std::uintptr_t>(info.si_addr);
+    if (stepping::kEnabled && !is_fault(info)) {
+      traced.steps = stepping::draw(pid);
+      return step(pid, traced);
+    }
     pass_on = SIGKILL;
   }
   ::ptrace(PTRACE_CONT, pid, nullptr, number(static_cast<std::uintptr_t>(pass_on)));

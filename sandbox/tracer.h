@@ -58,13 +58,15 @@ class Tracer {
   struct Traced {
     bool at_exit_stop = false;
     bool stopped = false;
-    int last_signal = 0;  // the signal that was last on its way to it
-    int deadly = 0;       // see make_deadly()
-    int fault = 0;        // the fault that ended it
+    int last_signal = 0;      // the signal that was last on its way to it
+    int deadly = 0;           // see make_deadly()
+    int fault = 0;            // the fault that ended it
+    std::uint64_t steps = 0;  // tests: instructions that it may still begin (stepping.h)
     std::optional<std::uint64_t> fault_address;
   };
   std::optional<ExitReport> at_exit_stop(pid_t pid, Traced& traced);
   void at_signal_stop(pid_t pid, Traced& traced, int signal);
+  void step(pid_t pid, Traced& traced);
   std::map<pid_t, Traced> traced_;
 };
 

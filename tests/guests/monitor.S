@@ -7,6 +7,8 @@
 .set OWN_REGS, 0xd0000000
 .set VECTOR, 0x4b
 .set MSI, 0x48
+.set T_DEADLY, T_SCRATCH + 0x20 // registers at which a frail device dies (tests/kvm/frail_device.cc)
+.set T_BELL_DEADLY, 0x40
 
     .bss
     .balign 8
@@ -43,6 +45,9 @@ next_command:
     command 'v', clock
     command 'p', say_pong
     command 'x', examine
+    command 'd', deadly_read
+    command 'w', deadly_write
+    command 'e', deadly_posted_write
     command 'q', leave_well
     jmp next_command
 
@@ -60,6 +65,25 @@ examine:
     print " scratch "
     print_hex %eax
     print "\n"
+    jmp next_command
+// What a frail device dies of, and how often its scratch register and its doorbells have been written since.
+deadly_read:
+    mov OWN_REGS + T_DEADLY, %eax
+    print "read "
+    print_hex %eax
+    print "\n"
+    jmp next_command
+deadly_write:
+    movl $0x55667788, OWN_REGS + T_DEADLY
+    print "written\n"
+    jmp next_command
+deadly_posted_write:
+    mov OWN_REGS + T_POSTED_COUNT, %ebx
+    movl $1, 0xe0001000 + 0x10
+    movl $1, 0xe0001000 + T_BELL_DEADLY
+    movl $1, 0xe0001000 + 0x20
+    mov OWN_REGS + T_POSTED_COUNT, %eax
+    print "posted\n"
     jmp next_command
 say_pong:
     print "pong\n"

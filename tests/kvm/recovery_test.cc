@@ -179,6 +179,41 @@ TEST_F(Recovery, RuleForARoleThatIsNotThereIsRefused) {
   EXPECT_EQ(one.run().err(), "bulkhead: --on-crash: this VM has no device process named ghost\n");
 }
 
+// ---- Poison ----
+
+// Three deaths on one request: the fourth process answers it without the model.
+TEST_F(Recovery, RequestThatKillsIsAnsweredWithOnes) {
+  ASSERT_NO_FATAL_FAILURE(start({"--device-program", KVMTEST_FRAIL_DEVICE}));
+  const auto device = [&] { return vm().devices_by_role().at("pci_test0"); };
+  type("d", "read ffffffff\n");
+  EXPECT_EQ(device().at("poisoned"), 1);
+  EXPECT_EQ(count("died", "pci_test0"), 3U);
+  // What the model did before it died is nowhere to be seen.
+  type("w", "written\n");
+  EXPECT_EQ(device().at("poisoned"), 2);
+  EXPECT_EQ(count("died", "pci_test0"), 6U);
+  type("x", "config b41cbeef bar d0000000 scratch 11223344\n");
+  // Nobody waits for a posted write, and what stood behind it in the ring is not lost.
+  type("e", "posted\n");
+  EXPECT_EQ(device().at("poisoned"), 3);
+  EXPECT_EQ(count("died", "pci_test0"), 9U);
+  EXPECT_EQ(count("restored", "pci_test0"), 9U);
+  EXPECT_EQ(count("isolated", ""), 0U);
+  expect_guest_goes_on();
+}
+
+// A guest that goes on finding the bug loses the device, not its VM.
+TEST_F(Recovery, GuestThatKillsItsDeviceAgainAndAgainLosesIt) {
+  ASSERT_NO_FATAL_FAILURE(start({"--device-program", KVMTEST_FRAIL_DEVICE}));
+  for (int poisoned = 1; poisoned <= 4; ++poisoned) type("d", "read ffffffff\n");
+  EXPECT_EQ(count("died", "pci_test0"), 11U);
+  EXPECT_EQ(count("isolated", "pci_test0"), 1U);
+  type("x", "config ffffffff bar ffffffff scratch ffffffff\n");
+  type("p", "pong\n");
+  vm().run().send("q");
+  EXPECT_EQ(vm().run().wait().status, kGuestPassed);
+}
+
 // ---- Planned replacement ----
 
 TEST_F(Recovery, UpgradeUnderLoad) {
