@@ -106,7 +106,7 @@ Status VirtualMachine::create_memory() {
 Status VirtualMachine::create_devices(UniqueFd child_signals) {
   router_ = std::make_unique<InterruptRouter>(*vm_);
   effects_ = std::make_unique<MachineEffects>(
-      space_, *router_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); });
+      space_, *router_, *vm_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); });
   const std::int64_t born = ipc::monotonic_ns();
   processes_.resize(plan_.roles.size());
   for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
@@ -189,6 +189,16 @@ Status VirtualMachine::publish_windows() {
                        .region = window.region,
                        .posted = posted,
                        .owner = owner.plan().name + "/" + instance.name});
+  }
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    for (const DeviceProcess::Kick& kick : process->kicks()) {
+      const QueueDecl& queues = process->plan().instances[kick.instance].type->queues;
+      effects_->add_doorbell({.channel = &process->channel(),
+                              .instance = kick.instance,
+                              .region = queues.region,
+                              .offset = std::uint64_t{kDoorbellStride} * kick.queue},
+                             kick.event.borrow());
+    }
   }
   std::vector<Range> reserved;
   for (const RamRange& ram : ram_ranges(plan_.memory)) reserved.push_back(*Range::make(ram.guest_address, ram.size));

@@ -21,9 +21,11 @@
 namespace bulkhead::devproc {
 
 class Inspector;
+class MsiSender;
 
 using TimerId = std::uint16_t;   // index among the device's own timers
 using StreamId = std::uint16_t;  // index among the device's own byte streams
+using QueueId = std::uint16_t;   // index among the device's own queues in guest memory
 
 class Device {
  public:
@@ -51,6 +53,15 @@ class Device {
   virtual void on_timer(TimerId) {}
   // A stream has bytes to take, or room again.
   virtual void on_stream(StreamId) {}
+  // The guest may have put something into a queue. True: there is more to do; asked again after the commit.
+  virtual bool on_queue(QueueId) { return false; }
+  // Work on a queue has ended three processes: it is not to be tried again.
+  virtual void on_queue_poisoned(QueueId) {}
+  // Called after each commit of an input of a device that has queues: puts into guest memory what that input shows the
+  // guest, then sends the messages that tell of it. `again`: a successor's call, for what its predecessor may have
+  // shown or not; doing it twice is harmless. Changes no state. True: after_show() is to follow, as an input.
+  virtual bool show(bool /*again*/, MsiSender& /*interrupts*/) { return false; }
+  virtual void after_show() {}
   // Host events that are not register accesses.
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.

@@ -18,6 +18,7 @@ class Attempt {
   static Attempt request(ipc::Ticket ticket) { return Attempt(kRequest | (ticket & kLow)); }
   static Attempt timer(std::uint32_t timer, std::uint64_t commit) { return Attempt(kTimer | pack(timer, commit)); }
   static Attempt stream(std::uint32_t stream, std::uint64_t commit) { return Attempt(kStream | pack(stream, commit)); }
+  static Attempt queue(std::uint32_t kick, std::uint64_t commit) { return stream(kFirstQueue + kick, commit); }
   static Attempt start() { return Attempt(kStart); }  // reset or restore
   static Attempt from_word(std::uint64_t word) { return Attempt(word); }
 
@@ -37,6 +38,7 @@ class Attempt {
   static constexpr std::uint64_t kStream = std::uint64_t{2} << 62;
   static constexpr std::uint64_t kStart = std::uint64_t{3} << 62;
   static constexpr std::uint64_t kLow = ~kKinds;
+  static constexpr std::uint32_t kFirstQueue = 0x80;  // streams are fewer
   static constexpr std::uint64_t kCommit = (std::uint64_t{1} << 54) - 1;
 
   explicit Attempt(std::uint64_t word) : word_(word) {}

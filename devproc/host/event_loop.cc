@@ -17,12 +17,14 @@ constexpr std::uint64_t kDoorbell = 1U << 16;
 constexpr std::uint64_t kTimer = 2U << 16;
 constexpr std::uint64_t kControl = 3U << 16;
 constexpr std::uint64_t kResample = 4U << 16;  // + line
+constexpr std::uint64_t kKick = 5U << 16;      // + queue
 constexpr std::uint32_t kTurnsBetweenLooks = 32;
 
 }  // namespace
 
 Result<EventLoop> EventLoop::create(RoleHost& host, const ipc::RequestArea& requests, BorrowedFd doorbell,
-                                    std::span<const BorrowedFd> line_resample, control::ControlChannel& control) {
+                                    std::span<const BorrowedFd> line_resample, std::span<const BorrowedFd> kicks,
+                                    control::ControlChannel& control) {
   EventLoop loop(host, requests, control);
   loop.epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   if (!loop.epoll_.valid()) return make_errno_error("cannot create an epoll descriptor");
@@ -37,6 +39,9 @@ Result<EventLoop> EventLoop::create(RoleHost& host, const ipc::RequestArea& requ
     loop.resample_[line] = line_resample[line];
     RETURN_IF_ERROR(loop.watch(line_resample[line], kResample + line, false));
   }
+  // Read at each kick: one that stays readable tells the supervisor of a hang.
+  loop.kicks_.assign(kicks.begin(), kicks.end());
+  for (std::size_t kick = 0; kick < kicks.size(); ++kick) RETURN_IF_ERROR(loop.watch(kicks[kick], kKick + kick, false));
   return loop;
 }
 
@@ -60,6 +65,14 @@ Status EventLoop::run() {
       continue;
     }
     if (!quiesced_ && host_.handle_streams()) continue;
+    if (!quiesced_ && host_.handle_queues()) {
+      // A queue that is never empty must not starve what comes through descriptors.
+      if (++busy_turns_ < kTurnsBetweenLooks) continue;
+      busy_turns_ = 0;
+      ASSIGN_OR_RETURN(const bool looking, wait_for_events(Wait::kLook));
+      if (!looking) return ok();
+      continue;
+    }
     if (!quiesced_ && host_.next_deadline() <= ipc::monotonic_ns() && host_.handle_timers()) continue;
     ipc::DeviceCounters& counters = host_.replies().counters;
     if (!quiesced_ && wait_.spin([this] { return !quiet(); })) {
@@ -100,11 +113,18 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
       const auto line = static_cast<std::uint32_t>(key - kResample);
       drain_eventfd(resample_[line]);
       host_.handle_resample(line);
+    } else if (key >= kKick && key < kKick + kicks_.size()) {
+      const auto kick = static_cast<std::uint32_t>(key - kKick);
+      drain_eventfd(kicks_[kick]);
+      host_.kick(kick);
     }
   }
   if (timer_fired) timer_set_for_ = kTimerOff;
   if (!quiesced_ && (timer_fired || wait == Wait::kLook)) host_.handle_timers();
-  if (!quiesced_ && wait == Wait::kLook) host_.handle_streams();
+  if (!quiesced_ && wait == Wait::kLook) {
+    host_.handle_streams();
+    host_.handle_queues();
+  }
   return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "devproc/host/role_host.h"
 #include "ipc/control/channel.h"
@@ -18,7 +19,8 @@ class EventLoop {
  public:
   // Makes the epoll and timer descriptors.
   static Result<EventLoop> create(RoleHost& host, const ipc::RequestArea& requests, BorrowedFd doorbell,
-                                  std::span<const BorrowedFd> line_resample, control::ControlChannel& control);
+                                  std::span<const BorrowedFd> line_resample, std::span<const BorrowedFd> kicks,
+                                  control::ControlChannel& control);
 
   // Serves until the VMM closes the control channel (ok) or breaks its rules (an error).
   Status run();
@@ -34,7 +36,7 @@ class EventLoop {
   void set_timer();
   Result<bool> handle_control();
   Result<bool> answer(const control::FromDevice& message);
-  bool quiet() const { return !host_.request_waiting() && !host_.stream_work_waiting(); }
+  bool quiet() const { return !host_.request_waiting() && !host_.stream_work_waiting() && !host_.queue_work_waiting(); }
 
   RoleHost& host_;
   const ipc::RequestArea& requests_;
@@ -42,6 +44,7 @@ class EventLoop {
   UniqueFd epoll_;
   UniqueFd timer_;
   BorrowedFd resample_[kMaxLines];
+  std::vector<BorrowedFd> kicks_;
   std::int64_t timer_set_for_ = kTimerOff;
   ipc::AdaptiveWait wait_;
   std::uint32_t busy_turns_ = 0;

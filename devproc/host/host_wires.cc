@@ -74,4 +74,10 @@ std::optional<std::uint8_t> HostCharBackend::get() {
   return requests_.input[stream_][consumed++ % ipc::kInputBytes];
 }
 
+void DirectMsiSender::send(std::uint16_t vector) {
+  if (vector >= count_ || first_ + vector >= events_.size()) return;
+  signal_eventfd(events_[first_ + vector]);
+  counter_.store(counter_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 }  // namespace bulkhead::devproc

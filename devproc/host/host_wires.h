@@ -7,6 +7,7 @@
 #include <span>
 
 #include "devproc/core/wires.h"
+#include "ipc/base/unique_fd.h"
 #include "ipc/ring/layout.h"
 #include "ipc/state/checkpoint.h"
 
@@ -73,6 +74,21 @@ class HostMsiSender final : public MsiSender {
   ipc::Checkpoint& checkpoint_;
   std::uint32_t first_;
   std::uint32_t count_;
+};
+
+// Messages that go out at once, after the commit (Device::show).
+class DirectMsiSender final : public MsiSender {
+ public:
+  DirectMsiSender(std::span<const BorrowedFd> events, std::uint32_t first, std::uint32_t count,
+                  std::atomic<std::uint64_t>& counter)
+      : events_(events), first_(first), count_(count), counter_(counter) {}
+  void send(std::uint16_t vector) override;
+
+ private:
+  std::span<const BorrowedFd> events_;
+  std::uint32_t first_;
+  std::uint32_t count_;
+  std::atomic<std::uint64_t>& counter_;
 };
 
 class HostTimerQueue final : public TimerQueue {

@@ -67,6 +67,7 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
                           .line_assert = {},
                           .line_resample = {},
                           .messages = {},
+                          .kicks = {},
                           .memory = &memory},
                 setup.incarnation);
   RETURN_IF_ERROR(host.add_instances(setup));
@@ -97,10 +98,16 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                          : static_cast<std::uint16_t>(instances_.back().first_timer + instances_.back().timer_count);
   instance.timer_count = decl->timers;
   instance.first_stream = setup.streams.first;
+  instance.first_vector = setup.vectors.first;
+  instance.messages = setup.vectors.count;
+  instance.first_kick = setup.kicks.first;
+  instance.queues = decl->queues.count;
+  instance.doorbell_region = decl->queues.region;
   if (setup.lines.first + setup.lines.count > kMaxLines || setup.lines.count < decl->lines.size() ||
       setup.streams.first + setup.streams.count > ipc::kStreams || setup.streams.count < decl->streams ||
       instance.first_timer + instance.timer_count > kMaxTimers ||
-      setup.vectors.first + setup.vectors.count > kMaxMessages)
+      setup.vectors.first + setup.vectors.count > kMaxMessages || setup.kicks.count < decl->queues.count ||
+      setup.kicks.first + setup.kicks.count > kMaxKicks)
     return make_error("device \"" + setup.name + "\" was not given the wires that its type declares");
   for (std::uint32_t i = 0; i < setup.lines.count; ++i) {
     instance.lines.push_back(std::make_unique<HostIrqLine>(host_, setup.lines.first + i));
@@ -149,6 +156,13 @@ void RoleHost::start_fresh(std::uint32_t generation) {
   reset_all(generation);
   FAILPOINT("fresh: reset");
   finish_input();
+  kick_all();
+}
+
+void RoleHost::kick_all() {
+  for (const Instance& instance : instances_) {
+    for (std::uint32_t i = 0; i < instance.queues; ++i) kick(instance.first_kick + i);
+  }
 }
 
 ipc::Ticket RoleHost::published(ipc::Ticket ticket) const {
@@ -212,6 +226,8 @@ void RoleHost::resume(const control::TakeRole& setup) {
   // both banks hold, are repeated with it.
   checkpoint_.commit();
   FAILPOINT("resume: committed");
+  checkpoint_.sync();
+  show(nullptr, true);
   drive_world();
   publish_streams();
   // The predecessor may have died between an index and its notice: the VMM's stream thread looks again in any case.
@@ -219,7 +235,7 @@ void RoleHost::resume(const control::TakeRole& setup) {
   FAILPOINT("resume: before replies");
   republish_after_takeover();
   FAILPOINT("resume: replies out");
-  checkpoint_.sync();
+  kick_all();
   FAILPOINT("resume: done");
 }
 
@@ -261,6 +277,7 @@ void RoleHost::begin_input(Attempt attempt) {
   clock_.new_input();
   ipc::InputRecord& input = checkpoint_.input();
   effects_.clear();
+  active_ = nullptr;
   std::fill(std::begin(input.messages), std::end(input.messages), 0);
 }
 
@@ -318,11 +335,13 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
     count(counters.dropped);
     return;
   }
-  Device& device = *instances_[request.instance].device;
+  active_ = &instances_[request.instance];
+  Device& device = *active_->device;
   switch (request.kind) {
     case ipc::RequestKind::kRead:
     case ipc::RequestKind::kWrite:
       if (!dispatch_access(device, request, reply)) count(counters.bad_accesses);
+      if (request.kind == ipc::RequestKind::kWrite) kick_by_request(*active_, request);
       return;
     case ipc::RequestKind::kFunctionControl: {
       std::uint32_t bits = 0;
@@ -389,13 +408,33 @@ void RoleHost::finish_input() {
   FAILPOINT("input: cleared");
   count(world_.replies->counters.commits);
   // The dirty marks, good until sync(), tell what this input changed.
+  const bool streams = host_.streams.segment().dirty || host_.outbound.segment().dirty;
+  const bool shows = active_ != nullptr && active_->queues != 0;
+  if (shows) [[unlikely]] {
+    // The guest finds the queue's entries before an interrupt tells of them. Models read the working bank, so that
+    // comes up to date first.
+    checkpoint_.sync();
+    FAILPOINT("show: before");
+    show(active_, false);
+    FAILPOINT("show: done");
+  }
   drive_world();
-  if (host_.streams.segment().dirty || host_.outbound.segment().dirty) publish_streams();
+  if (streams) publish_streams();
   const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket;
   if (ticket != before) publish_reply(ticket, checkpoint_.committed_input().reply);
+  if (shows) [[unlikely]]
+    return;
   FAILPOINT("sync: before");
   checkpoint_.sync();
   FAILPOINT("sync: done");
+}
+
+void RoleHost::show(Instance* instance, bool again) {
+  for (Instance& one : instances_) {
+    if (one.queues == 0 || (instance != nullptr && instance != &one)) continue;
+    DirectMsiSender interrupts(world_.messages, one.first_vector, one.messages, world_.replies->counters.interrupts);
+    one.after_show = one.device->show(again, interrupts) || one.after_show;
+  }
 }
 
 void RoleHost::drive_world() {
@@ -497,6 +536,7 @@ bool RoleHost::handle_streams() {
       if (room) backend.clear_starved();
       const Attempt attempt = Attempt::stream(stream, checkpoint_.commits());
       begin_input(attempt);
+      active_ = &instance;
       if (skip_if_poisoned(attempt)) [[unlikely]] {
         (void)backend.get();                                    // one byte less, as a line with noise would have it
         seen_input_[stream] = host_.streams->consumed[stream];  // and of the rest the device is still to be told
@@ -512,6 +552,56 @@ bool RoleHost::handle_streams() {
   return did;
 }
 
+// A doorbell that no ioeventfd took. The queue is worked on as an input of its own, after this one's commit.
+void RoleHost::kick_by_request(const Instance& instance, const ipc::Request& request) {
+  if (request.region != instance.doorbell_region) return;
+  const std::uint64_t queue = request.offset / kDoorbellStride;
+  if (queue < instance.queues) kick(instance.first_kick + static_cast<std::uint32_t>(queue));
+}
+
+void RoleHost::kick(std::uint32_t kick) {
+  if (kick < kMaxKicks) kicked_.set(kick);
+}
+
+bool RoleHost::queue_work_waiting() const {
+  const auto unfinished = [](const Instance& instance) { return instance.after_show; };
+  return (kicked_.any() || std::any_of(instances_.begin(), instances_.end(), unfinished)) && !clock_.frozen();
+}
+
+bool RoleHost::handle_queues() {
+  if (clock_.frozen()) return false;
+  for (Instance& instance : instances_) {
+    if (!instance.after_show) continue;
+    instance.after_show = false;
+    begin_input(Attempt::queue(instance.first_kick, checkpoint_.commits()));
+    instance.device->after_show();
+    finish_input();
+    return true;
+  }
+  if (kicked_.none()) return false;
+  while (!kicked_.test(next_kick_)) next_kick_ = (next_kick_ + 1) % kMaxKicks;
+  const std::uint32_t kick = next_kick_;
+  next_kick_ = (next_kick_ + 1) % kMaxKicks;
+  kicked_.reset(kick);
+  const auto owns = [kick](const Instance& one) { return kick - one.first_kick < one.queues; };
+  const auto at = std::find_if(instances_.begin(), instances_.end(), owns);
+  if (at == instances_.end()) return true;
+  const auto queue = static_cast<QueueId>(kick - at->first_kick);
+  const Attempt attempt = Attempt::queue(kick, checkpoint_.commits());
+  begin_input(attempt);
+  active_ = &*at;
+  if (skip_if_poisoned(attempt)) [[unlikely]] {
+    at->device->on_queue_poisoned(queue);
+  } else if (at->device->on_queue(queue)) {
+    kicked_.set(kick);
+  }
+  FAILPOINT("queue: model ran");
+  effects_to_outbound();
+  count(world_.replies->counters.kicks);
+  finish_input();
+  return true;
+}
+
 bool RoleHost::handle_timers() {
   if (clock_.frozen()) return false;
   bool did = false;
@@ -523,6 +613,7 @@ bool RoleHost::handle_timers() {
       if (host_.timers->deadline[timer] > now) continue;
       const Attempt attempt = Attempt::timer(timer, checkpoint_.commits());
       begin_input(attempt);
+      active_ = &instance;
       host_.timers.mut().deadline[timer] = kTimerOff;
       FAILPOINT("timer: off");
       if (!skip_if_poisoned(attempt)) [[likely]]

@@ -6,6 +6,7 @@
 // Threading: single-threaded. Trust: the VMM is trusted; guest bytes and restored state are not.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,6 +20,7 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/device_messages.h"
 #include "ipc/ring/layout.h"
+#include "ipc/roles/device_types.h"
 #include "ipc/state/checkpoint.h"
 
 namespace bulkhead::devproc {
@@ -32,6 +34,7 @@ struct RoleWorld {
   std::vector<BorrowedFd> line_assert;    // one a line of the role
   std::vector<BorrowedFd> line_resample;  // invalid for edge lines
   std::vector<BorrowedFd> messages;       // one an MSI vector of the role
+  std::vector<BorrowedFd> kicks;          // one a queue of the role
   GuestMemory* memory = nullptr;
 };
 
@@ -51,6 +54,12 @@ class RoleHost {
   // Stream bytes or room that a device has not been told of. True when something was done.
   bool handle_streams();
   [[nodiscard]] bool stream_work_waiting() const;
+
+  // A kick of queue `kick` of the role came. handle_queues() works on one queue that was kicked, or that has more
+  // than fits one input; true when it did something.
+  void kick(std::uint32_t kick);
+  bool handle_queues();
+  [[nodiscard]] bool queue_work_waiting() const;
 
   // Fires every timer that is due. True when something was done.
   bool handle_timers();
@@ -81,12 +90,20 @@ class RoleHost {
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;
     std::uint32_t first_stream = 0;
+    std::uint32_t first_vector = 0;
+    std::uint32_t messages = 0;
+    std::uint32_t first_kick = 0;
+    std::uint16_t queues = 0;
+    std::uint16_t doorbell_region = 0;
+    bool after_show = false;  // Device::after_show() is to be called
   };
 
   RoleHost(RoleWorld world, std::uint32_t incarnation);
   Status add_instances(const control::TakeRole& setup);
   Status add_instance(const control::DeviceInstance& setup);
   void start_fresh(std::uint32_t generation);
+  void kick_all();
+  void kick_by_request(const Instance& instance, const ipc::Request& request);
   void resume(const control::TakeRole& setup);
   // A successor's first work on what it found, which may be hostile: nothing in it may make us wait for ever.
   void mend_input(ipc::InputRecord& input, std::uint32_t generation) const;
@@ -102,6 +119,8 @@ class RoleHost {
   void effects_to_reply(ipc::Reply& reply);
   void effects_to_outbound();
   void finish_input();
+  // What the committed input of `instance` (all of them when it is null) shows the guest in its memory.
+  void show(Instance* instance, bool again);
   void drive_world();
   void publish_streams();
   void publish_reply(ipc::Ticket ticket, const ipc::Reply& reply);
@@ -117,6 +136,9 @@ class RoleHost {
   HostEffectSink effects_;
   HostRedirect redirect_;
   std::vector<Instance> instances_;
+  Instance* active_ = nullptr;     // whose input is at hand; nullptr: everybody's, or nobody's
+  std::bitset<kMaxKicks> kicked_;  // a successor takes every queue as kicked
+  std::uint32_t next_kick_ = 0;    // where the next look begins, so that no queue starves another
   std::vector<control::StateVersion> versions_;
 
   std::uint64_t driven_levels_ = 0;               // what the wires carry now

@@ -82,6 +82,7 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .line_assert = borrow_all(line_assert_),
                      .line_resample = borrow_all(line_resample_),
                      .messages = borrow_all(messages_),
+                     .kicks = borrow_all(kicks_),
                      .memory = has_memory_ ? &memory_ : nullptr};
   ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
   return ok();
@@ -108,9 +109,9 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
     case control::FdPurpose::kLineResample: return put(line_resample_, grant.index, kMaxLines, std::move(fd));
     case control::FdPurpose::kMsiVector: return put(messages_, grant.index, kMaxMessages, std::move(fd));
     case control::FdPurpose::kGuestRam: return put(ram_fds_, grant.index, control::kMaxGuestRanges, std::move(fd));
+    case control::FdPurpose::kQueueKick: return put(kicks_, grant.index, kMaxKicks, std::move(fd));
     case control::FdPurpose::kBacking:
     case control::FdPurpose::kBulkRegion:
-    case control::FdPurpose::kQueueKick:
     case control::FdPurpose::kStreamRegion: break;
   }
   return make_error("the role came with a descriptor that none of its devices uses");
@@ -144,8 +145,8 @@ Status RoleProcess::close_filter() {
 }
 
 Status RoleProcess::serve() {
-  ASSIGN_OR_RETURN(EventLoop loop,
-                   EventLoop::create(*host_, *world_.requests, doorbell_.borrow(), world_.line_resample, control_));
+  ASSIGN_OR_RETURN(EventLoop loop, EventLoop::create(*host_, *world_.requests, doorbell_.borrow(), world_.line_resample,
+                                                     world_.kicks, control_));
   control::Ready ready{.layout_hash = host_->layout(),
                        .states = {host_->state_versions().begin(), host_->state_versions().end()}};
   ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, control::encode(ready));

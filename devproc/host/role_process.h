@@ -44,6 +44,7 @@ class RoleProcess {
   std::vector<UniqueFd> line_assert_;
   std::vector<UniqueFd> line_resample_;
   std::vector<UniqueFd> messages_;
+  std::vector<UniqueFd> kicks_;
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

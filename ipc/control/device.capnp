@@ -27,6 +27,7 @@ struct DeviceInstance {
   streams @5 :IndexRange;
   vectors @6 :IndexRange;
   backings @7 :IndexRange;
+  kicks @8 :IndexRange;
 }
 
 struct GuestRange {

@@ -36,6 +36,7 @@ void write_instance(schema::DeviceInstance::Builder out, const DeviceInstance& i
   write_range(out.initStreams(), instance.streams);
   write_range(out.initVectors(), instance.vectors);
   write_range(out.initBackings(), instance.backings);
+  write_range(out.initKicks(), instance.kicks);
 }
 
 DeviceInstance read_instance(schema::DeviceInstance::Reader in) {
@@ -48,6 +49,7 @@ DeviceInstance read_instance(schema::DeviceInstance::Reader in) {
   instance.streams = read_range(in.getStreams(), "streams");
   instance.vectors = read_range(in.getVectors(), "vectors");
   instance.backings = read_range(in.getBackings(), "backings");
+  instance.kicks = read_range(in.getKicks(), "kicks");
   return instance;
 }
 

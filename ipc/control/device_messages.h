@@ -72,6 +72,7 @@ struct DeviceInstance {
   IndexRange streams;
   IndexRange vectors;  // MSI and MSI-X
   IndexRange backings;
+  IndexRange kicks;  // of its queues
 };
 
 struct GuestRange {

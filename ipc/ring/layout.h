@@ -58,6 +58,7 @@ struct alignas(kCacheLine) DeviceCounters {
   std::atomic<std::uint64_t> bad_accesses;  // no such register
   std::atomic<std::uint64_t> dropped;       // malformed or of an older generation
   std::atomic<std::uint64_t> poisoned;      // inputs skipped because they kill the device
+  std::atomic<std::uint64_t> kicks;         // inputs that worked on a queue
 };
 
 struct alignas(kCacheLine) ReplyArea {

@@ -28,6 +28,15 @@ struct RegionDecl {
   bool posted = false;   // memory writes do not wait for the device
 };
 
+// Queues in guest memory that the guest kicks: a write at offset kDoorbellStride * queue of a region of doorbells. KVM
+// signals the device process's eventfd then, and nobody else hears of it (ioeventfd); what is written does not matter.
+struct QueueDecl {
+  std::uint16_t count = 0;
+  std::uint16_t region = 0;
+};
+inline constexpr std::uint32_t kDoorbellStride = 4;
+inline constexpr std::uint32_t kMaxKicks = 128;  // queues of one role
+
 // A set of EffectKind, as bits.
 constexpr std::uint32_t effect_bit(EffectKind kind) { return 1U << static_cast<std::uint32_t>(kind); }
 
@@ -38,6 +47,7 @@ struct DeviceTypeDecl {
   std::uint16_t streams = 0;
   std::uint16_t timers = 0;
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
+  QueueDecl queues{};
   bool guest_memory = false;
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   const PciDecl* pci = nullptr;

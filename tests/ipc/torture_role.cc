@@ -93,7 +93,7 @@ void TortureRole::play(std::uint32_t incarnation) {
                                                      .messages = {},
                                                      .memory = &memory});
   if (!host) ::_exit(1);
-  auto loop = devproc::EventLoop::create(**host, requests(), doorbell_.borrow(), {}, device_);
+  auto loop = devproc::EventLoop::create(**host, requests(), doorbell_.borrow(), {}, {}, device_);
   if (!loop) ::_exit(2);
   (void)loop->run();
   ::_exit(3);

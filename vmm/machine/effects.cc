@@ -20,7 +20,7 @@ ipc::EffectReceiver& MachineEffects::add_role(std::uint32_t granted) {
 Status MachineEffects::set_windows(WindowMap windows) {
   const std::lock_guard lock(windows_lock_);
   windows_ = std::make_unique<WindowMap>(std::move(windows));
-  return space_.publish(windows_->claims());
+  return publish_windows();
 }
 
 void MachineEffects::add_function_owner(std::uint8_t devfn, RemoteChannel& channel, std::uint16_t instance) {
@@ -42,13 +42,20 @@ bool MachineEffects::apply(const Effect& effect) {
 bool MachineEffects::apply_window(const Effect& effect) {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr || !windows_->want(effect)) return false;
-  publish_windows();
+  republish_windows();
   return true;
 }
 
-void MachineEffects::publish_windows() {
+Status MachineEffects::publish_windows() {
+  const std::vector<Claim> claims = windows_->claims();
+  RETURN_IF_ERROR(space_.publish(claims));
+  doorbells_.publish(claims);
+  return ok();
+}
+
+void MachineEffects::republish_windows() {
   static constinit LogLimiter limiter{4};  // a guest can move its windows as often as it likes
-  const Status status = space_.publish(windows_->claims());
+  const Status status = publish_windows();
   if (!status && limiter.allow()) log(LogLevel::kError, "windows cannot be placed: {}", status.error().message);
 }
 
@@ -57,7 +64,7 @@ void MachineEffects::set_present(std::uint8_t devfn, bool present) {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr) return;
   windows_->set_present(devfn, present);
-  publish_windows();
+  republish_windows();
 }
 
 bool MachineEffects::apply_function_control(const Effect& effect) {
@@ -75,7 +82,7 @@ void MachineEffects::reset() {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr) return;
   windows_->reset();
-  publish_windows();
+  republish_windows();
 }
 
 }  // namespace bulkhead::vmm

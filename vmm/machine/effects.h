@@ -13,6 +13,7 @@
 #include "ipc/ring/request_producer.h"
 #include "vmm/bus/address_space.h"
 #include "vmm/bus/remote_channel.h"
+#include "vmm/pci/doorbells.h"
 #include "vmm/pci/interrupt_router.h"
 #include "vmm/pci/window_map.h"
 
@@ -23,12 +24,14 @@ class MachineEffects {
   // `power` must not block: it is called on vCPU threads. `debug_value` is for PowerAction::kDebugExit.
   using PowerSink = std::function<void(PowerAction action, std::uint64_t debug_value)>;
 
-  MachineEffects(AddressSpace& space, InterruptRouter& router, PowerSink power)
-      : space_(space), router_(router), power_(std::move(power)) {}
+  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power)
+      : space_(space), router_(router), doorbells_(vm), power_(std::move(power)) {}
 
   // The receiver for one role, which may ask for `granted` (effect_bit()s) and nothing else.
   ipc::EffectReceiver& add_role(std::uint32_t granted);
 
+  // A queue's doorbell, which KVM rings wherever its window is in force.
+  void add_doorbell(const Doorbells::Place& place, BorrowedFd event) { doorbells_.add(place, event); }
   // Once all channels exist, before any effect comes.
   Status set_windows(WindowMap windows);
   // Who must hear of a function's FunctionControl bits.
@@ -58,11 +61,13 @@ class MachineEffects {
 
   bool apply(const Effect& effect);
   bool apply_window(const Effect& effect);
-  void publish_windows();
+  Status publish_windows();
+  void republish_windows();
   bool apply_function_control(const Effect& effect);
 
   AddressSpace& space_;
   InterruptRouter& router_;
+  Doorbells doorbells_;  // under windows_lock_
   PowerSink power_;
   std::mutex windows_lock_;
   std::unique_ptr<WindowMap> windows_;

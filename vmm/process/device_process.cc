@@ -50,6 +50,10 @@ Status DeviceProcess::create_wires() {
       ASSIGN_OR_RETURN(UniqueFd event, UniqueFd::create_eventfd());
       messages_.push_back({i, std::move(event)});
     }
+    for (std::uint16_t queue = 0; queue < instance.type->queues.count; ++queue) {
+      ASSIGN_OR_RETURN(UniqueFd event, UniqueFd::create_eventfd());
+      kicks_.push_back({i, queue, std::move(event)});
+    }
   }
   return ok();
 }
@@ -67,6 +71,7 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
   std::uint32_t lines = 0;
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
+  std::uint32_t kicks = 0;
   for (const InstancePlan& plan : plan_.instances) {
     control::DeviceInstance instance;
     instance.name = plan.name;
@@ -76,10 +81,12 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
     instance.lines = {lines, static_cast<std::uint32_t>(plan.lines.size())};
     instance.streams = {streams, plan.type->streams};
     instance.vectors = {vectors, plan.type->messages};
+    instance.kicks = {kicks, plan.type->queues.count};
     regions += instance.regions.count;
     lines += instance.lines.count;
     streams += instance.streams.count;
     vectors += instance.vectors.count;
+    kicks += instance.kicks.count;
     role.instances.push_back(std::move(instance));
   }
 }
@@ -129,6 +136,7 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
     if (lines_[i].resample.valid()) grant(FdPurpose::kLineResample, i, lines_[i].resample.borrow());
   }
   for (std::uint32_t i = 0; i < messages_.size(); ++i) grant(FdPurpose::kMsiVector, i, messages_[i].event.borrow());
+  for (std::uint32_t i = 0; i < kicks_.size(); ++i) grant(FdPurpose::kQueueKick, i, kicks_[i].event.borrow());
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

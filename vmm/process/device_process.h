@@ -63,6 +63,12 @@ class DeviceProcess {
     UniqueFd resample;  // level lines
   };
   [[nodiscard]] const std::vector<Line>& lines() const { return lines_; }
+  struct Kick {
+    std::uint16_t instance = 0;
+    std::uint16_t queue = 0;
+    UniqueFd event;
+  };
+  [[nodiscard]] const std::vector<Kick>& kicks() const { return kicks_; }
   // Message eventfds of one instance, in order of vector.
   [[nodiscard]] std::vector<BorrowedFd> messages(std::uint16_t instance) const;
 
@@ -86,6 +92,7 @@ class DeviceProcess {
     UniqueFd event;
   };
   std::vector<Message> messages_;
+  std::vector<Kick> kicks_;
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};

@@ -65,7 +65,7 @@ class LoopRig {
     device_end_ = std::move(channels.second);
     host_ = std::move(RoleHost::create(setup_.role, world).value());
     thread_ = std::thread([this, resample = world.line_resample] {
-      auto loop = EventLoop::create(*host_, requests(), doorbell.borrow(), resample, device_end_);
+      auto loop = EventLoop::create(*host_, requests(), doorbell.borrow(), resample, {}, device_end_);
       ended = loop ? loop->run() : Status(loop.error());
     });
   }
