@@ -308,8 +308,9 @@ class Death : public DeviceProcesses, public ::testing::WithParamInterface<const
 
 // A command that needs the role: a reset goes through `pci`, and the guest checks every device as it starts again.
 void Death::expect_guest_goes_on() {
-  vm().run().send("p");
-  EXPECT_TRUE(vm().run().wait_for_output("pong\n")) << vm().run().err();
+  vm().run().send("x");
+  EXPECT_TRUE(vm().run().wait_for_output("config b41cbeef bar d0000000 scratch 11223344\n"))
+      << vm().run().out() << vm().run().err();
   vm().run().send("c");
   EXPECT_TRUE(vm().run().wait_for_output("boot\n")) << vm().run().err();
   vm().run().send("q");
