@@ -64,6 +64,11 @@ Result<std::vector<control::DeviceInfo>> FakeControl::devices() {
   return devices;
 }
 
+Status FakeControl::pause() {
+  if (on_pause) on_pause();
+  return note("pause");
+}
+
 Status FakeControl::kill() {
   RETURN_IF_ERROR(note("kill"));
   if (on_kill) on_kill();

@@ -17,7 +17,7 @@ class FakeControl : public VmControl {
   Result<std::vector<control::DeviceInfo>> devices() override;
   Status power_button() override { return note("power_button"); }
   Status kill() override;
-  Status pause() override { return note("pause"); }
+  Status pause() override;
   Status resume() override { return note("resume"); }
   Status reset() override { return note("reset"); }
   Result<std::vector<control::InspectedInstance>> inspect(const std::string& instance) override;
@@ -34,6 +34,7 @@ class FakeControl : public VmControl {
   std::string permissions = "syscalls: read write\nno guest memory";
   std::function<void()> on_kill;
   std::function<void()> on_upgrade;  // runs before it returns
+  std::function<void()> on_pause;    // likewise
   std::function<Status(const std::string& role, int signal)> on_fault;
 
  private:

@@ -225,6 +225,19 @@ TEST_F(Recovery, a_slow_upgrade_holds_nobody_up) {
   EXPECT_EQ(done, 8U);
 }
 
+// A pause waits for the CPUs, and they may wait for a device.
+TEST_F(Recovery, a_slow_pause_holds_nobody_up) {
+  std::promise<void> go;
+  vm_.on_pause = [wait = go.get_future().share()] { wait.get(); };
+  auto pause = std::async(std::launch::async, [this] { return client()->pause(); });
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(answers());
+  EXPECT_TRUE(std::async(std::launch::async, [this] { return client()->upgrade("pci", "/x"); }).get());
+  EXPECT_EQ(pause.wait_for(0s), std::future_status::timeout);
+  EXPECT_TRUE(std::async(std::launch::async, [this] { return client()->kill(); }).get());
+  go.set_value();
+  EXPECT_TRUE(pause.get());
+}
+
 TEST_F(Recovery, a_client_that_leaves_during_its_upgrade_hurts_nobody) {
   std::promise<void> started;
   std::promise<void> go;
