@@ -1,6 +1,7 @@
 #include "sandbox/tracer.h"
 
 #include <elf.h>
+#include <fmt/format.h>
 #include <linux/audit.h>
 #include <sched.h>
 #include <signal.h>
