@@ -1,8 +1,10 @@
 #include "sandbox/bpf_evaluator.h"
 
+#include <fmt/format.h>
 #include <linux/seccomp.h>
 
 #include <cstring>
+#include <optional>
 
 namespace bulkhead::sandbox {
 namespace {

@@ -1,6 +1,7 @@
 #include "sandbox/enter.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <sys/mount.h>

@@ -110,7 +110,7 @@ Status take_root(JailStatus& status, const std::string& root) {
 Status take_descriptors(JailStatus& status, const std::string& directory) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, list_directory(directory));
   for (const std::string& name : names) {
-    Result<std::string> target = read_link(directory + "/" + name);
+    Result<std::string> target = read_link(fmt::format("{}/{}", directory, name));
     if (target) {
       status.descriptors[static_cast<int>(number_of(name, 10))] = std::move(*target);
     } else if (target.error().error_number != ENOENT) {  // closed since, as the listing's own is

@@ -1,6 +1,7 @@
 #include "sandbox/policy.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>

@@ -1,6 +1,7 @@
 #include "sandbox/spawn.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/close_range.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -45,7 +46,7 @@ struct ChildPlan {
 BULKHEAD_CHILD_CODE int load(const int& word) { return __atomic_load_n(&word, __ATOMIC_ACQUIRE); }
 BULKHEAD_CHILD_CODE void store(int& word, int value) { __atomic_store_n(&word, value, __ATOMIC_RELEASE); }
 
-constexpr std::size_t kStackSize = 64 * 1024;
+constexpr std::size_t kStackSize = std::size_t{64} << 10;
 
 BULKHEAD_CHILD_CODE long raw(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) {
   long result = number;

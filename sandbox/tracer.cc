@@ -1,6 +1,7 @@
 #include "sandbox/tracer.h"
 
 #include <elf.h>
+#include <fmt/format.h>
 #include <linux/audit.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,6 +18,7 @@ namespace {
 
 // ptrace's last two arguments are numbers or pointers, whichever the request says; its prototype knows
 // pointers only.
+// NOLINTNEXTLINE(performance-no-int-to-ptr): a number, which nobody follows
 void* number(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
 
 // A fault of the process's own making, as opposed to the same signal sent with kill(2).
@@ -65,7 +67,7 @@ std::vector<ExitReport> Tracer::poll() {
   for (const auto& [pid, traced] : traced_) pids.push_back(pid);
   for (const pid_t pid : pids) {
     while (auto status = next_stop(pid)) {
-      if (auto report = handle(pid, *status)) reports.push_back(std::move(*report));
+      if (auto report = handle(pid, *status)) reports.push_back(*report);
     }
     // Dead without an exit stop (a second SIGKILL can skip it), or reaped by its owner meanwhile. WNOWAIT:
     // the owner reaps. The kernel reports a traced process's stops even when it is asked for its end alone.

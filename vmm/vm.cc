@@ -260,10 +260,10 @@ Status VirtualMachine::start_threads() {
   ConsoleFiles files{config_.console, std::move(config_.files.console_input), std::move(config_.files.console_output)};
   std::vector<Vcpu*> vcpus;
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpus.push_back(vcpu.get());
-  threads_ = std::make_unique<VcpuThreads>(std::move(vcpus), space_,
-                                           [this](std::uint32_t vcpu, ExitAction action, std::string report) {
-                                             on_vcpu_end(vcpu, action, std::move(report));
-                                           });
+  threads_ =
+      std::make_unique<VcpuThreads>(vcpus, space_, [this](std::uint32_t vcpu, ExitAction action, std::string report) {
+        on_vcpu_end(vcpu, action, std::move(report));
+      });
   gate_.store(threads_.get(), std::memory_order_release);
   // After the vCPUs' gate exists: a device may ask for the end of the machine from the first moment on.
   ASSIGN_OR_RETURN(pump_,

@@ -69,7 +69,7 @@ bool dispatch_access(Device& device, const ipc::Request& request, ipc::Reply& re
   if (!fits(request.offset, size, device.regions()[request.region].length)) return false;
   const Access access{request.region, request.offset, size};
   bool all_known = true;
-  for (std::uint32_t i = 0; i < request.count; ++i) {
+  for (std::size_t i = 0; i < request.count; ++i) {
     std::uint64_t value = 0;
     if (is_read) {
       if (!dispatch_read(device, access, value)) all_known = false;

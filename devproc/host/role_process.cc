@@ -28,6 +28,7 @@ Status put(std::vector<UniqueFd>& fds, std::uint32_t index, std::uint32_t limit,
 
 std::vector<BorrowedFd> borrow_all(const std::vector<UniqueFd>& fds) {
   std::vector<BorrowedFd> all;
+  all.reserve(fds.size());
   for (const UniqueFd& fd : fds) all.push_back(fd.borrow());
   return all;
 }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <filesystem>
 #include <sstream>
 
 #include "tests/kvm/test_vm.h"
@@ -50,9 +51,18 @@ class Recovery : public KvmTest {
     }
     return found;
   }
+  static std::string executable_of(pid_t pid) {
+    return std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe");
+  }
   void type(const char* letter, const char* answer) {
     vm().run().send(letter);
     EXPECT_TRUE(vm().run().wait_for_output(answer)) << letter << "\n" << vm().run().out() << vm().run().err();
+  }
+  // What the guest wrote to its devices before they died (guests/monitor.S, leave_marks).
+  void expect_state_kept() {
+    type("x", "config b41cbeef bar d0000000 scratch 11223344\n");
+    const Ended inspect = on_vm("inspect", {"com1", "--json"});
+    EXPECT_EQ(nlohmann::json::parse(inspect.out).at("com1").at("lcr"), 3) << inspect.out << inspect.err;
   }
   void expect_guest_goes_on() {
     type("p", "pong\n");
@@ -80,7 +90,7 @@ TEST_P(Fault, GuestGoesOn) {
     EXPECT_EQ(event.at("kind"), hang ? "hung" : "died") << event;
     EXPECT_EQ(event.at("signal"), hang ? "SIGKILL" : std::string("SIG") + signal) << event;
   }
-  type("p", "pong\n");
+  expect_state_kept();
   expect_guest_goes_on();
 }
 
@@ -96,6 +106,14 @@ TEST_F(Recovery, StandbyMayDieToo) {
   for (const char* signal : {"KILL", "SEGV", "ABRT"}) command("fault", {"standby", "--signal", signal});
   EXPECT_EQ(on_vm("events", {"--no-follow"}).out, "") << "the standby is no device";
   command("fault", {"pci_test0"});
+  ASSERT_TRUE(wait_until([&] { return count("restored", "pci_test0") == 1; }));
+  // One that is stopped does not get the role: it would hang there.
+  command("fault", {"standby", "--signal", "STOP"});
+  command("fault", {"pci_test0"});
+  ASSERT_TRUE(wait_until([&] { return count("restored", "pci_test0") == 2; }));
+  EXPECT_EQ(count("died", "pci_test0"), 2U);
+  EXPECT_EQ(count("hung", ""), 0U);
+  expect_state_kept();
   expect_guest_goes_on();
 }
 
@@ -107,6 +125,7 @@ TEST_F(Recovery, FiftyFaultsDoNotUseUpTheBudget) {
   const nlohmann::json device = vm().devices_by_role().at("platform");
   EXPECT_EQ(device.at("restarts"), 50);
   EXPECT_GT(device.at("longest_stall_ns"), 0);
+  expect_state_kept();
   expect_guest_goes_on();
 }
 
@@ -116,6 +135,8 @@ TEST_F(Recovery, RandomFaults) {
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(ended.out.starts_with("random seed 7\n"));
   ASSERT_TRUE(wait_until([&] { return count("restored", "") == 30; })) << count("restored", "");
+  for (const char* role : {"pci", "platform", "pci_test0"}) EXPECT_GT(count("died", role), 0U) << role;
+  expect_state_kept();
   expect_guest_goes_on();
 }
 
@@ -149,11 +170,18 @@ TEST_F(Recovery, IsolatedDeviceReadsAllOnesUntilItIsRestored) {
   ASSERT_GT(pid, 0);
   ::kill(pid, SIGKILL);
   ASSERT_TRUE(wait_until([&] { return count("isolated", "pci_test0") == 1; }));
+  // The event comes before its config space is gone, which is the VM's main thread's to do, like a pause after it.
+  command("pause", {});
+  command("resume", {});
   type("x", "config ffffffff bar ffffffff scratch ffffffff\n");
   EXPECT_EQ(vm().devices_by_role().at("pci_test0").at("state"), "isolated");
   EXPECT_THAT(on_vm("fault", {"pci_test0"}).err, HasSubstr("pci_test0 is isolated; `bulkhead restore "));
   command("restore", {"pci_test0"});
   EXPECT_EQ(count("returned", "pci_test0"), 1U);
+  EXPECT_EQ(count("restored", "pci_test0"), 0U) << "it does not go on from where it died";
+  const nlohmann::json fields = nlohmann::json::parse(on_vm("inspect", {"pci_test0", "--json"}).out).at("pci_test0");
+  EXPECT_EQ(fields.at("messages_sent"), 0) << fields;
+  EXPECT_EQ(fields.at("int_status"), 0) << fields;
   // Where the firmware puts it at reset, memory decoding on the old place gone.
   type("x", "config b41cbeef bar e0000000 scratch ffffffff\n");
   type("p", "pong\n");
@@ -210,6 +238,12 @@ TEST_F(Recovery, GuestThatKillsItsDeviceAgainAndAgainLosesIt) {
   EXPECT_EQ(count("isolated", "pci_test0"), 1U);
   type("x", "config ffffffff bar ffffffff scratch ffffffff\n");
   type("p", "pong\n");
+  // Once it is brought back its deaths are forgotten.
+  command("restore", {"pci_test0"});
+  ::kill(vm().device_pid("pci_test0"), SIGKILL);
+  ASSERT_TRUE(wait_until([&] { return count("died", "pci_test0") == 12; }));
+  EXPECT_TRUE(wait_until([&] { return vm().devices_by_role().at("pci_test0").at("state") != "replacing"; }));
+  EXPECT_EQ(count("isolated", "pci_test0"), 1U);
   vm().run().send("q");
   EXPECT_EQ(vm().run().wait().status, kGuestPassed);
 }
@@ -226,6 +260,14 @@ TEST_F(Recovery, UpgradeUnderLoad) {
   }
   EXPECT_EQ(count("upgraded", ""), 4U);
   EXPECT_EQ(count("died", ""), 0U);
+  // A successor of the new executable's process runs it as well.
+  const std::string newer = run_directory() + "/newer-device";
+  std::filesystem::copy_file(KVMTEST_DEVICE, newer);
+  command("upgrade", {"pci_test0", "--executable", newer});
+  command("fault", {"pci_test0"});
+  ASSERT_TRUE(wait_until([&] { return count("restored", "pci_test0") == 1; }));
+  EXPECT_EQ(executable_of(vm().device_pid("pci_test0")), newer);
+  expect_state_kept();
   expect_guest_goes_on();
 }
 

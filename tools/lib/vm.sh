@@ -11,6 +11,7 @@ vm_start() {
   local name=$1 input
   shift
   mkfifo "$vm_dir/$name.stdin"
+  : >"$vm_dir/$name.console" # whoever waits for text may look before the background has got that far
   bulkhead run --name "$name" "$@" <"$vm_dir/$name.stdin" >"$vm_dir/$name.console" 2>"$vm_dir/$name.stderr" &
   vm_pid[$name]=$!
   exec {input}>"$vm_dir/$name.stdin" # held open: otherwise the console would see the end of its input

@@ -102,16 +102,13 @@ class ManagementImpl final : public schema::Management::Server {
     return kj::READY_NOW;
   }
   kj::Promise<void> pause(PauseContext context) override {
-    write_outcome(context.getResults().initOutcome(), vm_.pause());
-    return kj::READY_NOW;
+    return run_aside(context, machine_, [this] { return vm_.pause(); });
   }
   kj::Promise<void> resume(ResumeContext context) override {
-    write_outcome(context.getResults().initOutcome(), vm_.resume());
-    return kj::READY_NOW;
+    return run_aside(context, machine_, [this] { return vm_.resume(); });
   }
   kj::Promise<void> reset(ResetContext context) override {
-    write_outcome(context.getResults().initOutcome(), vm_.reset());
-    return kj::READY_NOW;
+    return run_aside(context, machine_, [this] { return vm_.reset(); });
   }
 
   kj::Promise<void> fault(FaultContext context) override {
@@ -132,12 +129,12 @@ class ManagementImpl final : public schema::Management::Server {
       context.getResults().initOutcome().setFailed("that is not the absolute path of an executable");
       return kj::READY_NOW;
     }
-    return run_aside(context, role, [this, role, path] { return vm_.upgrade(role, path); });
+    return run_aside_for(context, role, [this, role, path] { return vm_.upgrade(role, path); });
   }
 
   kj::Promise<void> restore(RestoreContext context) override {
     std::string role(codec::view(context.getParams().getRole()));
-    return run_aside(context, role, [this, role] { return vm_.restore(role); });
+    return run_aside_for(context, role, [this, role] { return vm_.restore(role); });
   }
 
   kj::Promise<void> events(EventsContext context) override {
@@ -181,21 +178,31 @@ class ManagementImpl final : public schema::Management::Server {
     std::list<kj::PromiseFulfiller<void>*>::iterator position_;
   };
 
+  // Calls that take long, of one kind: one after the other, and nobody else waits for them.
+  struct Aside {
+    const char* too_many;
+    std::map<std::uint64_t, kj::Own<kj::PromiseFulfiller<Status>>> calls;
+    std::optional<Worker> worker;
+  };
+
   template <class Context>
-  kj::Promise<void> run_aside(Context context, const std::string& role, std::function<Status()> call) {
-    if (!control::is_name(role)) {
-      context.getResults().initOutcome().setFailed(kNoRole);
-      return kj::READY_NOW;
-    }
-    if (!worker_) worker_.emplace(notify_->borrow());
-    const std::uint64_t number = worker_->start(std::move(call));
+  kj::Promise<void> run_aside_for(Context context, const std::string& role, std::function<Status()> call) {
+    if (control::is_name(role)) return run_aside(context, devices_, std::move(call));
+    context.getResults().initOutcome().setFailed(kNoRole);
+    return kj::READY_NOW;
+  }
+
+  template <class Context>
+  kj::Promise<void> run_aside(Context context, Aside& aside, std::function<Status()> call) {
+    if (!aside.worker) aside.worker.emplace(notify_->borrow());
+    const std::uint64_t number = aside.worker->start(std::move(call));
     if (number == 0) {
-      context.getResults().initOutcome().setFailed("too many devices are being replaced already");
+      context.getResults().initOutcome().setFailed(aside.too_many);
       return kj::READY_NOW;
     }
     context.allowCancellation();  // the call itself goes on; its outcome is then nobody's
     auto paf = kj::newPromiseAndFulfiller<Status>();
-    aside_.emplace(number, kj::mv(paf.fulfiller));
+    aside.calls.emplace(number, kj::mv(paf.fulfiller));
     return paf.promise.then(
         [context](Status&& status) mutable { write_outcome(context.getResults().initOutcome(), status); });
   }
@@ -203,11 +210,12 @@ class ManagementImpl final : public schema::Management::Server {
   kj::Promise<void> watch() {
     return port_.when_ready(notify_->borrow(), POLLIN).then([this] {
       static_cast<void>(drain_eventfd(notify_->borrow()));
-      if (worker_) {
-        for (Worker::Done& done : worker_->take_done()) {
-          const auto found = aside_.find(done.number);
+      for (Aside* aside : {&devices_, &machine_}) {
+        if (!aside->worker) continue;
+        for (Worker::Done& done : aside->worker->take_done()) {
+          const auto found = aside->calls.find(done.number);
           found->second->fulfill(std::move(done.status));
-          aside_.erase(found);
+          aside->calls.erase(found);
         }
       }
       if (const std::uint64_t last = vm_.events().last(); last != last_event_) {
@@ -223,9 +231,9 @@ class ManagementImpl final : public schema::Management::Server {
   std::shared_ptr<UniqueFd> notify_;
   std::uint64_t last_event_ = 0;
   std::list<kj::PromiseFulfiller<void>*> waiters_;
-  std::map<std::uint64_t, kj::Own<kj::PromiseFulfiller<Status>>> aside_;
   kj::Promise<void> watching_;
-  std::optional<Worker> worker_;
+  Aside devices_{.too_many = "too many devices are being replaced already", .calls = {}, .worker = {}};
+  Aside machine_{.too_many = "too many calls wait for this VM already", .calls = {}, .worker = {}};
 };
 
 #pragma GCC diagnostic pop

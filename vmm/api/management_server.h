@@ -6,7 +6,8 @@
 // size, nesting, calls in flight and unread answers; whoever breaks one loses the connection, with a logged
 // reason. A client that does not read blocks nobody but itself.
 // Threading: start and stop from any one thread; VmControl is called on the server's thread, but for
-// upgrade() and restore(), which a worker thread calls: the server answers others meanwhile.
+// upgrade() and restore(), which a worker thread calls, and pause(), resume() and reset(), which another one calls: the
+// server answers others meanwhile.
 #pragma once
 
 #include <functional>

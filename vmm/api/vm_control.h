@@ -1,8 +1,8 @@
 // VmControl: what the management server may ask of the VM. The VM implements it; tests fake it.
 // Threading: called on the server's thread, one call at a time. Each call must return within a bounded time
 // (a second or two at most), since the server answers nobody meanwhile. upgrade() and restore() are called on a thread
-// of their own, one at a time, beside the others, and may take some seconds. An Error is one sentence and goes to the
-// client as it is.
+// of their own, one at a time, beside the others, and may take some seconds; so are pause(), resume() and reset(), on
+// another one. An Error is one sentence and goes to the client as it is.
 #pragma once
 
 #include <string>

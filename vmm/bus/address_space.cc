@@ -48,7 +48,8 @@ Status AddressSpace::publish(std::vector<Claim> claims) {
       problems += fmt::format("{} claims a range that does not exist; ", claim.owner);
       continue;
     }
-    table->spaces[static_cast<std::size_t>(claim.space)].push_back({range->first(), range->last(), std::move(claim)});
+    std::vector<Entry>& entries = table->spaces[static_cast<std::size_t>(claim.space)];
+    entries.push_back({range->first(), range->last(), std::move(claim)});
   }
   for (std::vector<Entry>& entries : table->spaces) {
     std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.first < b.first; });

@@ -36,8 +36,9 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
 }
 
 Status DeviceProcess::create_wires() {
-  for (std::uint16_t i = 0; i < plan_.instances.size(); ++i) {
-    const InstancePlan& instance = plan_.instances[i];
+  for (std::size_t number = 0; number < plan_.instances.size(); ++number) {
+    const InstancePlan& instance = plan_.instances[number];
+    const auto i = static_cast<std::uint16_t>(number);
     for (const LinePlan& line_plan : instance.lines) {
       Line line{.plan = line_plan, .instance = i, .event = {}, .resample = {}};
       ASSIGN_OR_RETURN(line.event, UniqueFd::create_eventfd());

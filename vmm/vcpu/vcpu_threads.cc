@@ -22,7 +22,7 @@ void install_kick_handler() {
 
 }  // namespace
 
-VcpuThreads::VcpuThreads(std::vector<Vcpu*> vcpus, AddressSpace& space, EndHandler on_end)
+VcpuThreads::VcpuThreads(const std::vector<Vcpu*>& vcpus, AddressSpace& space, EndHandler on_end)
     : space_(space), on_end_(std::move(on_end)) {
   for (Vcpu* vcpu : vcpus) {
     auto thread = std::make_unique<Thread>();

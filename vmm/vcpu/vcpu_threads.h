@@ -30,7 +30,7 @@ class VcpuThreads {
   // gate like one that is held.
   using EndHandler = std::function<void(std::uint32_t vcpu, ExitAction action, std::string report)>;
 
-  VcpuThreads(std::vector<Vcpu*> vcpus, AddressSpace& space, EndHandler on_end);
+  VcpuThreads(const std::vector<Vcpu*>& vcpus, AddressSpace& space, EndHandler on_end);
   ~VcpuThreads();
   VcpuThreads(const VcpuThreads&) = delete;
   VcpuThreads& operator=(const VcpuThreads&) = delete;

@@ -41,7 +41,7 @@ std::vector<std::string> FakeControl::calls() const {
 
 Result<control::VmStatus> FakeControl::status() {
   RETURN_IF_ERROR(note("status"));
-  return control::VmStatus{.name = name,
+  return control::VmStatus{.name = get(&FakeControl::name),
                            .pid = static_cast<std::uint32_t>(::getpid()),
                            .state = control::VmState::kRunning,
                            .cpus = 2,
@@ -57,27 +57,34 @@ Result<control::VmStatus> FakeControl::status() {
 Result<std::vector<control::DeviceInfo>> FakeControl::devices() {
   RETURN_IF_ERROR(note("devices"));
   std::vector<control::DeviceInfo> devices;
-  for (std::size_t i = 0; i < device_count; ++i) {
+  const std::size_t count = get(&FakeControl::device_count);
+  for (std::size_t i = 0; i < count; ++i) {
     devices.push_back(sample_device(i));
-    devices.back().permissions = permissions;
+    devices.back().permissions = get(&FakeControl::permissions);
   }
   return devices;
 }
 
+Status FakeControl::pause() {
+  if (on_pause) on_pause();
+  return note("pause");
+}
+
 Status FakeControl::kill() {
   RETURN_IF_ERROR(note("kill"));
-  if (on_kill) on_kill();
+  if (const auto run = get(&FakeControl::on_kill)) run();
   return ok();
 }
 
 Status FakeControl::fault(const std::string& role, int signal) {
   RETURN_IF_ERROR(note(fmt::format("fault {} {}", role, signal)));
-  return on_fault ? on_fault(role, signal) : ok();
+  const auto run = get(&FakeControl::on_fault);
+  return run ? run(role, signal) : ok();
 }
 
 Status FakeControl::upgrade(const std::string& role, const std::string& path) {
   RETURN_IF_ERROR(note("upgrade " + role + " " + path));
-  if (on_upgrade) on_upgrade();
+  if (const auto run = get(&FakeControl::on_upgrade)) run();
   return ok();
 }
 

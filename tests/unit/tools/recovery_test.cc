@@ -199,7 +199,7 @@ TEST_F(Recovery, fault_upgrade_and_restore_reach_the_vm) {
 
 TEST_F(Recovery, a_slow_upgrade_holds_nobody_up) {
   std::promise<void> go;
-  vm_.on_upgrade = [wait = go.get_future().share()] { wait.get(); };
+  vm_.set(&FakeControl::on_upgrade, [wait = go.get_future().share()] { wait.get(); });
   auto upgrade = std::async(std::launch::async, [this] { return client()->upgrade("pci", "/x"); });
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(answers());
   EXPECT_EQ(upgrade.wait_for(0s), std::future_status::timeout);
@@ -225,13 +225,26 @@ TEST_F(Recovery, a_slow_upgrade_holds_nobody_up) {
   EXPECT_EQ(done, 8U);
 }
 
+// A pause waits for the CPUs, and they may wait for a device.
+TEST_F(Recovery, a_slow_pause_holds_nobody_up) {
+  std::promise<void> go;
+  vm_.on_pause = [wait = go.get_future().share()] { wait.get(); };
+  auto pause = std::async(std::launch::async, [this] { return client()->pause(); });
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(answers());
+  EXPECT_TRUE(std::async(std::launch::async, [this] { return client()->upgrade("pci", "/x"); }).get());
+  EXPECT_EQ(pause.wait_for(0s), std::future_status::timeout);
+  EXPECT_TRUE(std::async(std::launch::async, [this] { return client()->kill(); }).get());
+  go.set_value();
+  EXPECT_TRUE(pause.get());
+}
+
 TEST_F(Recovery, a_client_that_leaves_during_its_upgrade_hurts_nobody) {
   std::promise<void> started;
   std::promise<void> go;
-  vm_.on_upgrade = [&, wait = go.get_future().share()] {
+  vm_.set(&FakeControl::on_upgrade, [&, wait = go.get_future().share()] {
     started.set_value();
     wait.get();
-  };
+  });
   std::thread([&] {
     const auto socket = std::make_shared<UniqueFd>(connect());
     auto caller = ManagementClient::create(UniqueFd::duplicate(socket->borrow()).value(), 10s).value();
@@ -242,7 +255,7 @@ TEST_F(Recovery, a_client_that_leaves_during_its_upgrade_hurts_nobody) {
     EXPECT_FALSE(caller->upgrade("pci", "/x"));
   }).join();
   EXPECT_TRUE(answers());
-  vm_.on_upgrade = nullptr;
+  vm_.set(&FakeControl::on_upgrade, nullptr);
   go.set_value();
   EXPECT_TRUE(client()->upgrade("pci", "/y"));
 }
@@ -311,16 +324,17 @@ TEST_F(Recovery, a_fault_names_a_role_or_a_device) {
 }
 
 TEST_F(Recovery, a_device_that_is_just_being_replaced_is_tried_again) {
-  vm_.on_fault = [refusals = 3](const std::string&, int) mutable {
+  int refusals = 3;
+  vm_.set(&FakeControl::on_fault, [&](const std::string&, int) {
     return refusals-- > 0 ? make_error("the device process is not running") : ok();
-  };
+  });
   const auto finished = run_program({"fault", "alpha", "role0"});
   EXPECT_EQ(finished.status, 0) << finished.err;
   EXPECT_EQ(finished.out, "SIGKILL to role0 (pid 1000)\n");
 }
 
 TEST_F(Recovery, the_seed_repeats_the_choice) {
-  vm_.device_count = 60;
+  vm_.set(&FakeControl::device_count, 60);
   const auto drill = [](const char* seed) {
     return run_program({"fault", "alpha", "any", "--count", "3", "--every", "2ms", "--random-seed", seed}).out;
   };
@@ -338,7 +352,7 @@ TEST_F(Recovery, upgrade_and_restore_take_a_device) {
   EXPECT_THAT(vm_.calls(), testing::Contains(testing::MatchesRegex("upgrade role0 /.*/new")));
   EXPECT_THAT(vm_.calls(), testing::Contains(testing::MatchesRegex("upgrade role1 /.*/bulkhead-device")));
   EXPECT_THAT(vm_.calls(), testing::Contains("restore role1"));
-  vm_.failure = "pci_test0 is not isolated";
+  vm_.set(&FakeControl::failure, "pci_test0 is not isolated");
   const auto failed = run_program({"restore", "alpha", "role1"});
   EXPECT_EQ(failed.status, 1);
   EXPECT_EQ(failed.err, "bulkhead: pci_test0 is not isolated\n");
