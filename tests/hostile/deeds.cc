@@ -62,8 +62,10 @@ bool random_routes(Device& device, Ticket ticket, Reply& reply) {
   return true;
 }
 
-// Every reply sends the VMM to a BAR: often to one that there is, on and on if it went there by way of `pci` itself.
-bool bar_accesses(Device& device, Ticket, Reply& reply) {
+// Every access sends the VMM to a BAR: often to one that there is, on and on if it went there by way of `pci` itself.
+bool bar_accesses(Device& device, Ticket ticket, Reply& reply) {
+  const ipc::RequestKind kind = device.requests().slots[ipc::slot_of(ticket)].request.kind;
+  if (kind != ipc::RequestKind::kRead && kind != ipc::RequestKind::kWrite) return true;
   const std::uint64_t random = device.random();
   BarAccess access{.offset = static_cast<std::uint32_t>(device.random()), .devfn = 3 << 3};
   access.bar = static_cast<std::uint8_t>(random % 8);
