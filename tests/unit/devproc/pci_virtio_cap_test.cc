@@ -215,6 +215,7 @@ TEST(PciCfgWindow, an_isolated_function_has_none) {
   Window window;
   window.aim(0, 0, 4);
   window.m.bus->on_function_presence(kTestFunction, false);
+  window.aim(0, 0, 4);
   EXPECT_EQ(window.read(0, 4), 0xffffffffU);
   window.write(0, 4, 1);
   EXPECT_THAT(window.take(), IsEmpty());
