@@ -121,7 +121,8 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
       on_violation(*processes_[role], what, incarnation);
     };
     ASSIGN_OR_RETURN(processes_[role],
-                     DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_, std::move(ring)));
+                     DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_, std::move(ring),
+                                           role == plan_.pci_role ? &bars_ : nullptr));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
@@ -189,6 +190,7 @@ Status VirtualMachine::publish_windows() {
                        .region = window.region,
                        .posted = posted,
                        .owner = owner.plan().name + "/" + instance.name});
+    if (window.pci_cfg) bars_.add(windows.back());
   }
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     for (const DeviceProcess::Kick& kick : process->kicks()) {

@@ -27,6 +27,7 @@
 #include "vmm/machine/effects.h"
 #include "vmm/machine/plan.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/pci/bar_map.h"
 #include "vmm/process/device_process.h"
 #include "vmm/process/stream_pump.h"
 #include "vmm/process/supervisor.h"
@@ -141,6 +142,7 @@ class VirtualMachine final : public VmControl {
   AddressSpace space_;
   std::unique_ptr<InterruptRouter> router_;
   std::unique_ptr<MachineEffects> effects_;
+  BarMap bars_;
   std::vector<ipc::EffectReceiver*> receivers_;  // by role
   std::vector<std::unique_ptr<DeviceProcess>> processes_;
   DeviceEvents events_;

@@ -13,6 +13,7 @@
 #include "devproc/core/clock.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
+#include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
 #include "ipc/state/effects.h"
 
@@ -53,13 +54,15 @@ class CharBackend {
 };
 
 // For the few accesses whose answer lives outside the process: the VMM completes them. At most one an
-// input; the model's own return value is then ignored.
+// input; the model's own return value is then ignored. Of string I/O, the model redirects the first element or none.
 class Redirect {
  public:
   virtual ~Redirect() = default;
   // A read of the pending bits of MSI-X vectors first_vector ... first_vector + 63 of a function; the VMM
   // takes the bytes that the access asked for out of that quadword.
   virtual void pending_bits(std::uint8_t devfn, std::uint16_t first_vector, std::uint8_t byte_offset) = 0;
+  // A read or write of pci_cfg_data is one of a BAR. What is left of string I/O comes again as a new request.
+  virtual void bar_access(const BarAccess& access) = 0;
 };
 
 // Everything a host offers for the construction of one device. Models do not see it: the registry's

@@ -19,6 +19,10 @@ std::uint8_t piece_size(const RegionSpec& region, std::uint64_t offset, std::uin
 // Whether the region takes this access as it is, aligned or not.
 bool takes_whole(const RegionSpec& region, std::uint8_t size) { return (region.sizes & size) != 0; }
 
+bool redirected(ipc::ReplyStatus status) {
+  return status == ipc::ReplyStatus::kPendingBits || status == ipc::ReplyStatus::kBarAccess;
+}
+
 }  // namespace
 
 bool dispatch_read(Device& device, const Access& access, std::uint64_t& value) {
@@ -74,11 +78,13 @@ bool dispatch_access(Device& device, const ipc::Request& request, ipc::Reply& re
     if (is_read) {
       if (!dispatch_read(device, access, value)) all_known = false;
       // The payload is the redirect's now; what the model returned beside it means nothing.
-      if (reply.status == ipc::ReplyStatus::kPendingBits) return all_known;
+      if (redirected(reply.status)) return all_known;
       std::memcpy(reply.payload + i * size, &value, size);
     } else {
       std::memcpy(&value, request.payload + i * size, size);
       if (!dispatch_write(device, access, value)) all_known = false;
+      // The VMM does this element's write before it asks for the next ones.
+      if (redirected(reply.status)) return all_known;
     }
   }
   return all_known;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "ipc/ring/adaptive_wait.h"
+#include "ipc/wire/bar_access.h"
 
 namespace bulkhead::devproc {
 
@@ -46,6 +47,8 @@ void HostRedirect::pending_bits(std::uint8_t devfn, std::uint16_t first_vector, 
   std::memcpy(reply.payload, &first_vector, sizeof first_vector);
   reply.payload[2] = byte_offset;
 }
+
+void HostRedirect::bar_access(const BarAccess& access) { ipc::store_bar_access(checkpoint_.input().reply, access); }
 
 std::size_t HostCharBackend::room() const {
   const std::uint64_t taken = requests_.output_consumed[stream_].load(std::memory_order_acquire);

@@ -1,6 +1,6 @@
 // What config space says of each PCI device type: ids, BARs, capabilities. Plain data, read by the `pci`
 // process (which owns the config space of every function) and by the VMM (which checks its effects).
-// Source of the fields: PCI Local Bus Specification 3.0, chapter 6.
+// Source of the fields: PCI Local Bus Specification 3.0, chapter 6; VIRTIO 1.2, section 4.1.4.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,23 @@ struct BarDecl {
   bool msix = false;         // holds the MSI-X table and PBA: decodes to the `pci` process instead
 };
 
+// What a vendor-specific capability of a virtio function points to (VIRTIO 1.2, section 4.1.4: cfg_type).
+enum class VirtioPciCap : std::uint8_t {
+  kCommonCfg = 1,
+  kNotifyCfg = 2,
+  kIsrCfg = 3,
+  kDeviceCfg = 4,
+  kPciCfg = 5,  // a window to every BAR of the function: bar, offset and length are the driver's, 0 here
+};
+
+struct VirtioCapDecl {
+  VirtioPciCap cfg_type = VirtioPciCap::kCommonCfg;
+  std::uint8_t bar = 0;  // 0-5, memory, not the .msix one
+  std::uint32_t offset = 0;
+  std::uint32_t length = 0;
+  std::uint32_t notify_off_multiplier = 0;  // kNotifyCfg
+};
+
 struct PciDecl {
   std::uint16_t vendor_id = 0;
   std::uint16_t device_id = 0;
@@ -36,7 +53,33 @@ struct PciDecl {
   std::uint16_t msix_vectors = 0;  // 0 none, at most kMaxVectors; needs a BAR with .msix
   bool power_management = false;   // PCI power management capability, D0 and D3hot
   std::span<const BarDecl> bars{};
+  std::span<const VirtioCapDecl> virtio_caps{};  // in the order of the capability list
 };
+
+// Lengths of the capabilities in configuration space, which begin at 40h in the order PM, MSI, MSI-X, virtio.
+inline constexpr std::uint32_t kPciCapabilitiesStart = 0x40;
+inline constexpr std::uint32_t kPciPmLength = 8;
+inline constexpr std::uint32_t kPciMsiLength = 24;
+inline constexpr std::uint32_t kPciMsixLength = 12;
+[[nodiscard]] constexpr std::uint8_t virtio_cap_length(VirtioPciCap type) {
+  return type == VirtioPciCap::kNotifyCfg || type == VirtioPciCap::kPciCfg ? 20 : 16;
+}
+[[nodiscard]] constexpr std::uint64_t pci_capabilities_end(const PciDecl& decl) {
+  std::uint64_t end = kPciCapabilitiesStart;
+  if (decl.power_management) end += kPciPmLength;
+  if (decl.msi_vectors != 0) end += kPciMsiLength;
+  if (decl.msix_vectors != 0) end += kPciMsixLength;
+  for (const VirtioCapDecl& cap : decl.virtio_caps) end += virtio_cap_length(cap.cfg_type);
+  return end;
+}
+
+// Whether the driver reaches the function's BARs through configuration space.
+[[nodiscard]] constexpr bool has_pci_cfg(const PciDecl& decl) {
+  for (const VirtioCapDecl& cap : decl.virtio_caps) {
+    if (cap.cfg_type == VirtioPciCap::kPciCfg) return true;
+  }
+  return false;
+}
 
 // Layout of a BAR marked .msix: the table at offset 0, the pending bit array in the upper half.
 [[nodiscard]] constexpr std::uint32_t msix_pba_offset(const BarDecl& bar) { return bar.size / 2; }
@@ -83,6 +126,42 @@ inline constexpr std::uint32_t kPmWindowSize = 64;      // bytes of I/O space
 // The IRQs that firmware routes PIRQA#-PIRQD# to.
 inline constexpr std::uint8_t kFirmwarePirqRoutes[4] = {10, 10, 11, 11};
 
+// True for a capability that VIRTIO 1.2, section 4.1.4 allows: its structure lies in a BAR of the function's process,
+// aligned as the structure's own section asks.
+[[nodiscard]] constexpr bool virtio_cap_valid(const PciDecl& decl, const VirtioCapDecl& cap) {
+  const std::uint32_t multiplier = cap.notify_off_multiplier;
+  if (cap.cfg_type != VirtioPciCap::kNotifyCfg && multiplier != 0) return false;
+  std::uint32_t alignment = 4;
+  switch (cap.cfg_type) {
+    case VirtioPciCap::kPciCfg: return cap.bar == 0 && cap.offset == 0 && cap.length == 0;
+    case VirtioPciCap::kNotifyCfg:
+      // Section 4.1.4.4.1: an even power of 2, or 0; a notification is 2 bytes wide.
+      if (multiplier == 1 || (multiplier & (multiplier - 1)) != 0 || cap.length < 2) return false;
+      alignment = 2;
+      break;
+    case VirtioPciCap::kIsrCfg: alignment = 1; break;
+    case VirtioPciCap::kCommonCfg:
+    case VirtioPciCap::kDeviceCfg: break;
+    default: return false;
+  }
+  if (cap.length == 0 || cap.offset % alignment != 0) return false;
+  for (const BarDecl& bar : decl.bars) {
+    if (bar.bar != cap.bar) continue;
+    if (bar.bar > 5 || bar.kind == BarKind::kIo || bar.msix) return false;
+    return cap.offset <= bar.size && cap.length <= bar.size - cap.offset;
+  }
+  return false;
+}
+
+[[nodiscard]] constexpr bool virtio_caps_valid(const PciDecl& decl) {
+  std::uint32_t windows = 0;
+  for (const VirtioCapDecl& cap : decl.virtio_caps) {
+    if (!virtio_cap_valid(decl, cap)) return false;
+    if (cap.cfg_type == VirtioPciCap::kPciCfg) ++windows;
+  }
+  return windows <= 1 && pci_capabilities_end(decl) <= 256;
+}
+
 // True for a declaration that config space can be built from; checked at compile time where it is written.
 [[nodiscard]] constexpr bool pci_decl_valid(const PciDecl& decl) {
   const auto power_of_two = [](std::uint32_t n) { return n != 0 && (n & (n - 1)) == 0; };
@@ -105,7 +184,7 @@ inline constexpr std::uint8_t kFirmwarePirqRoutes[4] = {10, 10, 11, 11};
   }
   if (decl.interrupt_pin > 4 || decl.msix_vectors > 2048) return false;
   if (decl.msi_vectors != 0 && (!power_of_two(decl.msi_vectors) || decl.msi_vectors > 32)) return false;
-  return msix_bars == (decl.msix_vectors != 0 ? 1U : 0U);
+  return msix_bars == (decl.msix_vectors != 0 ? 1U : 0U) && virtio_caps_valid(decl);
 }
 
 }  // namespace bulkhead

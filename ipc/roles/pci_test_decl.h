@@ -29,6 +29,12 @@ inline constexpr std::array<BarDecl, 4> kPciTestBars{{
     {.bar = 4, .kind = BarKind::kMemory64, .size = 4096, .msix = true},
 }};
 
+// No virtio device; it has the window of configuration space to its BARs, and what that window needs to be of use.
+inline constexpr std::array<VirtioCapDecl, 2> kPciTestVirtioCaps{{
+    {.cfg_type = VirtioPciCap::kDeviceCfg, .bar = 0, .offset = 0, .length = kPciTestRegistersSize},
+    {.cfg_type = VirtioPciCap::kPciCfg},
+}};
+
 inline constexpr PciDecl kPciTestDecl{
     .vendor_id = 0xbeef,
     .device_id = 0xb41c,
@@ -41,6 +47,7 @@ inline constexpr PciDecl kPciTestDecl{
     .msix_vectors = kPciTestMsixVectors,
     .power_management = true,
     .bars = kPciTestBars,
+    .virtio_caps = kPciTestVirtioCaps,
 };
 static_assert(pci_decl_valid(kPciTestDecl));
 

@@ -57,15 +57,17 @@ enum class ReplyStatus : std::uint8_t {
   kDropped = 2,      // of an older generation, or malformed: reads all ones
   kPendingBits = 3,  // the VMM completes the read from the vectors' pending state (MSI-X PBA)
   kPoisoned = 4,     // skipped because it kills its device: reads all ones
+  kBarAccess = 5,    // the first element is an access to a BAR, which the VMM completes; no other was looked at
 };
 
 struct Reply {
   std::uint32_t generation = 0;
   ReplyStatus status{};
   std::uint8_t effect_count = 0;
-  std::uint16_t function = 0;                // kPendingBits: devfn
-  std::uint64_t effects_total = 0;           // effects of this role since the VM began, these included
-  std::uint8_t payload[kPayloadBytes] = {};  // kPendingBits: u16 first vector, u8 byte offset
+  std::uint16_t function = 0;       // kPendingBits: devfn
+  std::uint64_t effects_total = 0;  // effects of this role since the VM began, these included
+  // kPendingBits: u16 first vector, u8 byte offset. kBarAccess: see ipc/wire/bar_access.h.
+  std::uint8_t payload[kPayloadBytes] = {};
 };
 static_assert(sizeof(Reply) == 48);
 

@@ -53,7 +53,10 @@ class FakeRedirect final : public Redirect {
     asked.push_back({devfn, first_vector, byte_offset});
   }
 
+  void bar_access(const BarAccess& access) override { bar_accesses.push_back(access); }
+
   std::vector<PendingBits> asked;
+  std::vector<BarAccess> bar_accesses;
 };
 
 }  // namespace bulkhead::devproc

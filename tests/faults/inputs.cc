@@ -171,6 +171,15 @@ void pci_inputs(const Add& add) {
        .before = {writes(0, 1, 0, 4, 0xfee00000), writes(0, 1, 8, 4, 0x41)},
        .input = {writes(0, 1, 12, 4, 0)},
        .after = {reads(0, 1, 0, 8), reads(0, 1, 8, 8)}});
+  // VIRTIO_PCI_CAP_PCI_CFG of the test function: offset, length, pci_cfg_data.
+  const std::vector<ipc::Request> aimed{select_register(kRigFunction, 0x84), writes(0, 0, kConfigData, 4, 0x100),
+                                        select_register(kRigFunction, 0x88), writes(0, 0, kConfigData, 4, 2),
+                                        select_register(kRigFunction, 0x8c)};
+  add({.name = "bar_access_through_config_space",
+       .setup = [] { return pci_setup(); },
+       .before = aimed,
+       .input = {writes(0, 0, kConfigData, 4, 0xcafebabe), reads(0, 0, kConfigData, 2)},
+       .after = {reads(0, 0, kConfigData, 4), reads(0, 0, kConfigAddress, 4)}});
   add({.name = "pirq_route",
        .setup = [] { return pci_setup(); },
        .before = {select_register(kIsaBridgeDevfn, 0x60)},

@@ -1,6 +1,7 @@
 // The VMM's ends of the shared areas against a hostile reply area: RequestProducer with the channel above
 // it, and StreamEnd. One thread plays both sides: an answer lies ready before the call, or never comes;
 // then the first overdue request closes the ring.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -9,6 +10,7 @@
 #include "ipc/ring/stream.h"
 #include "tests/fuzz/fuzz_script.h"
 #include "vmm/bus/remote_channel.h"
+#include "vmm/pci/bar_map.h"
 
 namespace {
 
@@ -33,6 +35,26 @@ class NoBits final : public vmm::PendingBits {
   std::uint64_t pending_bits(std::uint8_t, std::uint16_t) override { return 0x0123'4567'89ab'cdef; }
 };
 
+// A function's BARs at a device that must be asked for nothing beyond their ends.
+class Bars final : public vmm::DeviceChannel {
+ public:
+  static constexpr std::uint64_t kSize = 4096;
+  void read(std::uint32_t, const vmm::BusAccess& access, std::span<std::byte> out) override {
+    check(access, out.size());
+    std::fill(out.begin(), out.end(), std::byte{0x5a});
+  }
+  void write(std::uint32_t, const vmm::BusAccess& access, std::span<const std::byte> in) override {
+    check(access, in.size());
+  }
+
+ private:
+  static void check(const vmm::BusAccess& access, std::size_t bytes) {
+    require(access.redirected && access.count == 1 && access.size == bytes, "another access than one of a redirect");
+    require(access.size == 1 || access.size == 2 || access.size == 4, "a size that there is not");
+    require(access.offset + access.size <= kSize, "an access beyond the BAR");
+  }
+};
+
 // A wait that does not spin.
 AdaptiveWait impatient() {
   AdaptiveWait wait;
@@ -51,7 +73,10 @@ class HostilePeer {
     options.on_overdue = [this](Ticket, std::uint32_t) { ring_->close(); };
     options.on_violation = [this](const char*, std::uint32_t) { ++violations_; };
     ring_.emplace(*requests_, *replies_, doorbell_.borrow(), receiver_, std::move(options));
-    channel_.emplace(*ring_, bits_);
+    channel_.emplace(*ring_, bits_, &map_);
+    map_.add({.devfn = 0x18, .index = 0, .size = Bars::kSize, .channel = &bars_, .owner = "bars"});
+    map_.add({.devfn = 0x18, .index = 1, .size = Bars::kSize, .channel = &bars_, .posted = true, .owner = "bars"});
+    map_.add({.devfn = 0x18, .index = 4, .size = Bars::kSize, .channel = &*channel_, .owner = "pci"});
   }
 
   void step(FuzzScript& script) {
@@ -60,7 +85,7 @@ class HostilePeer {
       case 1: return call(script, true);
       case 2: return call(script, false);
       case 3: return post(script);
-      case 4: return read_register(script);
+      case 4: return access_register(script);
       case 5: return take_stream(script);
       case 6: return give_stream(script);
       case 7: (void)ring_->drain(0); return;
@@ -84,6 +109,16 @@ class HostilePeer {
     script.fill(std::as_writable_bytes(std::span(&slot.reply, 1)));
     if (script.byte() % 4 != 0) slot.reply.generation = ring_->generation();
     if (script.byte() % 4 != 0) slot.reply.effect_count %= kMaxEffects + 2;
+    if (script.byte() % 4 == 0) slot.reply.status = ReplyStatus::kBarAccess;
+    BarAccess access;
+    std::memcpy(&access, slot.reply.payload, sizeof access);
+    if (script.byte() % 2 == 0) {
+      access.devfn = 0x18;
+      access.size = static_cast<std::uint8_t>(1U << access.size % 4);
+      access.offset %= Bars::kSize + 8;
+      access.reserved = 0;
+    }
+    std::memcpy(slot.reply.payload, &access, sizeof access);
     slot.incarnation.store(requests_->incarnation.load());
     slot.ticket.store(ticket);
     Effect& effect = replies_->effects[slot_of(ticket)].effects[script.byte() % kMaxEffects];
@@ -109,13 +144,18 @@ class HostilePeer {
     require(ring_->post(Request{}) || ring_->closed(), "a write was refused, and the ring is open");
   }
 
-  void read_register(FuzzScript& script) {
+  void access_register(FuzzScript& script) {
     const std::uint8_t how = script.byte();
     const auto size = static_cast<std::uint8_t>(1U << how % 4);
     const std::uint32_t count = 1 + (how >> 4) % (kPayloadBytes / size);
     prepare(script);
-    std::array<std::byte, kPayloadBytes> out{};
-    channel_->read(0, {.size = size, .count = count}, std::span(out).first(std::size_t{size} * count));
+    std::array<std::byte, kPayloadBytes> bytes{};
+    const std::span<std::byte> part = std::span(bytes).first(std::size_t{size} * count);
+    if (script.byte() % 4 == 0) {
+      channel_->write(0, {.size = size, .count = count}, part);
+    } else {
+      channel_->read(0, {.size = size, .count = count}, part);
+    }
   }
 
   void take_stream(FuzzScript& script) {
@@ -142,6 +182,8 @@ class HostilePeer {
   UniqueFd doorbell_ = UniqueFd::create_eventfd().value();
   Receiver receiver_;
   NoBits bits_;
+  Bars bars_;
+  vmm::BarMap map_;
   std::optional<RequestProducer> ring_;
   std::optional<vmm::RemoteChannel> channel_;
   std::size_t violations_ = 0;

@@ -1,5 +1,6 @@
 // Fuzzes PciBus: random accesses to every region, random state under restore(), resets. After each input
 // the VMM's view (all effects replayed) must equal the desired state, and no effect may be malformed.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
@@ -35,6 +36,17 @@ void settle(PciMachine& m, DesiredMap& vmm) {
     if (effect.kind != static_cast<std::uint16_t>(EffectKind::kPower)) require(vmm.apply(effect));
   }
   m.effects.clear();
+  require(m.redirect.bar_accesses.size() <= 1);
+  for (const BarAccess& access : m.redirect.bar_accesses) {
+    const bool wide = access.devfn == kWideFunction;
+    require(wide || access.devfn == kTestFunction);
+    const std::span<const BarDecl> bars = wide ? kWideDecl.bars : kPciTestDecl.bars;
+    const auto bar = std::find_if(bars.begin(), bars.end(), [&](const BarDecl& b) { return b.bar == access.bar; });
+    require(bar != bars.end() && access.bar < 6 && std::uint64_t{access.offset} + access.size <= bar->size);
+    require(access.size == 1 || access.size == 2 || access.size == 4);
+    require(access.lead < 4 && access.first < 4 && (access.lead == 0 || access.first == 0));
+  }
+  m.redirect.bar_accesses.clear();
 }
 
 void run(Input& input) {

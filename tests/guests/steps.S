@@ -10,6 +10,10 @@
 .set PORTS, 0xd000
 .set MSI, 0x48
 .set VECTOR, 0x50
+.set W_BAR, 0x80                // VIRTIO_PCI_CAP_PCI_CFG
+.set W_OFFSET, 0x84
+.set W_LENGTH, 0x88
+.set W_DATA, 0x8c
 .set ALL_ON, COMMAND_IO|COMMAND_MEMORY|COMMAND_MASTER
 
     .bss
@@ -35,6 +39,7 @@ round:
     call on_pci
     call on_platform
     call on_function
+    call on_both
     incl rounds
     read_port8 COM1 + 5
     test $1, %al
@@ -134,6 +139,26 @@ on_function:
     movl $0, count_of(VECTOR)
     movl $0, REGS + T_MSI_SEND
     wait_for_more "message interrupt", count_of(VECTOR), $1
+    ret
+
+// Registers of the function through its configuration space: an access of `pci`, then one of the function, each once.
+on_both:
+    config_write8 3, W_BAR, $0
+    config_write32 3, W_OFFSET, $T_COUNTER
+    config_write32 3, W_LENGTH, $4
+    config_write32 3, W_DATA, $100
+    .irp count, 100, 101, 102
+    config_read32 3, W_DATA
+    expect "counter through configuration space", %eax, $\count
+    .endr
+    config_write8 3, W_BAR, $1
+    .irp value, 1, 2, 3
+    config_write32 3, W_DATA, $\value
+    .endr
+    addl $3, posted
+    mov REGS + T_POSTED_COUNT, %eax
+    expect "posted writes through configuration space", %eax, posted
+    expect "the last of them", REGS + T_LAST_POSTED, $3
     ret
 
 second_cpu:

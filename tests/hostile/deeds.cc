@@ -10,6 +10,7 @@
 
 #include "ipc/base/futex.h"
 #include "ipc/ring/adaptive_wait.h"
+#include "ipc/wire/bar_access.h"
 #include "tests/hostile/hostile_device.h"
 
 namespace bulkhead::hostile {
@@ -58,6 +59,21 @@ bool random_routes(Device& device, Ticket ticket, Reply& reply) {
   }
   reply.effect_count = kMaxEffects;
   reply.effects_total += device.random();
+  return true;
+}
+
+// Every access sends the VMM to a BAR: often to one that there is, on and on if it went there by way of `pci` itself.
+bool bar_accesses(Device& device, Ticket ticket, Reply& reply) {
+  const ipc::RequestKind kind = device.requests().slots[ipc::slot_of(ticket)].request.kind;
+  if (kind != ipc::RequestKind::kRead && kind != ipc::RequestKind::kWrite) return true;
+  const std::uint64_t random = device.random();
+  BarAccess access{.offset = static_cast<std::uint32_t>(device.random()), .devfn = 3 << 3};
+  access.bar = static_cast<std::uint8_t>(random % 8);
+  access.size = static_cast<std::uint8_t>(1U << (random >> 8) % 4);
+  access.first = static_cast<std::uint8_t>((random >> 16) % 2);
+  access.lead = static_cast<std::uint8_t>((random >> 17) % 2);
+  if (random >> 63 != 0) access.offset %= 4096;
+  ipc::store_bar_access(reply, access);
   return true;
 }
 
@@ -232,6 +248,7 @@ constexpr std::array kDeeds = {
     Deed{.name = "ungranted-effect", .reply = ungranted_effect},
     Deed{.name = "random-windows", .reply = random_windows},
     Deed{.name = "random-routes", .reply = random_routes},
+    Deed{.name = "bar-accesses", .reply = bar_accesses},
     Deed{.name = "wrong-generation", .reply = wrong_generation},
     Deed{.name = "wrong-total", .reply = wrong_total},
     Deed{.name = "late-reply", .reply = late_reply},

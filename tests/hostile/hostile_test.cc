@@ -147,6 +147,8 @@ const std::vector<Case> kReplies = {
     Case{"ungranted-effect", "pci_test0", WROTE("an effect that it was not granted")},
     Case{"random-windows", "pci", nullptr, true},
     Case{"random-routes", "pci", kAnything, true},
+    Case{"bar-accesses", "pci", kAnything, true},
+    Case{"bar-accesses", "platform", nullptr, true},
     Case{"wrong-generation", "platform", nullptr},
     Case{"wrong-total", "platform", nullptr},
     Case{"late-reply", "platform", kUnanswered, true},

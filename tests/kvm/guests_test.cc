@@ -43,6 +43,10 @@ TEST_F(Guests, BarsMoveAndOverlap) {
        "over fixed ports", "over the PM base", "over each other", "decoding off"});
 }
 
+TEST_F(Guests, BarsThroughConfigurationSpace) {
+  expect_steps({.guest = "window"}, {"identity", "scratch", "in common", "other bars", "strings", "msi-x", "nowhere"});
+}
+
 class Processors : public Guests, public ::testing::WithParamInterface<unsigned> {};
 
 TEST_P(Processors, Start) {

@@ -17,7 +17,8 @@ struct BusAccess {
   std::uint8_t size = 1;    // bytes of one element: 1, 2, 4, 8
   std::uint32_t count = 1;  // elements, all at the same offset (string I/O)
   std::uint64_t offset = 0;
-  bool posted = false;  // a write that need not wait
+  bool posted = false;      // a write that need not wait
+  bool redirected = false;  // completes another access: is not redirected again
 };
 
 class DeviceChannel {

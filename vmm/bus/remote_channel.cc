@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ipc/wire/bar_access.h"
+
 namespace bulkhead::vmm {
 namespace {
 
@@ -22,15 +24,19 @@ ipc::Request to_request(ipc::RequestKind kind, const BusAccess& access, std::uin
 void RemoteChannel::read(std::uint32_t vcpu, const BusAccess& access, std::span<std::byte> out) {
   const std::uint32_t most = ipc::kPayloadBytes / access.size;
   for (std::uint32_t done = 0; done < access.count;) {
-    const std::uint32_t count = std::min(access.count - done, most);
+    std::uint32_t count = std::min(access.count - done, most);
     const std::span<std::byte> part = out.subspan(std::size_t{done} * access.size, std::size_t{count} * access.size);
     requests_.fetch_add(1, std::memory_order_relaxed);
     const std::optional<ipc::Reply> reply =
         ring_.call(to_request(ipc::RequestKind::kRead, access, count), waits_[vcpu]);
-    if (reply) {
-      complete(*reply, part);
-    } else {
+    if (!reply) {
       std::fill(part.begin(), part.end(), std::byte{0xff});
+    } else if (redirects(*reply, access)) {
+      // The first element's. The next ones are asked for when it is done.
+      read_bar(vcpu, *reply, part.first(access.size));
+      count = 1;
+    } else {
+      complete(*reply, part);
     }
     done += count;
   }
@@ -48,16 +54,36 @@ void RemoteChannel::complete(const ipc::Reply& reply, std::span<std::byte> out) 
       std::memcpy(out.data(), reinterpret_cast<const std::byte*>(&bits) + byte, out.size());
       return;
     }
+    case ipc::ReplyStatus::kBarAccess:
     case ipc::ReplyStatus::kDropped:
     case ipc::ReplyStatus::kPoisoned: break;
   }
   std::fill(out.begin(), out.end(), std::byte{0xff});
 }
 
+// VIRTIO 1.2, section 4.1.4.9.1: the BAR's bytes are the first ones of pci_cfg_data.
+void RemoteChannel::read_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::span<std::byte> out) {
+  std::fill(out.begin(), out.end(), std::byte{0xff});
+  const std::optional<BarAccess> access = ipc::parse_bar_access(reply, out.size());
+  if (!access) return;
+  std::byte data[sizeof access->value];
+  std::memcpy(data, &access->value, sizeof data);
+  if (!bars_->read(vcpu, *access, std::span(data).first(access->size))) return;
+  std::memcpy(out.data() + access->lead, data + access->first, out.size() - access->lead);
+}
+
+void RemoteChannel::write_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::size_t size) {
+  const std::optional<BarAccess> access = ipc::parse_bar_access(reply, size);
+  if (!access) return;
+  std::byte data[sizeof access->value];
+  std::memcpy(data, &access->value, sizeof data);
+  bars_->write(vcpu, *access, std::span(data).first(access->size));
+}
+
 void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span<const std::byte> in) {
   const std::uint32_t most = ipc::kPayloadBytes / access.size;
   for (std::uint32_t done = 0; done < access.count;) {
-    const std::uint32_t count = std::min(access.count - done, most);
+    std::uint32_t count = std::min(access.count - done, most);
     ipc::Request request = to_request(ipc::RequestKind::kWrite, access, count);
     std::memcpy(request.payload, in.data() + std::size_t{done} * access.size, std::size_t{count} * access.size);
     if (access.posted) {
@@ -65,7 +91,12 @@ void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span
       if (!ring_.post(request)) return;
     } else {
       requests_.fetch_add(1, std::memory_order_relaxed);
-      if (!ring_.call(request, waits_[vcpu])) return;
+      const std::optional<ipc::Reply> reply = ring_.call(request, waits_[vcpu]);
+      if (!reply) return;
+      if (redirects(*reply, access)) {
+        write_bar(vcpu, *reply, access.size);
+        count = 1;
+      }
     }
     done += count;
   }

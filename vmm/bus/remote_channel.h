@@ -1,8 +1,9 @@
 // RemoteChannel: a DeviceChannel whose devices live in a jailed process behind a request ring.
 //
 // Trust: what comes back is masked to the size that was asked for and otherwise believed as far as a
-// register's value goes. Threading: any vCPU thread (its own index), and the VMM's other threads through
-// request().
+// register's value goes. A redirect is completed once, if it names what the plan has: never a redirect of a
+// redirect; one that does not reads all ones, its writes are dropped. Threading: any vCPU thread (its own index), and
+// the VMM's other threads through request().
 #pragma once
 
 #include <array>
@@ -11,6 +12,7 @@
 #include <optional>
 
 #include "ipc/ring/request_producer.h"
+#include "ipc/roles/bar_access.h"
 #include "vmm/bus/device_channel.h"
 #include "vmm/x86/topology.h"
 
@@ -24,9 +26,21 @@ class PendingBits {
   virtual std::uint64_t pending_bits(std::uint8_t devfn, std::uint16_t first_vector) = 0;
 };
 
+// Completes an access of a BAR that the `pci` process redirects (VIRTIO_PCI_CAP_PCI_CFG), whether or not the BAR
+// decodes. False, and nothing done: there is no such BAR, or it is shorter.
+class BarAccesses {
+ public:
+  virtual ~BarAccesses() = default;
+  // `out` and `in`: access.size bytes.
+  virtual bool read(std::uint32_t vcpu, const BarAccess& access, std::span<std::byte> out) = 0;
+  virtual bool write(std::uint32_t vcpu, const BarAccess& access, std::span<const std::byte> in) = 0;
+};
+
 class RemoteChannel final : public DeviceChannel {
  public:
-  RemoteChannel(ipc::RequestProducer& ring, PendingBits& pending) : ring_(ring), pending_(pending) {}
+  // `bars`: for the `pci` process alone; from any other, a redirect to a BAR is an answer that there is not.
+  RemoteChannel(ipc::RequestProducer& ring, PendingBits& pending, BarAccesses* bars = nullptr)
+      : ring_(ring), pending_(pending), bars_(bars) {}
 
   void read(std::uint32_t vcpu, const BusAccess& access, std::span<std::byte> out) override;
   void write(std::uint32_t vcpu, const BusAccess& access, std::span<const std::byte> in) override;
@@ -39,10 +53,17 @@ class RemoteChannel final : public DeviceChannel {
   [[nodiscard]] std::uint64_t posted() const { return posted_.load(std::memory_order_relaxed); }
 
  private:
+  [[nodiscard]] bool redirects(const ipc::Reply& reply, const BusAccess& access) const {
+    return reply.status == ipc::ReplyStatus::kBarAccess && bars_ != nullptr && !access.redirected;
+  }
   void complete(const ipc::Reply& reply, std::span<std::byte> out);
+  // One element.
+  void read_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::span<std::byte> out);
+  void write_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::size_t size);
 
   ipc::RequestProducer& ring_;
   PendingBits& pending_;
+  BarAccesses* bars_;
   std::array<ipc::AdaptiveWait, kMaxVcpus> waits_;  // each used by its vCPU's thread alone
   std::atomic<std::uint64_t> requests_{0};
   std::atomic<std::uint64_t> posted_{0};

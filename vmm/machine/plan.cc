@@ -118,7 +118,8 @@ void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
                              .io = bar.kind == BarKind::kIo,
                              .role = role,
                              .instance = i,
-                             .region = bar.region};
+                             .region = bar.region,
+                             .pci_cfg = bar.bar != kRomBar && has_pci_cfg(*instance.type->pci)};
         if (bar.msix) {
           window.role = plan.pci_role;
           window.instance = plan.pci_instance;

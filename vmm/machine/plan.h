@@ -62,6 +62,7 @@ struct PlannedWindow {
   std::size_t role = 0;  // index into MachinePlan::roles
   std::uint16_t instance = 0;
   std::uint16_t region = 0;
+  bool pci_cfg = false;  // reached through configuration space as well (VIRTIO_PCI_CAP_PCI_CFG)
 };
 
 struct StreamRef {

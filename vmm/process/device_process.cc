@@ -10,7 +10,7 @@ namespace bulkhead::vmm {
 
 Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, const GuestRam& ram,
                                                              ipc::EffectReceiver& effects, PendingBits& pending,
-                                                             ipc::RequestProducer::Options options) {
+                                                             ipc::RequestProducer::Options options, BarAccesses* bars) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
   ASSIGN_OR_RETURN(process->requests_,
                    ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadOnly));
@@ -31,7 +31,7 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   requests.time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_release);
   process->ring_ = std::make_unique<ipc::RequestProducer>(requests, process->replies(), process->doorbell_.borrow(),
                                                           effects, std::move(options));
-  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending);
+  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars);
   return process;
 }
 

@@ -26,9 +26,11 @@ namespace bulkhead::vmm {
 
 class DeviceProcess {
  public:
+  // `bars`: for the `pci` process.
   static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, const GuestRam& ram,
                                                        ipc::EffectReceiver& effects, PendingBits& pending,
-                                                       ipc::RequestProducer::Options options);
+                                                       ipc::RequestProducer::Options options,
+                                                       BarAccesses* bars = nullptr);
 
   struct Handover {
     std::vector<std::byte> bytes;

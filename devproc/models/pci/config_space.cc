@@ -6,6 +6,7 @@
 
 #include "devproc/models/pci/chipset_spec.h"
 #include "devproc/models/pci/spec.h"
+#include "ipc/base/checked.h"
 #include "ipc/state/effects.h"
 
 namespace bulkhead::devproc {
@@ -67,7 +68,25 @@ void define_msix(FunctionRules& rules, std::uint8_t at) {
   define(rules, at + spec::kMsixPba, 4, msix_pba_offset(*bar) | bar->bar, 0);
 }
 
-// Capabilities follow one another from 40h, in the order PM, MSI, MSI-X.
+void define_virtio_cap(FunctionRules& rules, std::uint8_t at, const VirtioCapDecl& cap) {
+  define(rules, at + spec::kVirtioCapLen, 1, virtio_cap_length(cap.cfg_type), 0);
+  define(rules, at + spec::kVirtioCfgType, 1, static_cast<std::uint8_t>(cap.cfg_type), 0);
+  if (cap.cfg_type == VirtioPciCap::kPciCfg) {
+    rules.pci_cfg = at;
+    define(rules, at + spec::kVirtioBar, 1, 0, 0xff);
+    define(rules, at + spec::kVirtioOffset, 4, 0, ~0U);
+    define(rules, at + spec::kVirtioLength, 4, 0, ~0U);
+    define(rules, at + spec::kVirtioPciCfgData, 4, 0, ~0U);
+    return;
+  }
+  define(rules, at + spec::kVirtioBar, 1, cap.bar, 0);
+  define(rules, at + spec::kVirtioOffset, 4, cap.offset, 0);
+  define(rules, at + spec::kVirtioLength, 4, cap.length, 0);
+  if (cap.cfg_type == VirtioPciCap::kNotifyCfg)
+    define(rules, at + spec::kVirtioNotifyOffMultiplier, 4, cap.notify_off_multiplier, 0);
+}
+
+// Capabilities follow one another from 40h, in the order PM, MSI, MSI-X, virtio; pci_decl_valid() counted their bytes.
 void define_capabilities(FunctionRules& rules) {
   std::uint8_t next = spec::kDeviceSpecific;
   std::uint8_t link = spec::kCapabilities;
@@ -92,6 +111,8 @@ void define_capabilities(FunctionRules& rules) {
     rules.msix = add(spec::kCapIdMsix, spec::kMsixLength);
     define_msix(rules, rules.msix);
   }
+  for (const VirtioCapDecl& cap : rules.decl->virtio_caps)
+    define_virtio_cap(rules, add(spec::kCapIdVendor, virtio_cap_length(cap.cfg_type)), cap);
   if (link != spec::kCapabilities) rules.reset[spec::kStatus] |= spec::kStatusCapabilities;
 }
 
@@ -184,6 +205,26 @@ ConfigBytes after_write(const FunctionRules& rules, const ConfigBytes& before, s
   }
   legalise_fields(rules, before, bytes);
   return bytes;
+}
+
+bool is_pci_cfg_data(const FunctionRules& rules, std::uint8_t offset) {
+  return rules.pci_cfg != 0 && (offset & ~3) == rules.pci_cfg + spec::kVirtioPciCfgData;
+}
+
+std::optional<BarAccess> pci_cfg_access(const FunctionRules& rules, const ConfigBytes& bytes) {
+  const std::uint8_t number = bytes[rules.pci_cfg + spec::kVirtioBar];
+  const std::uint32_t offset = load_config32(bytes, rules.pci_cfg + spec::kVirtioOffset);
+  const std::uint32_t length = load_config32(bytes, rules.pci_cfg + spec::kVirtioLength);
+  if (length != 1 && length != 2 && length != 4) return std::nullopt;
+  for (const BarDecl& bar : rules.decl->bars) {
+    if (bar.bar != number || bar.bar == kRomBar) continue;
+    if (!fits(offset, length, bar.size)) return std::nullopt;
+    return BarAccess{.offset = offset,
+                     .value = load_config32(bytes, rules.pci_cfg + spec::kVirtioPciCfgData),
+                     .bar = number,
+                     .size = static_cast<std::uint8_t>(length)};
+  }
+  return std::nullopt;
 }
 
 ConfigBytes legalised(const FunctionRules& rules, const ConfigBytes& bytes) {

@@ -1,8 +1,10 @@
 // The 256 bytes of one function's configuration space, and the rules by which software changes them.
 //
-// Document: PCI Local Bus Specification 3.0, chapter 6; PCI Bus Power Management Interface 1.2, chapter 3.
+// Document: PCI Local Bus Specification 3.0, chapter 6; PCI Bus Power Management Interface 1.2, chapter 3; VIRTIO 1.2,
+//   section 4.1.4.
 // Implemented: type 0 header, BARs (I/O, 32-bit and 64-bit memory, expansion ROM), power management
-//   (D0 and D3hot), MSI (64-bit, per-vector masks), MSI-X.
+//   (D0 and D3hot), MSI (64-bit, per-vector masks), MSI-X, the vendor-specific capabilities of virtio.
+// pci_cfg_data holds what was written last: what a read of a BAR brings goes to the reader and is not stored.
 // Always 0: BIST, status bits that report bus errors, and the interrupt status bit (status bit 3): the
 // level
 //   of INTx is known to the function's own process and to KVM, not here; only drivers that mask a shared
@@ -14,7 +16,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "ipc/roles/bar_access.h"
 #include "ipc/roles/pci_decl.h"
 
 namespace bulkhead::devproc {
@@ -31,6 +35,7 @@ struct FunctionRules {
   std::uint8_t pm = 0;     // offsets of the capabilities; 0: the function has none
   std::uint8_t msi = 0;
   std::uint8_t msix = 0;
+  std::uint8_t pci_cfg = 0;  // VIRTIO_PCI_CAP_PCI_CFG
 };
 
 // Rules of a function that `decl` describes. `decl` outlives the result.
@@ -43,6 +48,13 @@ struct FunctionRules {
 
 // The nearest space that writes could have produced: equal to `bytes` if those are one already.
 [[nodiscard]] ConfigBytes legalised(const FunctionRules& rules, const ConfigBytes& bytes);
+
+// Whether `offset` is in pci_cfg_data, a dword of its own.
+[[nodiscard]] bool is_pci_cfg_data(const FunctionRules& rules, std::uint8_t offset);
+
+// The access of a BAR that an access to pci_cfg_data stands for (VIRTIO 1.2, section 4.1.4.9.1), without the function.
+// nullopt: the capability names a length, a BAR or an offset that there is not.
+[[nodiscard]] std::optional<BarAccess> pci_cfg_access(const FunctionRules& rules, const ConfigBytes& bytes);
 
 [[nodiscard]] inline std::uint32_t load_config(const ConfigBytes& bytes, std::size_t offset, unsigned size) {
   std::uint32_t value = 0;

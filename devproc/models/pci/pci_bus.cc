@@ -124,8 +124,8 @@ std::optional<std::uint64_t> PciBus::read(const Access& access) {
   // The bus splits an access that crosses a dword, and passes each part on with its byte enables.
   const auto first = static_cast<std::uint32_t>(access.offset);
   const std::uint32_t head = std::min<std::uint32_t>(access.size, 4 - first % 4);
-  std::uint32_t value = read_ports(first, head);
-  if (head < access.size) value |= read_ports(first + head, access.size - head) << (8 * head);
+  std::uint32_t value = read_ports(first, head, 0);
+  if (head < access.size) value |= read_ports(first + head, access.size - head, head) << (8 * head);
   return value;
 }
 
@@ -155,12 +155,12 @@ PciBus::Function* PciBus::addressed() {
 std::uint8_t PciBus::addressed_register() const { return static_cast<std::uint8_t>(bus_->confadd & 0xfc); }
 
 // `first` ... `first + count - 1` lie within one dword of CF8h-CFFh.
-std::uint32_t PciBus::read_ports(std::uint32_t first, std::uint32_t count) {
+std::uint32_t PciBus::read_ports(std::uint32_t first, std::uint32_t count, std::uint32_t lead) {
   if (first >= spec::kConfdata) {
     const Function* function = addressed();
     if (function == nullptr) return low_bytes(count);
     return read_config(*function, static_cast<std::uint8_t>(addressed_register() + first - spec::kConfdata),
-                       static_cast<std::uint8_t>(count));
+                       static_cast<std::uint8_t>(count), lead);
   }
   // 82441FX, section 3.1, CONFADD: narrower accesses pass it by on their way to PCI, where the PIIX3 claims
   // the byte at CF9h.
@@ -201,9 +201,22 @@ void PciBus::request_reset() {
                        .data = static_cast<std::uint32_t>(PowerAction::kReset)});
 }
 
-std::uint32_t PciBus::read_config(const Function& function, std::uint8_t offset, std::uint8_t size) {
+// False: pci_cfg_data leads nowhere.
+bool PciBus::redirect_to_bar(const Function& function, std::uint8_t first, std::uint32_t lead) {
+  std::optional<BarAccess> access = pci_cfg_access(function.rules, function.config->bytes);
+  if (!access) return false;
+  access->devfn = function.devfn;
+  access->first = first;
+  access->lead = static_cast<std::uint8_t>(lead);
+  redirect_.bar_access(*access);
+  return true;
+}
+
+std::uint32_t PciBus::read_config(const Function& function, std::uint8_t offset, std::uint8_t size,
+                                  std::uint32_t lead) {
   const ConfigBytes& bytes = function.config->bytes;
   const FunctionRules& rules = function.rules;
+  if (is_pci_cfg_data(rules, offset) && !redirect_to_bar(function, offset & 3, lead)) return low_bytes(size);
   // Pending bits of MSI vectors are the VMM's to know. With MSI off, or MSI-X on, there are none.
   if (rules.msi != 0 && (offset & ~3) == rules.msi + spec::kMsiPending) {
     const bool msi = (load_config16(bytes, rules.msi + spec::kMsiControl) & spec::kMsiEnable) != 0;
@@ -215,9 +228,13 @@ std::uint32_t PciBus::read_config(const Function& function, std::uint8_t offset,
 }
 
 void PciBus::write_config(Function& function, std::uint8_t offset, std::uint8_t size, std::uint32_t value) {
+  const ConfigBytes after = after_write(function.rules, function.config->bytes, offset, size, value);
+  if (after != function.config->bytes) change_config(function, after);
+  if (is_pci_cfg_data(function.rules, offset)) redirect_to_bar(function, 0, 0);
+}
+
+void PciBus::change_config(Function& function, const ConfigBytes& after) {
   const ConfigBytes& before = function.config->bytes;
-  const ConfigBytes after = after_write(function.rules, before, offset, size, value);
-  if (after == before) return;
   for (const DesiredObject object : function.objects) {
     const Effect wanted = desired(function.rules, function.devfn, object, after);
     if (wanted != desired(function.rules, function.devfn, object, before)) effects_.emit(wanted);

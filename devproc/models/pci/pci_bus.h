@@ -5,7 +5,8 @@
 //   (power management, 00:01.3), and any function that a PciDecl describes.
 // Documents: named in spec.h and chipset_spec.h, with the sections.
 // Implemented: ports CF8h-CFFh with the reset control register CF9h; the header, BARs and capabilities of
-//   every function; PIRQRC routing; PMBA and PMREGMISC; the SMRAM lock; TRC. Only bus 0 exists.
+//   every function; PIRQRC routing; PMBA and PMREGMISC; the SMRAM lock; TRC; accesses of BARs through pci_cfg_data
+//   (VIRTIO 1.2, section 4.1.4.9), which the VMM completes. Only bus 0 exists.
 // Missing: PAM shadow RAM is stored but not applied (it will be objects of the host bridge in
 //   desired_state.cc); SMRAM, since this machine has no SMM; the SMBus block; function 2 of the PIIX3.
 // Ignored bits: PCICMD.MAE of the host bridge, XBCS and the timers of PIIX3, the device monitors of PIIX4:
@@ -58,7 +59,7 @@ class PciBus final : public Device {
   static constexpr std::uint16_t kLines = 0;
   static constexpr std::uint16_t kStreams = 0;
   static constexpr std::uint16_t kTimers = 0;
-  static constexpr std::uint32_t kStateVersion = 2;
+  static constexpr std::uint32_t kStateVersion = 3;
 
   // `lookup` knows every type in `config`; each function is named once, none of the chipset's is named.
   PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator, EffectSink& effects,
@@ -102,10 +103,13 @@ class PciBus final : public Device {
   [[nodiscard]] Function* addressed();
   [[nodiscard]] std::uint8_t addressed_register() const;
 
-  std::uint32_t read_ports(std::uint32_t first, std::uint32_t count);
+  // `lead`: bytes of the same access that came before.
+  std::uint32_t read_ports(std::uint32_t first, std::uint32_t count, std::uint32_t lead);
   bool write_ports(std::uint32_t first, std::uint32_t count, std::uint32_t value);
-  std::uint32_t read_config(const Function& function, std::uint8_t offset, std::uint8_t size);
+  std::uint32_t read_config(const Function& function, std::uint8_t offset, std::uint8_t size, std::uint32_t lead);
   void write_config(Function& function, std::uint8_t offset, std::uint8_t size, std::uint32_t value);
+  void change_config(Function& function, const ConfigBytes& after);
+  bool redirect_to_bar(const Function& function, std::uint8_t first, std::uint32_t lead);
   void write_reset_control(std::uint8_t value);
   std::optional<std::uint64_t> read_msix(const Function& function, std::uint64_t offset, std::uint8_t size);
   bool write_msix(Function& function, std::uint64_t offset, std::uint8_t size, std::uint64_t value);

@@ -2,10 +2,13 @@
 //
 // Documents: PCI Local Bus Specification 3.0 (section 3.2.2.3.2: mechanism 1; chapter 6: configuration
 // space; 6.7 and 6.8: capabilities, MSI, MSI-X), PCI Bus Power Management Interface Specification 1.2,
-// chapter 3. The reset control register: 82371SB (PIIX3) data sheet, register RC.
+// chapter 3; Virtual I/O Device (VIRTIO) 1.2, section 4.1.4: struct virtio_pci_cap. The reset control register: 82371SB
+// (PIIX3) data sheet, register RC.
 #pragma once
 
 #include <cstdint>
+
+#include "ipc/roles/pci_decl.h"
 
 namespace bulkhead::devproc::pci_spec {
 
@@ -40,7 +43,7 @@ inline constexpr std::uint8_t kRomBase = 0x30;
 inline constexpr std::uint8_t kCapabilities = 0x34;
 inline constexpr std::uint8_t kInterruptLine = 0x3c;
 inline constexpr std::uint8_t kInterruptPin = 0x3d;
-inline constexpr std::uint8_t kDeviceSpecific = 0x40;
+inline constexpr std::uint8_t kDeviceSpecific = kPciCapabilitiesStart;
 
 // Command register, section 6.2.2.
 inline constexpr std::uint16_t kCommandIo = 1U << 0;
@@ -66,12 +69,13 @@ inline constexpr std::uint32_t kRomEnable = 1U << 0;
 // Capability list: {id, next}.
 inline constexpr std::uint8_t kCapIdPm = 0x01;
 inline constexpr std::uint8_t kCapIdMsi = 0x05;
+inline constexpr std::uint8_t kCapIdVendor = 0x09;
 inline constexpr std::uint8_t kCapIdMsix = 0x11;
 
 // Power management capability, offsets from its start.
 inline constexpr std::uint8_t kPmCapabilities = 2;
 inline constexpr std::uint8_t kPmControl = 4;  // PMCSR
-inline constexpr std::uint8_t kPmLength = 8;
+inline constexpr std::uint8_t kPmLength = kPciPmLength;
 inline constexpr std::uint16_t kPmVersion = 3;  // of the specification, 1.2
 inline constexpr std::uint16_t kPmStateMask = 3;
 inline constexpr std::uint16_t kPmStateD3hot = 3;
@@ -84,7 +88,7 @@ inline constexpr std::uint8_t kMsiAddressHigh = 8;
 inline constexpr std::uint8_t kMsiData = 12;
 inline constexpr std::uint8_t kMsiMask = 16;
 inline constexpr std::uint8_t kMsiPending = 20;
-inline constexpr std::uint8_t kMsiLength = 24;
+inline constexpr std::uint8_t kMsiLength = kPciMsiLength;
 inline constexpr std::uint16_t kMsiEnable = 1U << 0;
 inline constexpr unsigned kMsiCapableShift = 1;  // log2 of the vectors that the function asks for
 inline constexpr unsigned kMsiEnabledShift = 4;  // log2 of the vectors that it was given
@@ -96,10 +100,20 @@ inline constexpr std::uint16_t kMsiMaskable = 1U << 8;
 inline constexpr std::uint8_t kMsixControl = 2;
 inline constexpr std::uint8_t kMsixTable = 4;
 inline constexpr std::uint8_t kMsixPba = 8;
-inline constexpr std::uint8_t kMsixLength = 12;
+inline constexpr std::uint8_t kMsixLength = kPciMsixLength;
 inline constexpr std::uint16_t kMsixFunctionMask = 1U << 14;
 inline constexpr std::uint16_t kMsixEnable = 1U << 15;
 inline constexpr std::uint32_t kMsixEntrySize = 16;
 inline constexpr std::uint32_t kMsixVectorMask = 1U << 0;
+
+// struct virtio_pci_cap, VIRTIO 1.2, section 4.1.4, offsets from its start.
+inline constexpr std::uint8_t kVirtioCapLen = 2;
+inline constexpr std::uint8_t kVirtioCfgType = 3;
+inline constexpr std::uint8_t kVirtioBar = 4;
+inline constexpr std::uint8_t kVirtioId = 5;
+inline constexpr std::uint8_t kVirtioOffset = 8;
+inline constexpr std::uint8_t kVirtioLength = 12;
+inline constexpr std::uint8_t kVirtioNotifyOffMultiplier = 16;  // section 4.1.4.4
+inline constexpr std::uint8_t kVirtioPciCfgData = 16;           // section 4.1.4.9
 
 }  // namespace bulkhead::devproc::pci_spec

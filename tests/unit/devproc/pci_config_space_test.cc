@@ -75,7 +75,11 @@ TEST(PciConfigSpace, pci_test_has_exactly_its_writable_bits) {
                                                             {0x50, 4, 0xffffffff},
                                                             {0x54, 2, 0xffff},
                                                             {0x58, 4, 0x0000000f},
-                                                            {0x62, 2, 0xc000}}));
+                                                            {0x62, 2, 0xc000},
+                                                            {0x80, 1, 0xff},
+                                                            {0x84, 4, 0xffffffff},
+                                                            {0x88, 4, 0xffffffff}}))
+      << "pci_cfg_data shows what is at the place that the registers before it name: nothing";
 }
 
 TEST(PciConfigSpace, a_function_that_declares_nothing_has_only_the_common_header) {
@@ -235,7 +239,9 @@ TEST(PciConfigSpace, capability_list_ends_and_names_what_was_declared) {
   EXPECT_EQ(m.capability(kTestFunction, 0x01), 0x40);
   EXPECT_EQ(m.capability(kTestFunction, 0x05), 0x48);
   EXPECT_EQ(m.capability(kTestFunction, 0x11), 0x60);
-  EXPECT_EQ(m.read8(kTestFunction, 0x61), 0x00);
+  EXPECT_EQ(m.capability(kTestFunction, 0x09), 0x6c);
+  EXPECT_EQ(m.read8(kTestFunction, 0x6d), 0x7c);
+  EXPECT_EQ(m.read8(kTestFunction, 0x7d), 0x00);
   EXPECT_EQ(m.capability(kTestFunction, 0x10), 0);
   for (const std::uint8_t function : {std::uint8_t{0}, std::uint8_t{8}, std::uint8_t{11}, kPlainFunction}) {
     EXPECT_EQ(m.read16(function, 0x06) & 0x10, 0) << int{function};

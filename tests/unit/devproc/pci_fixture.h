@@ -74,6 +74,13 @@ inline constexpr std::array<BarDecl, 5> kWideBars{{
     {.bar = 5, .kind = BarKind::kIo, .size = 4, .region = 2},
     {.bar = 6, .kind = BarKind::kMemory32, .size = 65536, .region = 3},
 }};
+inline constexpr std::array<VirtioCapDecl, 5> kWideVirtioCaps{{
+    {.cfg_type = VirtioPciCap::kCommonCfg, .bar = 0, .offset = 0, .length = 0x38},
+    {.cfg_type = VirtioPciCap::kIsrCfg, .bar = 0, .offset = 0x39, .length = 1},
+    {.cfg_type = VirtioPciCap::kDeviceCfg, .bar = 0, .offset = 0x100, .length = 0x40},
+    {.cfg_type = VirtioPciCap::kNotifyCfg, .bar = 0, .offset = 0x1002, .length = 0x1000, .notify_off_multiplier = 4},
+    {.cfg_type = VirtioPciCap::kPciCfg},
+}};
 inline constexpr PciDecl kWideDecl{.vendor_id = 0x1111,
                                    .device_id = 0x2222,
                                    .class_code = 0x030000,
@@ -81,7 +88,8 @@ inline constexpr PciDecl kWideDecl{.vendor_id = 0x1111,
                                    .msi_vectors = 32,
                                    .msix_vectors = 100,
                                    .power_management = true,
-                                   .bars = kWideBars};
+                                   .bars = kWideBars,
+                                   .virtio_caps = kWideVirtioCaps};
 inline constexpr std::array<BarDecl, 6> kSixBars{{
     {.bar = 0, .size = 16},
     {.bar = 1, .size = 4096},

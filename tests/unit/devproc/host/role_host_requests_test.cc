@@ -7,6 +7,7 @@
 #include "devproc/models/pci_test/spec.h"
 #include "devproc/models/uart16550/spec.h"
 #include "ipc/base/checked.h"
+#include "ipc/wire/bar_access.h"
 #include "tests/unit/devproc/host/role_rig.h"
 
 namespace bulkhead::devproc {
@@ -327,6 +328,43 @@ TEST_F(MsixRig, the_next_read_is_an_ordinary_one_again) {
   EXPECT_EQ(answer.reply.status, ipc::ReplyStatus::kDone);
   EXPECT_EQ(answer.reply.function, 0);
   EXPECT_EQ(answer.value() & 1, 1U) << "a vector is masked after reset";
+}
+
+// --- pci_cfg_data ---
+
+class PciCfgRig : public MsixRig {
+ protected:
+  PciCfgRig() {
+    // VIRTIO_PCI_CAP_PCI_CFG, over the last dword of BAR 0.
+    at = static_cast<std::uint8_t>(config_read(0x34, 1));
+    while (at != 0 && (config_read(at, 1) != 0x09 || config_read(at + 3U, 1) != 5))
+      at = static_cast<std::uint8_t>(config_read(at + 1U, 1));
+    EXPECT_NE(at, 0);
+    config_write(at + 8U, 4, 0xffc);
+    config_write(at + 12U, 4, 4);
+    select(at + 16U);
+  }
+  std::uint8_t at = 0;
+  BarAccess wanted{.offset = 0xffc, .devfn = kRigFunction, .bar = 0, .size = 4};
+};
+
+TEST_F(PciCfgRig, an_access_of_a_bar_is_a_reply_that_says_which_one) {
+  const Answer read = rig.ask(reads(0, 0, 4, 4));
+  EXPECT_EQ(ipc::parse_bar_access(read.reply, 4), wanted);
+  const Answer write = rig.ask(writes(0, 0, 4, 4, 0xcafebabe));
+  wanted.value = 0xcafebabe;
+  EXPECT_EQ(ipc::parse_bar_access(write.reply, 4), wanted);
+  EXPECT_EQ(rig.ask(reads(0, 0, 0, 4)).reply.status, ipc::ReplyStatus::kDone);
+}
+
+TEST_F(PciCfgRig, of_string_io_the_first_element_alone_is_done) {
+  const Answer read = rig.ask(access_request(ipc::RequestKind::kRead, 0, 0, 4, 4, 0, 2));
+  EXPECT_EQ(ipc::parse_bar_access(read.reply, 4), wanted);
+  const Answer write = rig.ask(access_request(ipc::RequestKind::kWrite, 0, 0, 4, 4, 0x2222222211111111, 2));
+  wanted.value = 0x11111111;
+  EXPECT_EQ(ipc::parse_bar_access(write.reply, 4), wanted);
+  const Answer after = rig.ask(reads(0, 0, 4, 4));
+  EXPECT_EQ(ipc::parse_bar_access(after.reply, 4), wanted) << "the second element was not stored";
 }
 
 // --- creation ---

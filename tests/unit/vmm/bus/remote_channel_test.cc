@@ -104,7 +104,7 @@ TEST_F(RemoteChannelTest, a_posted_write_does_not_wait) {
 }
 
 TEST_F(RemoteChannelTest, dropped_poisoned_and_unknown_answers_read_ones) {
-  for (const int status : {2, 4, 0, 5, 255}) {
+  for (const int status : {2, 4, 0, 5, 6, 255}) {
     answer = [status](const Request&, Reply& reply) {
       reply.status = static_cast<ReplyStatus>(status);
       std::memset(reply.payload, 0, sizeof reply.payload);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "ipc/roles/pci_decl.h"
@@ -65,6 +66,14 @@ std::string describe(const MachinePlan& plan) {
                       plan.console.stream, plan.roles[plan.debug.role].name, plan.debug.stream,
                       plan.roles[plan.platform_role].instances[plan.pm_instance].name);
   return text;
+}
+
+// The PM window is none of a function with VIRTIO_PCI_CAP_PCI_CFG; the test function's MSI-X BAR is in `pci`.
+TEST(PlanMachine, bars_are_reached_through_configuration_space_where_it_says_so) {
+  const MachinePlan plan = plan_of(config({device("pci_test")}));
+  for (const PlannedWindow& window : plan.windows) EXPECT_EQ(window.pci_cfg, window.devfn != kPmDevfn) << window.index;
+  EXPECT_EQ(std::count_if(plan.windows.begin(), plan.windows.end(), [](const auto& window) { return window.pci_cfg; }),
+            4);
 }
 
 TEST(PlanMachine, the_pc_with_two_test_functions) {
