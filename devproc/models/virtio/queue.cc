@@ -114,11 +114,11 @@ void VirtQueue::restore() {
   state.enabled = state.enabled != 0 ? 1 : 0;
   state.broken = state.broken != 0 ? 1 : 0;
   state.size = std::min(state.size, kMaxQueueSize);
-  if (state.shown_count > kMaxShown) state.shown_count = 0;
   const bool sound = state.enabled == 0 || with_ring(features_, memory_, state, [](const auto& ring) {
                        return ring.well_formed() && ring.in_ram() && ring.consistent();
                      });
-  if (!sound) start_over(state);  // as enable() leaves what it finds broken
+  if (!sound) start_over(state);                             // as enable() leaves what it finds broken
+  if (state.shown_count > kMaxShown) state.shown_count = 0;  // of a queue that is not enabled
   if (std::memcmp(&state, &state_.get(), sizeof(state)) != 0) mut() = state;
   if (!sound) mark_broken();
 }
