@@ -225,9 +225,12 @@ class VirtioDriver {
     };
     std::uint16_t first_flags = 0;
     const auto place_slot = [&](GuestPhys address, std::uint32_t length, unsigned flags) {
+      // The last descriptor's id counts; the others' are anything.
+      const bool last = (flags & virtio::kVirtqDescFNext) == 0;
+      const auto its_id = wrap16(last ? id : ~unsigned{id});
       const std::uint16_t all = flags_at(next_avail_, flags);
       const GuestPhys at = desc_at(next_avail_);
-      chain.written[at] = std::bit_cast<std::array<std::byte, 16>>(virtio::PvirtqDesc{address, length, id, all});
+      chain.written[at] = std::bit_cast<std::array<std::byte, 16>>(virtio::PvirtqDesc{address, length, its_id, all});
       memory_.write(at, std::span(chain.written[at]).first(14));
       if (next_avail_ == first)
         first_flags = all;

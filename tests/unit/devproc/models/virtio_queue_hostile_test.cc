@@ -376,15 +376,41 @@ TEST(VirtQueueHostile, packed_slots_are_made_available_before_they_are_used) {
 }
 
 TEST(VirtQueueHostile, packed_fetch_of_what_was_not_taken) {
-  for (const std::uint16_t position : {0x8001, 0x0000, 0x8008, 0xffff, 0x8007}) {
+  for (const std::uint16_t position : {0x8001, 0x8002, 0x0000, 0x8008, 0xffff, 0x8007}) {
     QueueRig rig({.packed = true});
-    rig.add();
-    rig.add();
+    for (int i = 0; i < 3; ++i) rig.add();
     EXPECT_EQ(rig.pop().position, 0x8000);
     Chain chain;
     EXPECT_EQ(rig.queue->fetch(position, chain), Pop::kBroken) << position;
     rig.expect_broken();
   }
+}
+
+TEST(VirtQueueHostile, packed_fetch_of_a_slot_behind_the_ring) {
+  QueueRig rig({.packed = true});
+  for (int i = 0; i < 3; ++i) rig.add();
+  rig.serve(3);
+  rig.drain();
+  for (int i = 0; i < 8; ++i) rig.add();
+  rig.queue->begin();
+  for (int i = 0; i < 8; ++i) rig.pop();
+  rig.packed_desc(8, {kBuffers, 16, 0, kWrap});
+  Chain chain;
+  EXPECT_EQ(rig.queue->fetch(0x8008, chain), Pop::kBroken);
+  rig.expect_broken();
+}
+
+// The flags that were looked at are the flags that count.
+TEST(VirtQueueHostile, packed_flags_change_under_the_device) {
+  QueueRig rig({.packed = true});
+  rig.add();
+  rig.memory.after_access = [&] {
+    rig.ram.store<std::uint16_t>(rig.driver.desc() + kPvirtqDescFlags, kWrap | kVirtqDescFIndirect | kVirtqDescFNext);
+  };
+  rig.queue->begin();
+  const Chain chain = rig.pop();
+  EXPECT_EQ(chain.descriptors, 1);
+  EXPECT_EQ(chain.writable_bytes, 16U);
 }
 
 TEST(VirtQueueHostile, packed_chain_changes_after_it_was_taken) {
@@ -443,6 +469,11 @@ TEST(VirtQueueHostile, random_rings_and_states_do_bounded_work) {
     const std::uint16_t sizes[] = {1, 2, 8, 256};
     QueueRig rig({.packed = random() % 2 != 0, .event_idx = random() % 2 != 0, .size = sizes[random() % 4]});
     const std::uint64_t limit = 2U * kMaxQueueSize + 100;
+    // Another vCPU writes all the while.
+    const bool racing = random() % 4 == 0;
+    rig.memory.after_access = [&] {
+      if (racing) rig.ram.bytes[kRings + random() % rig.driver.bytes()] ^= static_cast<std::byte>(1U << random() % 8);
+    };
     if (random() % 2 == 0) {
       scramble(std::span(rig.ram.bytes).subspan(kRings, 0x2000), random);
     } else {

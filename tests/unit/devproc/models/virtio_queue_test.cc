@@ -88,6 +88,8 @@ TEST_P(VirtQueueBoth, finds_chains_again) {
 TEST_P(VirtQueueBoth, does_nothing_unless_enabled) {
   QueueRig rig(setup());
   rig.add();
+  rig.add();
+  rig.use(rig.pop(), 1);
   rig.state.mut().enabled = 0;
   Chain chain;
   EXPECT_EQ(rig.queue->pop(chain), Pop::kEmpty);
@@ -165,7 +167,7 @@ TEST(VirtQueueEvents, packed_driver_events) {
   EXPECT_TRUE(event(0x8002, kRingEventFlagsDesc));
   EXPECT_FALSE(event(0x0003, kRingEventFlagsDesc)) << "in the next turn";
   EXPECT_FALSE(event(0x8005, kRingEventFlagsDesc));
-  EXPECT_TRUE(event(0x8005, 0xfffc | kRingEventFlagsDesc)) << "reserved bits";
+  EXPECT_FALSE(event(0x8006, 0xfffc | kRingEventFlagsDesc)) << "reserved bits";
   EXPECT_TRUE(event(0x8000, 3)) << "a reserved mode";
   EXPECT_TRUE(event(0x8008, kRingEventFlagsDesc)) << "no slot of this ring";
   EXPECT_TRUE(event(0x0000, kRingEventFlagsDesc));
