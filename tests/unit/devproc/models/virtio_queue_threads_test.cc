@@ -21,10 +21,11 @@ class Bell {
   void ring() { rung_.store(true); }
   // False: nobody rang.
   bool wait(const std::atomic<bool>& stop) {
-    const auto deadline = Clock::now() + 10s;
+    const auto deadline = Clock::now() + 20s;
     for (unsigned spins = 1;; ++spins) {
+      // Hardly ever gives way: on a busy host the two would meet once a time slice only.
       if (rung_.load(std::memory_order_relaxed) && rung_.exchange(false)) return true;
-      if (spins % 1024 != 0) continue;
+      if (spins % 65536 != 0) continue;
       if (stop || Clock::now() > deadline) return false;
       std::this_thread::yield();
     }
@@ -50,7 +51,7 @@ void serve(VirtQueue& queue, Lane& lane) {
   std::mt19937_64 random(1);
   while (!lane.stop) {
     queue.begin();
-    queue.set_kicks(false);
+    if (random() % 4 == 0) queue.set_kicks(false);
     bool idle = true;
     while (queue.room() != 0) {
       Chain chain;
@@ -72,7 +73,7 @@ void serve(VirtQueue& queue, Lane& lane) {
 
 void drive(VirtioDriver& driver, Lane& lane) {
   std::mt19937_64 random(2);
-  const auto end = Clock::now() + 1s;
+  const auto end = Clock::now() + 500ms;
   while (Clock::now() < end && !testing::Test::HasFailure()) {
     for (std::size_t i = random() % 3 + 1; i > 0; --i) driver.add(QueueRig::buffers(1, 1));
     if (driver.must_kick()) lane.kick.ring();
