@@ -112,7 +112,7 @@ Pop PackedRing::read(std::uint16_t position, std::uint32_t limit, bool indirect,
 bool PackedRing::read_table(const PvirtqDesc& pointer, ChainBuilder& builder) const {
   // All entries, in order: NEXT, AVAIL, USED and the id mean nothing here.
   const std::uint32_t entries = indirect_entries(pointer.addr, pointer.len);
-  if (entries == 0 || entries > state_.size) return false;
+  if (entries == 0) return false;  // the builder refuses one that is too long
   for (std::uint32_t i = 0; i < entries; ++i) {
     const auto descriptor = memory_.load<PvirtqDesc>(pointer.addr + sizeof(PvirtqDesc) * i);
     if (!descriptor || (descriptor->flags & kVirtqDescFIndirect) != 0) return false;
