@@ -10,6 +10,8 @@
 #include "devproc/models/pci_test/pci_test.h"
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
+#include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_rng/virtio_rng.h"
 
 namespace bulkhead::devproc {
 namespace {
@@ -71,6 +73,17 @@ Result<std::unique_ptr<Device>> create_pci_bus(const DeviceConfig& config, const
   return std::make_unique<PciBus>(bus, find_pci_decl, wires.state, wires.effects, *wires.redirect);
 }
 
+std::unique_ptr<Device> create_virtio(std::unique_ptr<virtio::VirtioModel> model, const Wires& wires) {
+  const auto storage = virtio::TransportStorage::allocate(wires.state, model->queues());
+  return std::make_unique<virtio::VirtioPci>(storage, std::move(model), *wires.lines[0], *wires.msi, *wires.memory);
+}
+
+Result<std::unique_ptr<Device>> create_virtio_rng(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<VirtioRngConfig>(config));
+  auto model = std::make_unique<VirtioRng>(*wires.memory, *wires.entropy);
+  return create_virtio(std::move(model), wires);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -80,6 +93,7 @@ constexpr std::array kTypes = {
     DeviceType{"system_ports", SystemPorts::kStateVersion, create_system_ports},
     DeviceType{"debug_exit", DebugExit::kStateVersion, create_debug_exit},
     DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
+    DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "devproc/core/clock.h"
+#include "devproc/core/entropy.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
 #include "ipc/roles/bar_access.h"
@@ -77,6 +78,7 @@ struct Wires {
   Redirect* redirect = nullptr;   // the `pci` process
   MsiSender* msi = nullptr;       // PCI functions with MSI or MSI-X
   GuestMemory* memory = nullptr;  // device types that declare guest memory
+  Entropy* entropy = nullptr;     // device types that declare BackingKind::kEntropy
 };
 
 }  // namespace bulkhead::devproc

@@ -36,5 +36,6 @@ struct DeviceConfig {
     debugExit @5 :Void;
     pciTest @6 :Void;
     pciBus @7 :PciBusConfig;
+    virtioRng @8 :Void;
   }
 }

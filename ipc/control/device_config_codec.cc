@@ -12,6 +12,7 @@ void write(Builder out, const I8042Config&) { out.setI8042(); }
 void write(Builder out, const SystemPortsConfig&) { out.setSystemPorts(); }
 void write(Builder out, const DebugExitConfig&) { out.setDebugExit(); }
 void write(Builder out, const PciTestConfig&) { out.setPciTest(); }
+void write(Builder out, const VirtioRngConfig&) { out.setVirtioRng(); }
 void write(Builder out, const AcpiPmConfig& config) { out.initAcpiPm().setSciEnabled(config.sci_enabled); }
 
 void write(Builder out, const CmosRtcConfig& config) {
@@ -65,6 +66,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::SYSTEM_PORTS: return SystemPortsConfig{};
     case Kind::DEBUG_EXIT: return DebugExitConfig{};
     case Kind::PCI_TEST: return PciTestConfig{};
+    case Kind::VIRTIO_RNG: return VirtioRngConfig{};
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

@@ -30,6 +30,7 @@ struct SystemPortsConfig {};
 struct DebugExitConfig {};
 
 struct PciTestConfig {};
+struct VirtioRngConfig {};
 
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
 struct PciFunctionConfig {
@@ -47,6 +48,6 @@ struct PciBusConfig {
 };
 
 using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
-                                  DebugExitConfig, PciTestConfig, PciBusConfig>;
+                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig>;
 
 }  // namespace bulkhead

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "ipc/roles/pci_test_decl.h"
+#include "ipc/roles/virtio_decl.h"
 
 namespace bulkhead {
 namespace {
@@ -31,6 +32,8 @@ constexpr std::array kDebugExitRegions = {RegionDecl{"debug-exit", false, 4}};
 constexpr std::array kPciTestLines = {LineDecl{"intx", LineKind::kLevel}};
 constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096}, RegionDecl{"doorbells", true, 4096, true},
                                         RegionDecl{"ports", false, 64}};
+
+constexpr std::array kRngBackings = {BackingKind::kEntropy};
 
 constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
@@ -82,6 +85,15 @@ constexpr std::array kTypes = {
                    .guest_memory = true,
                    .pci = &kPciTestDecl,
                    .purpose = "PCI test function"},
+    DeviceTypeDecl{.type = "virtio_rng",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .messages = kVirtioRngQueues + 1,
+                   .queues = {kVirtioRngQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .backings = kRngBackings,
+                   .pci = &kVirtioRngDecl,
+                   .purpose = "virtio entropy device"},
 };
 
 }  // namespace

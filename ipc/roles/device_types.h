@@ -37,6 +37,11 @@ struct QueueDecl {
 inline constexpr std::uint32_t kDoorbellStride = 4;
 inline constexpr std::uint32_t kMaxKicks = 128;  // queues of one role
 
+// What of the host a device's process holds a descriptor of.
+enum class BackingKind : std::uint8_t {
+  kEntropy,  // the kernel's random number generator, read only
+};
+
 // A set of EffectKind, as bits.
 constexpr std::uint32_t effect_bit(EffectKind kind) { return 1U << static_cast<std::uint32_t>(kind); }
 
@@ -49,6 +54,7 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
+  std::span<const BackingKind> backings{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`

@@ -40,6 +40,18 @@ inline constexpr std::array<BarDecl, 3> kVirtioBars{{
     {.bar = 2, .kind = BarKind::kMemory32, .size = 0x1000, .msix = true},
 }};
 
+inline constexpr std::array<VirtioCapDecl, 5> kVirtioCaps{{
+    {.cfg_type = VirtioPciCap::kCommonCfg, .bar = 0, .offset = kVirtioCommonOffset, .length = kVirtioCommonLength},
+    {.cfg_type = VirtioPciCap::kNotifyCfg,
+     .bar = 1,
+     .offset = 0,
+     .length = kVirtioDoorbellsSize,
+     .notify_off_multiplier = kDoorbellStride},
+    {.cfg_type = VirtioPciCap::kIsrCfg, .bar = 0, .offset = kVirtioIsrOffset, .length = kVirtioIsrLength},
+    {.cfg_type = VirtioPciCap::kDeviceCfg, .bar = 0, .offset = kVirtioDeviceOffset, .length = kVirtioDeviceLength},
+    {.cfg_type = VirtioPciCap::kPciCfg},
+}};
+
 // One vector for configuration changes and one a queue.
 constexpr PciDecl virtio_pci_decl(std::uint16_t virtio_id, std::uint32_t class_code, std::uint16_t queues) {
   return {.vendor_id = kVirtioVendor,
@@ -51,7 +63,8 @@ constexpr PciDecl virtio_pci_decl(std::uint16_t virtio_id, std::uint32_t class_c
           .interrupt_pin = 1,
           .msix_vectors = static_cast<std::uint16_t>(queues + 1),
           .power_management = true,
-          .bars = kVirtioBars};
+          .bars = kVirtioBars,
+          .virtio_caps = kVirtioCaps};
 }
 
 // Entropy device (section 5.4).

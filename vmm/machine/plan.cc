@@ -88,11 +88,16 @@ std::string known_types() {
   return names;
 }
 
+DeviceConfig config_of(const DeviceTypeDecl& type) {
+  if (type.type == "virtio_rng") return VirtioRngConfig{};
+  return PciTestConfig{};
+}
+
 InstancePlan make_pci_device(std::string name, const DeviceTypeDecl& type, std::uint8_t devfn) {
   InstancePlan plan;
   plan.name = std::move(name);
   plan.type = &type;
-  plan.config = PciTestConfig{};
+  plan.config = config_of(type);
   plan.devfn = devfn;
   for (std::uint16_t i = 0; i < type.regions.size(); ++i) plan.regions.push_back({i, std::nullopt});
   for (const LineDecl& line : type.lines) plan.lines.push_back({line.kind, std::nullopt});

@@ -17,7 +17,7 @@ constexpr RegionSpec kRegions[] = {
 };
 
 constexpr std::uint64_t kTransportFeatures =
-    kFeatureVersion1 | kFeatureIndirectDesc | kFeatureEventIdx | kFeatureRingPacked | kFeatureRingReset;
+    feature_bit(kVirtioFVersion1) | feature_bit(kVirtioFIndirectDesc) | feature_bit(kVirtioFEventIdx) | feature_bit(kVirtioFRingPacked) | feature_bit(kVirtioFRingReset);
 
 constexpr std::uint8_t kStatusBits =
     kStatusAcknowledge | kStatusDriver | kStatusDriverOk | kStatusFeaturesOk | kStatusNeedsReset | kStatusFailed;
@@ -146,20 +146,22 @@ void VirtioPci::write_queue_register(std::uint32_t offset, std::uint32_t value) 
     return;
   }
   if (offset == kQueueReset) {
-    if (word == 1 && (features() & kFeatureRingReset) != 0) reset_queue(*queue, state_->queue_select);
+    if (word == 1 && (features() & feature_bit(kVirtioFRingReset)) != 0) reset_queue(*queue, state_->queue_select);
     return;
   }
   // "The driver MUST configure the other virtqueue fields before enabling the virtqueue": afterwards they stay.
   if (queue->state().enabled != 0) return;
   switch (offset) {
     case kQueueSize: {
-      const bool packed = (features() & kFeatureRingPacked) != 0;
+      const bool packed = (features() & feature_bit(kVirtioFRingPacked)) != 0;
       if (word != 0 && word <= model_->queue_size(state_->queue_select) && (packed || is_power_of_two(word)))
         queue->mut().size = word;
       return;
     }
     case kQueueEnable:
-      if (word == 1) enable_queue(*queue);
+      if (word != 1) return;
+      queue->enable();
+      check_broken();
       return;
     case kQueueDesc: set_half(queue->mut().desc, false, value); return;
     case kQueueDesc + 4: set_half(queue->mut().desc, true, value); return;
@@ -183,7 +185,7 @@ void VirtioPci::write_status(std::uint8_t value) {
   if (value == 0) return reset_device();
   std::uint8_t status = static_cast<std::uint8_t>((state_->device_status | value) & kStatusBits);
   if ((value & ~state_->device_status & kStatusFeaturesOk) != 0) {
-    const bool known = (features() & ~offered()) == 0 && (features() & kFeatureVersion1) != 0;
+    const bool known = (features() & ~offered()) == 0 && (features() & feature_bit(kVirtioFVersion1)) != 0;
     if (!known) status &= static_cast<std::uint8_t>(~kStatusFeaturesOk);
   }
   if ((value & kStatusNeedsReset & ~state_->device_status) != 0)
@@ -212,7 +214,7 @@ void VirtioPci::reset_device() {
   TransportState& s = state_.mut();
   s = TransportState{.control = s.control, .needs_reset_count = s.needs_reset_count, .config_vector = kNoVector};
   for (std::size_t i = 0; i < queues_.size(); ++i) {
-    queues_[i]->mut() = QueueState{.size = model_->queue_size(static_cast<QueueId>(i)), .vector = kNoVector};
+    start_over(*queues_[i], static_cast<QueueId>(i), kNoVector);
   }
   std::fill(begun_.begin(), begun_.end(), false);
   apply_features();
@@ -220,30 +222,30 @@ void VirtioPci::reset_device() {
   update_line();
 }
 
+void VirtioPci::start_over(VirtQueue& queue, QueueId index, std::uint16_t vector) {
+  const std::uint32_t faults = queue.state().faults;
+  QueueState& state = queue.mut();
+  state = QueueState{};
+  state.size = model_->queue_size(index);
+  state.vector = vector;
+  state.faults = faults;
+}
+
 // Section 2.6.1: as after the device's reset, with the driver's vector kept.
 void VirtioPci::reset_queue(VirtQueue& queue, QueueId index) {
   model_->on_queue_reset(index);
-  queue.mut() = QueueState{.size = model_->queue_size(index), .vector = queue.state().vector};
+  start_over(queue, index, queue.state().vector);
   begun_[index] = false;
-}
-
-void VirtioPci::enable_queue(VirtQueue& queue) {
-  QueueState& q = queue.mut();
-  const bool packed = (features() & kFeatureRingPacked) != 0;
-  if (!packed && !is_power_of_two(q.size)) return;
-  // A packed ring's wrap counters start at 1.
-  q.next_avail = q.next_used = packed ? kPackedWrap : 0;
-  q.enabled = 1;
 }
 
 void VirtioPci::apply_features() {
   const bool agreed = (state_->device_status & kStatusFeaturesOk) != 0;
   const std::uint64_t bits = agreed ? features() : 0;
   for (const std::unique_ptr<VirtQueue>& queue : queues_) {
-    queue->set_features({.packed = (bits & kFeatureRingPacked) != 0,
-                         .indirect = (bits & kFeatureIndirectDesc) != 0,
-                         .event_idx = (bits & kFeatureEventIdx) != 0,
-                         .in_order = (bits & kFeatureInOrder) != 0});
+    queue->set_features({.packed = (bits & feature_bit(kVirtioFRingPacked)) != 0,
+                         .indirect = (bits & feature_bit(kVirtioFIndirectDesc)) != 0,
+                         .event_idx = (bits & feature_bit(kVirtioFEventIdx)) != 0,
+                         .in_order = (bits & feature_bit(kVirtioFInOrder)) != 0});
   }
 }
 
@@ -255,7 +257,7 @@ void VirtioPci::restore() {
   clean.reserved = 0;
   clean.config_vector = checked_vector(clean.config_vector);
   if ((clean.device_status & kStatusFeaturesOk) != 0 &&
-      ((clean.driver_features & ~offered()) != 0 || (clean.driver_features & kFeatureVersion1) == 0))
+      ((clean.driver_features & ~offered()) != 0 || (clean.driver_features & feature_bit(kVirtioFVersion1)) == 0))
     clean.device_status = kStatusNeedsReset;
   if (clean != state_.get()) state_.mut() = clean;
   apply_features();
@@ -355,7 +357,7 @@ void VirtioPci::config_changed() {
 bool VirtioPci::show(bool again, MsiSender& interrupts) {
   bool line = false;
   for (std::size_t i = 0; i < queues_.size(); ++i) {
-    if (!begun_[i] || !queues_[i]->usable() || !running()) continue;
+    if (!begun_[i]) continue;
     if (!queues_[i]->show(again)) continue;
     if (!msix()) {
       line = true;

@@ -26,6 +26,8 @@
 
 namespace bulkhead::devproc::virtio {
 
+constexpr std::uint64_t feature_bit(unsigned bit) { return std::uint64_t{1} << bit; }
+
 // What a model sees of its transport while it handles an input.
 class VirtioPort {
  public:
@@ -137,7 +139,7 @@ class VirtioPci final : public Device, private VirtioPort {
   void set_driver_features(std::uint32_t value);
   void reset_device();
   void reset_queue(VirtQueue& queue, QueueId index);
-  void enable_queue(VirtQueue& queue);
+  void start_over(VirtQueue& queue, QueueId index, std::uint16_t vector);
   void apply_features();
   [[nodiscard]] VirtQueue* selected() const;
   [[nodiscard]] std::uint16_t checked_vector(std::uint32_t value) const;

@@ -9,7 +9,7 @@ namespace bulkhead::devproc {
 
 using namespace virtio;
 
-std::uint64_t VirtioRng::features() const { return kFeatureInOrder; }
+std::uint64_t VirtioRng::features() const { return feature_bit(kVirtioFInOrder); }
 
 QueueWork VirtioRng::on_queue(VirtioPort& port, QueueId index) {
   VirtQueue& queue = port.queue(index);
