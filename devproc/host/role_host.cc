@@ -68,6 +68,7 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
                           .line_resample = {},
                           .messages = {},
                           .kicks = {},
+                          .backings = {},
                           .memory = &memory},
                 setup.incarnation);
   RETURN_IF_ERROR(host.add_instances(setup));
@@ -121,6 +122,14 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
   instance.msi = std::make_unique<HostMsiSender>(checkpoint_, setup.vectors.first, setup.vectors.count);
   instance.timers = std::make_unique<HostTimerQueue>(host_, instance.first_timer, instance.timer_count);
 
+  for (std::size_t i = 0; i < decl->backings.size(); ++i) {
+    // A process that is only asked whether it could play the role holds none of them.
+    const std::size_t at = setup.backings.first + i;
+    const BorrowedFd fd = at < world_.backings.size() ? world_.backings[at] : BorrowedFd();
+    switch (decl->backings[i]) {
+      case BackingKind::kEntropy: instance.entropy = std::make_unique<FdEntropy>(fd); break;
+    }
+  }
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -129,7 +138,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .streams = instance.stream_pointers,
                     .redirect = &redirect_,
                     .msi = instance.msi.get(),
-                    .memory = world_.memory};
+                    .memory = world_.memory,
+                    .entropy = instance.entropy.get()};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);

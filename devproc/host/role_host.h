@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "devproc/core/device.h"
+#include "devproc/backends/fd_entropy.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
 #include "devproc/host/host_wires.h"
@@ -35,6 +36,7 @@ struct RoleWorld {
   std::vector<BorrowedFd> line_resample;  // invalid for edge lines
   std::vector<BorrowedFd> messages;       // one an MSI vector of the role
   std::vector<BorrowedFd> kicks;          // one a queue of the role
+  std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
   GuestMemory* memory = nullptr;
 };
 
@@ -86,6 +88,7 @@ class RoleHost {
     std::vector<IrqLine*> line_pointers;
     std::vector<CharBackend*> stream_pointers;
     std::unique_ptr<HostMsiSender> msi;
+    std::unique_ptr<FdEntropy> entropy;
     std::unique_ptr<HostTimerQueue> timers;
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;

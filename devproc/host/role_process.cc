@@ -84,6 +84,7 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .line_resample = borrow_all(line_resample_),
                      .messages = borrow_all(messages_),
                      .kicks = borrow_all(kicks_),
+                     .backings = borrow_all(backings_),
                      .memory = has_memory_ ? &memory_ : nullptr};
   ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
   return ok();
@@ -111,7 +112,7 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
     case control::FdPurpose::kMsiVector: return put(messages_, grant.index, kMaxMessages, std::move(fd));
     case control::FdPurpose::kGuestRam: return put(ram_fds_, grant.index, control::kMaxGuestRanges, std::move(fd));
     case control::FdPurpose::kQueueKick: return put(kicks_, grant.index, kMaxKicks, std::move(fd));
-    case control::FdPurpose::kBacking:
+    case control::FdPurpose::kBacking: return put(backings_, grant.index, kMaxBackings, std::move(fd));
     case control::FdPurpose::kBulkRegion:
     case control::FdPurpose::kStreamRegion: break;
   }

@@ -45,6 +45,7 @@ class RoleProcess {
   std::vector<UniqueFd> line_resample_;
   std::vector<UniqueFd> messages_;
   std::vector<UniqueFd> kicks_;
+  std::vector<UniqueFd> backings_;
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

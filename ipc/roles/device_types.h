@@ -42,6 +42,8 @@ enum class BackingKind : std::uint8_t {
   kEntropy,  // the kernel's random number generator, read only
 };
 
+inline constexpr std::uint32_t kMaxBackings = 64;  // of one role
+
 // A set of EffectKind, as bits.
 constexpr std::uint32_t effect_bit(EffectKind kind) { return 1U << static_cast<std::uint32_t>(kind); }
 

@@ -55,6 +55,21 @@ Status DeviceProcess::create_wires() {
       ASSIGN_OR_RETURN(UniqueFd event, UniqueFd::create_eventfd());
       kicks_.push_back({i, queue, std::move(event)});
     }
+    RETURN_IF_ERROR(open_backings(instance));
+  }
+  return ok();
+}
+
+Status DeviceProcess::open_backings(const InstancePlan& instance) {
+  for (const BackingKind kind : instance.type->backings) {
+    switch (kind) {
+      case BackingKind::kEntropy: {
+        UniqueFd fd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+        if (!fd.valid()) return make_errno_error("cannot open /dev/urandom");
+        backings_.push_back(std::move(fd));
+        break;
+      }
+    }
   }
   return ok();
 }
@@ -73,6 +88,7 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
+  std::uint32_t backings = 0;
   for (const InstancePlan& plan : plan_.instances) {
     control::DeviceInstance instance;
     instance.name = plan.name;
@@ -87,7 +103,9 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
     lines += instance.lines.count;
     streams += instance.streams.count;
     vectors += instance.vectors.count;
+    instance.backings = {backings, static_cast<std::uint32_t>(plan.type->backings.size())};
     kicks += instance.kicks.count;
+    backings += instance.backings.count;
     role.instances.push_back(std::move(instance));
   }
 }
@@ -138,6 +156,7 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
   }
   for (std::uint32_t i = 0; i < messages_.size(); ++i) grant(FdPurpose::kMsiVector, i, messages_[i].event.borrow());
   for (std::uint32_t i = 0; i < kicks_.size(); ++i) grant(FdPurpose::kQueueKick, i, kicks_[i].event.borrow());
+  for (std::uint32_t i = 0; i < backings_.size(); ++i) grant(FdPurpose::kBacking, i, backings_[i].borrow());
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

@@ -77,6 +77,7 @@ class DeviceProcess {
  private:
   DeviceProcess(const RolePlan& plan, const GuestRam& ram) : plan_(plan), ram_(ram) {}
   Status create_wires();
+  Status open_backings(const InstancePlan& instance);
   [[nodiscard]] control::TakeRole describe_role(const std::string& vm, control::StartKind start) const;
   void describe_instances(control::TakeRole& role) const;
 
@@ -95,6 +96,7 @@ class DeviceProcess {
   };
   std::vector<Message> messages_;
   std::vector<Kick> kicks_;
+  std::vector<UniqueFd> backings_;
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};
