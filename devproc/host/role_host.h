@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "devproc/core/device.h"
 #include "devproc/backends/fd_entropy.h"
+#include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
 #include "devproc/host/host_wires.h"

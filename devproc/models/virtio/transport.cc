@@ -12,12 +12,13 @@ namespace bulkhead::devproc::virtio {
 namespace {
 
 constexpr RegionSpec kRegions[] = {
-    {"configuration", AddressKind::kMemory, kVirtioRegistersSize, kSize1 | kSize2 | kSize4},
-    {"doorbells", AddressKind::kMemory, kVirtioDoorbellsSize, kSize1 | kSize2 | kSize4, true},
+    {"configuration", AddressKind::kMemory, kVirtioRegistersSize, kSizeUpTo4},
+    {"doorbells", AddressKind::kMemory, kVirtioDoorbellsSize, kSizeUpTo4, true},
 };
 
-constexpr std::uint64_t kTransportFeatures =
-    feature_bit(kVirtioFVersion1) | feature_bit(kVirtioFIndirectDesc) | feature_bit(kVirtioFEventIdx) | feature_bit(kVirtioFRingPacked) | feature_bit(kVirtioFRingReset);
+constexpr std::uint64_t kTransportFeatures = feature_bit(kVirtioFVersion1) | feature_bit(kVirtioFIndirectDesc) |
+                                             feature_bit(kVirtioFEventIdx) | feature_bit(kVirtioFRingPacked) |
+                                             feature_bit(kVirtioFRingReset);
 
 constexpr std::uint8_t kStatusBits =
     kStatusAcknowledge | kStatusDriver | kStatusDriverOk | kStatusFeaturesOk | kStatusNeedsReset | kStatusFailed;
