@@ -17,18 +17,8 @@ using ::testing::HasSubstr;
 
 constexpr int kHostError = 1;
 
-class Recovery : public KvmTest {
+class Recovery : public MonitorTest {
  protected:
-  void start(const std::vector<std::string>& more = {}) {
-    vm_.emplace(VmOptions{.guest = "monitor", .cpus = 2, .more = more});
-    ASSERT_TRUE(vm_->run().wait_for_output("boot\n")) << vm_->run().err();
-  }
-  void TearDown() override {
-    vm_.reset();
-    KvmTest::TearDown();
-  }
-  [[nodiscard]] TestVm& vm() { return *vm_; }
-
   Ended on_vm(const std::string& command, std::vector<std::string> more) {
     std::vector<std::string> all = {command, vm().name()};
     all.insert(all.end(), more.begin(), more.end());
@@ -71,9 +61,6 @@ class Recovery : public KvmTest {
     const Ended& ended = vm().run().wait();
     EXPECT_EQ(ended.status, kGuestPassed) << ended.out << ended.err;
   }
-
- private:
-  std::optional<TestVm> vm_;
 };
 
 class Fault : public Recovery, public ::testing::WithParamInterface<std::tuple<const char*, const char*>> {};
