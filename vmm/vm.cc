@@ -131,8 +131,8 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
       .vm = config_.name, .deadline_ns = options_.device_deadline_ns, .standby = options_.standby};
   ASSIGN_OR_RETURN(supervisor_,
                    Supervisor::start(std::move(executable), std::move(child_signals), std::move(options), events_,
-                                     [this](DeviceProcess& process, bool stop, const std::string& why) {
-                                       on_loss(process, stop, why);
+                                     [this](DeviceProcess& process, bool stop, const control::DeviceEvent& isolated) {
+                                       on_loss(process, stop, isolated);
                                      }));
   std::vector<Supervisor::Role> all;
   for (const std::unique_ptr<DeviceProcess>& process : processes_)

@@ -105,7 +105,7 @@ class VirtualMachine final : public VmControl {
   void end(control::Exited how);
   void on_power(PowerAction action, std::uint64_t debug_value);
   void on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report);
-  void on_loss(DeviceProcess& process, bool stop, const std::string& sentence);
+  void on_loss(DeviceProcess& process, bool stop, const control::DeviceEvent& isolated);
   void on_violation(DeviceProcess& process, const char* what, std::uint32_t incarnation);
   Status run_on_main(const std::function<Status()>& task);
 
@@ -120,7 +120,7 @@ class VirtualMachine final : public VmControl {
   Status do_resume();
   Status do_reset();
   Status finish_reset();
-  void do_isolate(DeviceProcess& process);
+  void do_isolate(DeviceProcess& process, const control::DeviceEvent& isolated);
   Status do_restore(DeviceProcess& process);
   void set_presence(const DeviceProcess& process, bool present);
   [[nodiscard]] Result<DeviceProcess*> find_role(const std::string& name);

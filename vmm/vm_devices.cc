@@ -163,11 +163,11 @@ void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
   }
 }
 
-void VirtualMachine::do_isolate(DeviceProcess& process) {
-  if (is_ending() || !process.ring().closed()) return;
+void VirtualMachine::do_isolate(DeviceProcess& process, const control::DeviceEvent& isolated) {
   // The ring is closed: whatever the guest still asks reads all ones. Now its windows, its interrupts and its config
   // space go as well.
-  set_presence(process, false);
+  if (!is_ending() && process.ring().closed()) set_presence(process, false);
+  events_.add(isolated);
 }
 
 Status VirtualMachine::do_restore(DeviceProcess& process) {

@@ -59,13 +59,13 @@ void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::str
   end({.sentence = fmt::format("the guest crashed on CPU {}: {}", vcpu, report), .status = control::kExitGuestCrash});
 }
 
-void VirtualMachine::on_loss(DeviceProcess& process, bool stop, const std::string& sentence) {
+void VirtualMachine::on_loss(DeviceProcess& process, bool stop, const control::DeviceEvent& isolated) {
   if (stop) {
     // Before its ring closes: the guest is not to run on with what a missing device reads.
     if (VcpuThreads* gate = gate_.load(std::memory_order_acquire)) gate->hold_soon();
-    return end({.sentence = "a device process died: " + sentence, .status = control::kExitHostError});
+    return end({.sentence = "a device process died: " + isolated.cause, .status = control::kExitHostError});
   }
-  post([this, &process] { do_isolate(process); });
+  post([this, &process, isolated] { do_isolate(process, isolated); });
 }
 
 void VirtualMachine::on_violation(DeviceProcess& process, const char* what, std::uint32_t incarnation) {

@@ -1,6 +1,6 @@
-// One line a message, written with a single write(2): the only logging that works the same in the
-// VMM and inside a jail that allows little more than write. Each line names the process's role.
-// Threading: any thread; set_* only before the first thread starts.
+// One line a message, written with a single write(2) that never waits: a line that nobody takes is counted and dropped.
+// The only logging that works the same in the VMM and inside a jail that allows little more than write and poll. Each
+// line names the role of its process. Threading: any thread; set_* only before the first thread starts.
 #pragma once
 
 #include <fmt/format.h>

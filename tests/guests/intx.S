@@ -73,6 +73,12 @@ serve_all:
     serve REGS7, 2
     ret
 
+// Of those on IRQ 5, while slot 4 is elsewhere: where EOIs come early, so may an interrupt for nothing.
+serve_3_and_7:
+    serve REGS3, 0
+    serve REGS7, 2
+    ret
+
 // As if each function's driver had its turn in another interrupt.
 serve_one:
     serve REGS3, 0
@@ -138,15 +144,20 @@ check_count:
 
 one_source:
     clear_counts
+    // Where EOIs come early the count may be ahead of what was served, and two causes would be served as one.
     movl $0x100, REGS3 + T_INT_RAISE
+    wait_for "served by register", served, $1
     expect_count "by register", VECTOR_11, 1
     movl $0x200, REGS3 + BELLS + T_BELL_RAISE
+    wait_for "served by doorbell", served, $2
     expect_count "by doorbell", VECTOR_11, 2
     mov $0x400, %eax
     mov $PORTS3 + T_PORT_RAISE, %edx
     out %eax, %dx
+    wait_for "served by port", served, $3
     expect_count "by port", VECTOR_11, 3
     movl $1000000, REGS3 + T_TIMER_DELAY
+    wait_for "served by timer", served, $4
     expect_count "by timer", VECTOR_11, 4
     mov REGS3 + T_TIMER_FIRED, %eax
     expect "timers", %eax, $1
@@ -254,6 +265,10 @@ pic:
     write_port8 PIC2 + 1, $0xff
     write_port8 PIC1 + 1, $0xdb
     write_port8 ELCR1, $0x20
+    on_interrupt PIC_VECTOR_5, serve_3_and_7
+    on_interrupt VECTOR_5, serve_3_and_7
+    on_interrupt PIC_VECTOR_11, serve_3_and_7
+    on_interrupt VECTOR_11, serve_3_and_7
     config_write8 PIIX3, PIRQRC+2, $5
     movl $0x100, REGS3 + T_INT_RAISE
     movl $0x100, REGS7 + T_INT_RAISE
@@ -262,6 +277,7 @@ pic:
     movl $0x100, REGS4 + T_INT_RAISE
     wait_ms 3
     expect "slot 4 is still on IRQ 11, masked", served+4, $1
+    call handle_all
     write_port8 PIC1 + 1, $0xdb
     write_port8 PIC2 + 1, $0xf7
     wait_for "slot 4 on IRQ 11", REGS4 + T_INT_STATUS, $0

@@ -33,24 +33,16 @@ std::vector<std::string> lines_of(const std::string& path) {
   return lines;
 }
 
-class DeviceProcesses : public KvmTest {
+class DeviceProcesses : public MonitorTest {
  protected:
-  // A VM whose guest keeps all device processes busy, and waits for commands.
   void SetUp() override {
-    KvmTest::SetUp();
+    MonitorTest::SetUp();
     if (IsSkipped()) return;
-    vm_.emplace(VmOptions{.guest = "monitor", .cpus = 2});
-    ASSERT_TRUE(vm_->run().wait_for_output("boot\n")) << vm_->run().err();
-    for (const nlohmann::json& device : vm_->devices()) pids_[device.at("role")] = device.at("pid");
+    ASSERT_NO_FATAL_FAILURE(start());
+    for (const nlohmann::json& device : vm().devices()) pids_[device.at("role")] = device.at("pid");
     ASSERT_EQ(pids_.size(), 3U);
-    vmm_ = vm_->vmm_pid();
+    vmm_ = vm().vmm_pid();
   }
-  void TearDown() override {
-    vm_.reset();
-    KvmTest::TearDown();
-  }
-
-  [[nodiscard]] TestVm& vm() { return *vm_; }
   [[nodiscard]] pid_t pid_of(const std::string& role) const { return pids_.at(role); }
   [[nodiscard]] const std::map<std::string, pid_t>& pids() const { return pids_; }
   [[nodiscard]] pid_t vmm() const { return vmm_; }
@@ -61,7 +53,6 @@ class DeviceProcesses : public KvmTest {
   }
 
  private:
-  std::optional<TestVm> vm_;
   std::map<std::string, pid_t> pids_;
   pid_t vmm_ = -1;
 };

@@ -351,4 +351,14 @@ void KvmTest::expect_steps(const VmOptions& options, const std::vector<std::stri
   EXPECT_TRUE(std::filesystem::is_empty(run_directory())) << "a file of the VM is left";
 }
 
+void MonitorTest::start(const std::vector<std::string>& more) {
+  vm_.emplace(VmOptions{.guest = "monitor", .cpus = 2, .more = more});
+  ASSERT_TRUE(vm_->run().wait_for_output("boot\n")) << vm_->run().err();
+}
+
+void MonitorTest::TearDown() {
+  vm_.reset();
+  KvmTest::TearDown();
+}
+
 }  // namespace bulkhead::kvmtest

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -133,6 +134,18 @@ class KvmTest : public ::testing::Test {
 
  private:
   std::string run_directory_;
+};
+
+// A VM with two CPUs whose guest `monitor` keeps every device process busy, and does what single letters tell it.
+class MonitorTest : public KvmTest {
+ protected:
+  void TearDown() override;
+  // Up to the guest's "boot". `more`: arguments of `bulkhead run`.
+  void start(const std::vector<std::string>& more = {});
+  [[nodiscard]] TestVm& vm() { return *vm_; }
+
+ private:
+  std::optional<TestVm> vm_;
 };
 
 }  // namespace bulkhead::kvmtest

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "ipc/ring/adaptive_wait.h"
 #include "sandbox/policies.h"
 
 namespace bulkhead::vmm {
@@ -57,7 +56,6 @@ Status DeviceChild::send_signal(int signal) {
 void DeviceChild::kill(std::string why) {
   if (!lives() || killed) return;
   killed = true;
-  killed_at_ns = ipc::monotonic_ns();
   reason = std::move(why);
   (void)process_.kill();
 }

@@ -71,13 +71,13 @@ class DeviceChild {
   bool failed = false;            // it said itself that it cannot play the role
   int drill = 0;                  // the signal of a fault drill, 0: none
   bool planned = false;           // its end is part of an upgrade
-  std::int64_t deadline_ns = 0;   // for what is awaited of it; 0: nothing
+  std::int64_t deadline_ns = 0;   // (awake clock) for what is awaited of it; 0: nothing
+  // When (awake clock) the supervisor found it stopped, and killed but not yet gone; 0: it did not.
   std::int64_t stopped_since_ns = 0;
+  std::int64_t dying_since_ns = 0;
   control::Ready ready;       // what it said about itself
   Answer asked;               // waits for its next message
   unsigned owed_answers = 0;  // to questions that nobody waits for any more
-  bool overdue = false;       // its deadline has passed once: it has a moment more
-  std::int64_t killed_at_ns = 0;
   std::shared_ptr<const sandbox::Executable> executable;
 
  private:

@@ -19,8 +19,8 @@ namespace {
 
 constexpr std::chrono::seconds kLaunchDeadline{10};
 constexpr std::int64_t kTickNs = 1'000'000'000;
-constexpr std::int64_t kLateNs = 500'000'000;      // a tick this late judges nobody: the host itself was late
-constexpr std::int64_t kGraceNs = 100'000'000;     // past a deadline, with this thread awake
+constexpr std::int64_t kWatchNs = 100'000'000;     // between two looks while somebody may be late (awake_clock.h)
+constexpr std::int64_t kSlackNs = 50'000'000;      // by which a sleep may be longer than asked for
 constexpr std::int64_t kDyingNs = 10'000'000'000;  // a process that was killed has this long to be gone
 
 }  // namespace
@@ -77,7 +77,9 @@ void Supervisor::run_there(std::function<void()> task) {
 }
 
 void Supervisor::thread_main() {
-  next_tick_ns_ = ipc::monotonic_ns() + kTickNs;
+  const std::int64_t now = ipc::monotonic_ns();
+  awake_.start(now);
+  next_tick_ns_ = next_look_ns_ = now + kTickNs;
   for (;;) {
     run_tasks();
     {
@@ -144,7 +146,8 @@ void Supervisor::fail_launch(std::string sentence) {
 }
 
 int Supervisor::poll_timeout_ms() const {
-  std::int64_t next = next_tick_ns_;
+  std::int64_t next = std::min(next_tick_ns_, next_look_ns_);
+  const std::int64_t now = ipc::monotonic_ns();
   const auto consider = [&next](std::int64_t at) {
     if (at != 0) next = std::min(next, at);
   };
@@ -152,9 +155,10 @@ int Supervisor::poll_timeout_ms() const {
     if (ward->restart_at_ns) consider(*ward->restart_at_ns);
   }
   for (const std::unique_ptr<DeviceChild>& child : children_) {
-    if (child->lives() && !child->killed) consider(child->deadline_ns);
+    if (child->lives() && !child->killed && child->deadline_ns != 0)
+      consider(now + std::min(child->deadline_ns - awake_.now(), kWatchNs));
   }
-  const std::int64_t left = next - ipc::monotonic_ns();
+  const std::int64_t left = next - now;
   return left <= 0 ? 0 : static_cast<int>((left + 999'999) / 1'000'000);
 }
 
@@ -168,7 +172,10 @@ void Supervisor::watch_once() {
     polls.push_back({child->control_fd().get(), POLLIN, 0});
     polls.push_back({child->log_fd().get(), POLLIN, 0});
   }
-  if (::poll(polls.data(), polls.size(), poll_timeout_ms()) <= 0) return;
+  const int timeout_ms = poll_timeout_ms();
+  const int ready = ::poll(polls.data(), polls.size(), timeout_ms);
+  awake_.advance(ipc::monotonic_ns(), timeout_ms * std::int64_t{1'000'000} + kSlackNs);
+  if (ready <= 0) return;
   if (polls[0].revents != 0) drain_eventfd(wake_.borrow());
   // Logs first: what a process said last explains its death.
   for (std::size_t i = 0; i < watched.size(); ++i) {
@@ -186,14 +193,8 @@ void Supervisor::watch_once() {
 void Supervisor::act_on_time() {
   const std::int64_t now = ipc::monotonic_ns();
   for (const std::unique_ptr<DeviceChild>& child : children_) {
-    if (!child->lives() || child->killed || child->deadline_ns == 0 || now < child->deadline_ns) continue;
-    if (!std::exchange(child->overdue, true)) {
-      // After a time in which nobody ran, its answer may be there, or on its way.
-      child->deadline_ns = now + kGraceNs;
-      continue;
-    }
+    if (!child->lives() || child->killed || child->deadline_ns == 0 || awake_.now() < child->deadline_ns) continue;
     child->deadline_ns = 0;
-    child->overdue = false;
     if (child->asked) {
       ++child->owed_answers;
       std::exchange(child->asked, nullptr)(make_error("the device process did not answer in time"));
@@ -207,54 +208,64 @@ void Supervisor::act_on_time() {
     ward->restart_at_ns.reset();
     play_role(*ward);
   }
+  if (now >= next_look_ns_) look(now);
   if (now >= next_tick_ns_) tick(now);
 }
 
 void Supervisor::tick(std::int64_t now) {
-  const bool late = now - next_tick_ns_ > kLateNs;
   next_tick_ns_ = now + kTickNs;
-  for (const std::unique_ptr<DeviceChild>& child : children_) {
-    child->refill_log_ration();
-    if (!child->lives()) continue;
-    if (child->killed) {
-      Ward* ward = child->ward;
-      if (now - child->killed_at_ns > kDyingNs && ward != nullptr && ward->child == child.get() && !ward->isolated)
-        give_up(*ward, true, fmt::format("{} (pid {}) was killed and does not end", child->name, child->pid()));
-      continue;
-    }
-    if (!tracer_.is_stopped(child->pid())) {
-      // Somebody has continued it: the drill is over.
-      if (child->stopped_since_ns != 0 && child->drill == SIGSTOP) child->drill = 0;
-      child->stopped_since_ns = 0;
-    } else if (child->stopped_since_ns == 0 || late) {
-      child->stopped_since_ns = now;
-    } else if (now - child->stopped_since_ns >= options_.deadline_ns) {
-      child->hung = true;
-      child->kill("it was stopped by a signal");
-    }
-  }
-  for (const std::unique_ptr<Ward>& ward : wards_) {
-    if (late) ward->behind = 0;
-    watch_progress(*ward, now);
-  }
+  for (const std::unique_ptr<DeviceChild>& child : children_) child->refill_log_ration();
   forget_corpses();
   if (all_serve()) prepare_standbys();
 }
 
-void Supervisor::watch_progress(Ward& ward, std::int64_t now) {
+// Who does not get on? Once a second, and closer where somebody was found that does not.
+void Supervisor::look(std::int64_t now) {
+  bool watching = false;
+  for (const std::unique_ptr<DeviceChild>& child : children_) {
+    if (child->lives()) watching |= watch_process(*child);
+  }
+  for (const std::unique_ptr<Ward>& ward : wards_) watching |= watch_progress(*ward);
+  next_look_ns_ = now + (watching ? kWatchNs : kTickNs);
+}
+
+bool Supervisor::watch_process(DeviceChild& child) {
+  if (child.killed) {
+    if (child.dying_since_ns == 0) child.dying_since_ns = awake_.now();
+    Ward* ward = child.ward;
+    if (awake_.now() - child.dying_since_ns > kDyingNs && ward != nullptr && ward->child == &child && !ward->isolated)
+      give_up(*ward, true, fmt::format("{} (pid {}) was killed and does not end", child.name, child.pid()));
+    return true;
+  }
+  if (!tracer_.is_stopped(child.pid())) {
+    // Somebody has continued it: the drill is over.
+    if (child.stopped_since_ns != 0 && child.drill == SIGSTOP) child.drill = 0;
+    child.stopped_since_ns = 0;
+    return false;
+  }
+  if (child.stopped_since_ns == 0) {
+    child.stopped_since_ns = awake_.now();
+  } else if (awake_.now() - child.stopped_since_ns >= options_.deadline_ns) {
+    child.hung = true;
+    child.kill("it was stopped by a signal");
+  }
+  return true;
+}
+
+bool Supervisor::watch_progress(Ward& ward) {
   const ipc::RequestProducer& ring = ward.role->ring();
   const ipc::Ticket first = ring.first_unserved();
-  if (ward.child == nullptr || ward.child->state != DeviceChild::State::kServing || first > ring.submitted() ||
-      ring.closed()) {
-    ward.behind = 0;
-    return;
-  }
-  if (first != ward.behind) {
-    ward.behind = first;
-    ward.behind_since_ns = now;
-  } else if (now - ward.behind_since_ns >= options_.deadline_ns) {
+  const bool behind = ward.child != nullptr && ward.child->state == DeviceChild::State::kServing &&
+                      first <= ring.submitted() && !ring.closed();
+  const bool same = behind && first == ward.behind;
+  if (!same) {
+    // One that is busy is watched from one tick to the next, not closer.
+    ward.behind = behind && ward.behind == 0 ? first : 0;
+    ward.behind_since_ns = awake_.now();
+  } else if (awake_.now() - ward.behind_since_ns >= options_.deadline_ns) {
     end_process(ward, fmt::format("request {} was not answered in time", first), true);
   }
+  return ward.behind != 0;
 }
 
 void Supervisor::read_control(DeviceChild& child) {
@@ -270,13 +281,11 @@ void Supervisor::read_control(DeviceChild& child) {
     return handle_failed(child, failed->sentence);
   if (!child.asked) return child.kill("it gave another answer than was asked for");
   child.deadline_ns = 0;
-  child.overdue = false;
   std::exchange(child.asked, nullptr)(std::move(*message));
 }
 
 void Supervisor::handle_ready(DeviceChild& child, control::Ready ready) {
   child.deadline_ns = 0;
-  child.overdue = false;
   Ward& ward = *child.ward;
   if (child.state == DeviceChild::State::kChecking) return judge_candidate(ward, ready);
   child.ready = std::move(ready);
@@ -351,7 +360,7 @@ Result<control::FromDevice> Supervisor::ask(DeviceProcess& role, const control::
     if (child->asked || (ward->upgrade && ward->upgrade->quiescing))
       return answer->set_value(make_error("the device process is busy with another question"));
     if (const Status sent = child->send(bytes); !sent) return answer->set_value(sent.error());
-    child->deadline_ns = ipc::monotonic_ns() + options_.deadline_ns;
+    child->deadline_ns = awake_.now() + options_.deadline_ns;
     child->asked = [answer](Result<control::FromDevice> result) { answer->set_value(std::move(result)); };
   });
   return answer->get_future().get();

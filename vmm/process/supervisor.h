@@ -21,6 +21,7 @@
 #include "sandbox/filter.h"
 #include "sandbox/spawn.h"
 #include "sandbox/tracer.h"
+#include "vmm/process/awake_clock.h"
 #include "vmm/process/device_child.h"
 #include "vmm/process/device_events.h"
 #include "vmm/process/device_process.h"
@@ -45,7 +46,8 @@ struct Ward {
   std::int64_t stalled_since_ns = 0;    // nobody serves; 0: somebody does
   std::optional<std::int64_t> restart_at_ns;
   std::string last_cause;
-  // Posted requests have nobody who waits for them: here since when the oldest one has not moved.
+  // Posted requests have nobody who waits for them: here since when (by the awake clock)
+  // the oldest one has not moved.
   ipc::Ticket behind = 0;
   std::int64_t behind_since_ns = 0;
 
@@ -73,9 +75,9 @@ class Supervisor {
     std::int64_t deadline_ns = 1'000'000'000;  // for whatever is asked of a device process
     bool standby = true;                       // keep a warm one (the benchmark's cold figure does without)
   };
-  // Called on the supervisor's thread when a role is given up, with a sentence that says why: its device reads all
-  // ones from then on (`stop` false), or the VM has to stop.
-  using LossHandler = std::function<void(DeviceProcess& role, bool stop, const std::string& sentence)>;
+  // Called on the supervisor's thread when a role is given up: its device reads all ones from then on (`stop` false),
+  // or the VM has to stop. The event says why; the VM announces it once the guest sees no trace of the device.
+  using LossHandler = std::function<void(DeviceProcess& role, bool stop, const control::DeviceEvent& isolated)>;
 
   // `child_signals`: sandbox::child_signal_fd(), made before any thread was started. `events` outlives this.
   static Result<std::unique_ptr<Supervisor>> start(sandbox::Executable executable, UniqueFd child_signals,
@@ -140,7 +142,10 @@ class Supervisor {
   [[nodiscard]] int poll_timeout_ms() const;
   void act_on_time();
   void tick(std::int64_t now);
-  void watch_progress(Ward& ward, std::int64_t now);
+  void look(std::int64_t now);
+  // True: it does not get on, and is to be looked at soon.
+  bool watch_process(DeviceChild& child);
+  bool watch_progress(Ward& ward);
   void fail_launch(std::string sentence);
   Ward* find(const DeviceProcess& role);
 
@@ -186,7 +191,9 @@ class Supervisor {
   std::vector<std::unique_ptr<DeviceChild>> children_;
   std::vector<DeviceChild*> standbys_;  // one for each executable that plays a role
   std::int64_t standby_not_before_ns_ = 0;
+  AwakeClock awake_;  // whoever is late is late by this one
   std::int64_t next_tick_ns_ = 0;
+  std::int64_t next_look_ns_ = 0;
   std::bitset<64> identities_;
   bool ending_ = false;
 

@@ -88,7 +88,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   child.incarnation = ward.role->ring().incarnation();
   child.state = DeviceChild::State::kStarting;
   child.deadline_ns =
-      ipc::monotonic_ns() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
+      awake_.now() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
   ward.child = &child;
   if (ward.ever_served && !(ward.upgrade && ward.upgrade->candidate == &child)) {
     ++ward.restarts;
@@ -226,17 +226,13 @@ void Supervisor::give_up(Ward& ward, bool stop, const std::string& cause) {
   ward.isolated = true;
   ward.restart_at_ns.reset();
   if (ward.launching()) fail_launch("a device process ended while the VM started: " + cause);
+  control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kIsolated);
+  event.cause = cause;
   // A VM that stops is to stop before its guest reads what a missing device answers.
-  if (stop) on_loss_(*ward.role, stop, cause);
+  if (stop) on_loss_(*ward.role, stop, event);
   // Whoever waits for an answer reads all ones, now and from here on.
   ward.role->ring().close();
-  if (!stop) {
-    // The VM hears of it before anybody else does, who might bring the device back.
-    on_loss_(*ward.role, stop, cause);
-    control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kIsolated);
-    event.cause = cause;
-    events_.add(std::move(event));
-  }
+  if (!stop) on_loss_(*ward.role, stop, event);
   if (ward.revived) std::exchange(ward.revived, nullptr)(make_error("it could not be brought back: " + cause));
 }
 
@@ -304,7 +300,7 @@ void Supervisor::start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Execut
   if (!candidate) return done(candidate.error());
   (*candidate)->ward = &ward;
   (*candidate)->state = DeviceChild::State::kChecking;
-  (*candidate)->deadline_ns = ipc::monotonic_ns() + kCheckNs;
+  (*candidate)->deadline_ns = awake_.now() + kCheckNs;
   ward.upgrade = Ward::Upgrade{.candidate = *candidate, .executable = std::move(executable), .done = std::move(done)};
   if (const Status sent = (*candidate)->send(*question); !sent) end_upgrade(ward, sent);
 }
@@ -327,7 +323,7 @@ void Supervisor::judge_candidate(Ward& ward, const control::Ready& ready) {
   };
   const Result<std::vector<std::byte>> quiesce = control::encode(control::ToDevice(control::Quiesce{}));
   old.asked = retire;
-  old.deadline_ns = ipc::monotonic_ns() + options_.deadline_ns;
+  old.deadline_ns = awake_.now() + options_.deadline_ns;
   if (!quiesce || !old.send(*quiesce)) std::exchange(old.asked, nullptr)(make_error("it does not listen"));
 }
 

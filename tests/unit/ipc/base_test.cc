@@ -130,5 +130,32 @@ TEST(Log, a_message_is_one_line_of_printable_characters) {
   EXPECT_EQ(std::string(buffer), "bulkhead: warning: from the guest: a b [2J  !\n");
 }
 
+// The VMM's supervisor logs: waiting here for whoever reads would stop the guest.
+TEST(Log, a_reader_that_does_not_read_stops_nobody) {
+  int pipe_fds[2];
+  ASSERT_EQ(::pipe2(pipe_fds, O_CLOEXEC), 0);
+  const UniqueFd reader(pipe_fds[0]);
+  const UniqueFd writer(pipe_fds[1]);
+  set_log_fd(writer.borrow());
+  constexpr unsigned kLines = 5'000;  // far more than a pipe holds
+  for (unsigned i = 0; i < kLines; ++i) log(LogLevel::kInfo, "line {:0>60}", i);
+  std::string kept(1U << 20, '\0');
+  const ssize_t n = ::read(reader.get(), kept.data(), kept.size());
+  ASSERT_GT(n, 0);
+  kept.resize(static_cast<std::size_t>(n));
+  log(LogLevel::kInfo, "afterwards");
+  set_log_fd(BorrowedFd(STDERR_FILENO));
+  std::string after(4096, '\0');
+  const ssize_t m = ::read(reader.get(), after.data(), after.size());
+  ASSERT_GT(m, 0);
+  after.resize(static_cast<std::size_t>(m));
+  const auto whole = static_cast<std::size_t>(std::count(kept.begin(), kept.end(), '\n'));
+  EXPECT_TRUE(kept.ends_with('\n')) << "no line is cut";
+  EXPECT_LT(whole, kLines);
+  EXPECT_EQ(after, fmt::format("bulkhead: warning: {} lines are missing here: nobody took them\n"
+                               "bulkhead: info: afterwards\n",
+                               kLines - whole));
+}
+
 }  // namespace
 }  // namespace bulkhead
