@@ -22,6 +22,13 @@ class GuestMemory {
   virtual bool read(GuestPhys address, std::span<std::byte> out) = 0;
   virtual bool write(GuestPhys address, std::span<const std::byte> in) = 0;
 
+  // A 16-bit word through which a driver and its device tell each other of other memory: one access, at an even
+  // address. What the driver wrote before the word is seen after load_acquire(); what was written before
+  // store_release() is seen by whoever sees the word. For "store, then look at the other's word", put a full fence in
+  // between.
+  virtual std::optional<std::uint16_t> load_acquire(GuestPhys address) = 0;
+  virtual bool store_release(GuestPhys address, std::uint16_t value) = 0;
+
   template <class T>
   std::optional<T> load(GuestPhys address) {
     static_assert(std::is_trivially_copyable_v<T>);

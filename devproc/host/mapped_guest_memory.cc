@@ -1,6 +1,7 @@
 #include "devproc/host/mapped_guest_memory.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "ipc/base/checked.h"
 
@@ -8,6 +9,8 @@ namespace bulkhead::devproc {
 
 Status MappedGuestMemory::add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset,
                               const ipc::WritableRegion& region) {
+  if ((guest_base | length | offset) % 2 != 0)
+    return make_error("a range of guest memory begins or ends at an odd address");
   if (length == 0 || !fits(offset, length, region.bytes().size()) || !checked_add(guest_base, length))
     return make_error("a range of guest memory does not fit its region");
   ranges_.push_back({guest_base, region.bytes().subspan(offset, length)});
@@ -56,6 +59,26 @@ bool MappedGuestMemory::write(GuestPhys address, std::span<const std::byte> in) 
     in = in.subspan(here);
     address += here;
   }
+  return true;
+}
+
+std::uint16_t* MappedGuestMemory::word(GuestPhys address) const {
+  // Ranges begin and end at pages: an even address that is inside has its whole word inside.
+  const Range* range = (address & 1) == 0 ? find(address) : nullptr;
+  if (range == nullptr) return nullptr;
+  return reinterpret_cast<std::uint16_t*>(range->bytes.data() + (address - range->guest_base));
+}
+
+std::optional<std::uint16_t> MappedGuestMemory::load_acquire(GuestPhys address) {
+  std::uint16_t* at = word(address);
+  if (at == nullptr) return std::nullopt;
+  return std::atomic_ref(*at).load(std::memory_order_acquire);
+}
+
+bool MappedGuestMemory::store_release(GuestPhys address, std::uint16_t value) {
+  std::uint16_t* at = word(address);
+  if (at == nullptr) return false;
+  std::atomic_ref(*at).store(value, std::memory_order_release);
   return true;
 }
 

@@ -16,6 +16,8 @@ class MappedGuestMemory final : public GuestMemory {
 
   bool read(GuestPhys address, std::span<std::byte> out) override;
   bool write(GuestPhys address, std::span<const std::byte> in) override;
+  std::optional<std::uint16_t> load_acquire(GuestPhys address) override;
+  bool store_release(GuestPhys address, std::uint16_t value) override;
 
  private:
   struct Range {
@@ -25,6 +27,8 @@ class MappedGuestMemory final : public GuestMemory {
   // Whether [address, address + size) is RAM without a gap.
   [[nodiscard]] bool covered(GuestPhys address, std::size_t size) const;
   [[nodiscard]] const Range* find(GuestPhys address) const;
+  // nullptr: not RAM, or odd.
+  [[nodiscard]] std::uint16_t* word(GuestPhys address) const;
 
   std::vector<Range> ranges_;
 };

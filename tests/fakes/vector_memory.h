@@ -27,6 +27,14 @@ class VectorMemory final : public GuestMemory {
     return true;
   }
 
+  std::optional<std::uint16_t> load_acquire(GuestPhys address) override {
+    if ((address & 1) != 0) return std::nullopt;
+    return load<std::uint16_t>(address);
+  }
+  bool store_release(GuestPhys address, std::uint16_t value) override {
+    return (address & 1) == 0 && store<std::uint16_t>(address, value);
+  }
+
   std::vector<std::byte> bytes;
   int failures = 0;  // accesses outside RAM
 

@@ -150,6 +150,12 @@ class SpanMemory final : public GuestMemory {
     if (!in.empty()) std::memcpy(bytes_.data() + address, in.data(), in.size());
     return true;
   }
+  std::optional<std::uint16_t> load_acquire(GuestPhys address) override {
+    return (address & 1) == 0 ? load<std::uint16_t>(address) : std::nullopt;
+  }
+  bool store_release(GuestPhys address, std::uint16_t value) override {
+    return (address & 1) == 0 && store<std::uint16_t>(address, value);
+  }
 
  private:
   std::span<std::byte> bytes_;
