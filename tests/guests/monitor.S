@@ -113,6 +113,7 @@ check_start:
     read_port8 0xcf9
     expect "port CF9", %eax, $0
     read_port16 PM_BASE
+    and $~1, %eax               // TMR_STS comes every 2.3 s, whatever else happens
     expect "PM1 status", %eax, $0
     read_port16 PM_BASE + 2
     expect "PM1 enable", %eax, $0
@@ -222,6 +223,7 @@ wait_for_sci:
     je 1b
     print "SCI\n"
     read_port16 PM_BASE
+    and $~1, %eax               // TMR_STS comes every 2.3 s, whatever else happens
     expect "PM1 status", %eax, $0
     jmp next_command
 2:  mov $PM_BASE, %edx

@@ -149,6 +149,7 @@ bool Child::send(std::string_view bytes, Milliseconds patience) {
     ::poll(polls.data(), polls.size(), left);
     if (polls[1].revents != 0) take_output(Milliseconds(0));
     if (polls[0].revents == 0) continue;
+    if ((polls[0].revents & POLLERR) != 0) return false;  // nobody is left to read it
     const ssize_t n = ::write(input_.get(), bytes.data(), bytes.size());
     if (n < 0 && errno != EAGAIN) return false;
     if (n > 0) bytes.remove_prefix(static_cast<std::size_t>(n));
