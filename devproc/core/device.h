@@ -23,9 +23,10 @@ namespace bulkhead::devproc {
 class Inspector;
 class MsiSender;
 
-using TimerId = std::uint16_t;   // index among the device's own timers
-using StreamId = std::uint16_t;  // index among the device's own byte streams
-using QueueId = std::uint16_t;   // index among the device's own queues in guest memory
+using TimerId = std::uint16_t;    // index among the device's own timers
+using StreamId = std::uint16_t;   // index among the device's own byte streams
+using QueueId = std::uint16_t;    // index among the device's own queues in guest memory
+using BackendId = std::uint16_t;  // index among the device's own block or frame backends
 
 class Device {
  public:
@@ -62,6 +63,9 @@ class Device {
   // shown or not; doing it twice is harmless. Changes no state. True: after_show() is to follow, as an input.
   virtual bool show(bool /*again*/, MsiSender& /*interrupts*/) { return false; }
   virtual void after_show() {}
+  // A backend has something (frames, room for frames, completions), or may have: at a take-over each is asked for.
+  // True: there is more to do; asked again after the commit.
+  virtual bool on_backend(BackendId) { return false; }
   // Host events that are not register accesses.
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.

@@ -16,6 +16,12 @@ namespace bulkhead::devproc {
 
 using GuestPhys = std::uint64_t;
 
+// A piece of guest memory that a guest named; nothing about it is known to be true.
+struct Segment {
+  GuestPhys address = 0;
+  std::uint32_t length = 0;  // bytes, never 0, never across 2^64; whether it is RAM, reading or writing it tells
+};
+
 class GuestMemory {
  public:
   virtual ~GuestMemory() = default;

@@ -10,8 +10,10 @@
 #include <optional>
 #include <span>
 
+#include "devproc/core/block_backend.h"
 #include "devproc/core/clock.h"
 #include "devproc/core/entropy.h"
+#include "devproc/core/frame_backend.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
 #include "ipc/roles/bar_access.h"
@@ -75,10 +77,12 @@ struct Wires {
   EffectSink& effects;
   std::span<IrqLine* const> lines;
   std::span<CharBackend* const> streams;
-  Redirect* redirect = nullptr;   // the `pci` process
-  MsiSender* msi = nullptr;       // PCI functions with MSI or MSI-X
-  GuestMemory* memory = nullptr;  // device types that declare guest memory
-  Entropy* entropy = nullptr;     // device types that declare BackingKind::kEntropy
+  Redirect* redirect = nullptr;             // the `pci` process
+  MsiSender* msi = nullptr;                 // PCI functions with MSI or MSI-X
+  GuestMemory* memory = nullptr;            // device types that declare guest memory
+  Entropy* entropy = nullptr;               // device types that declare BackingKind::kEntropy
+  BlockBackend* block = nullptr;            // block device types
+  std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
 };
 
 }  // namespace bulkhead::devproc

@@ -2,6 +2,7 @@
 // channel (ipc/control) carries it, the registry (devproc/registry.cc) hands it to the model.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -31,6 +32,19 @@ struct DebugExitConfig {};
 
 struct PciTestConfig {};
 struct VirtioRngConfig {};
+
+struct VirtioBlkConfig {
+  std::uint16_t queues = 1;  // 1 to kVirtioBlkMaxQueues
+  std::string serial;        // at most 20 bytes
+  bool operator==(const VirtioBlkConfig&) const = default;
+};
+
+struct VirtioNetConfig {
+  std::array<std::uint8_t, 6> mac{};
+  std::uint16_t mtu = 1500;
+  std::uint16_t queue_pairs = 1;  // 1 to kVirtioNetMaxPairs; one frame backend each
+  bool operator==(const VirtioNetConfig&) const = default;
+};
 
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
 struct PciFunctionConfig {

@@ -72,4 +72,15 @@ inline constexpr std::uint16_t kVirtioRngQueues = 1;
 inline constexpr PciDecl kVirtioRngDecl = virtio_pci_decl(4, 0x00ff00, kVirtioRngQueues);
 static_assert(pci_decl_valid(kVirtioRngDecl));
 
+// Block device (section 5.2).
+inline constexpr std::uint16_t kVirtioBlkMaxQueues = 4;
+inline constexpr PciDecl kVirtioBlkDecl = virtio_pci_decl(2, 0x010000, kVirtioBlkMaxQueues);
+static_assert(pci_decl_valid(kVirtioBlkDecl));
+
+// Network device (section 5.1): receiveq and transmitq of each pair, then the control queue.
+inline constexpr std::uint16_t kVirtioNetMaxPairs = 4;
+inline constexpr std::uint16_t kVirtioNetMaxQueues = 2 * kVirtioNetMaxPairs + 1;
+inline constexpr PciDecl kVirtioNetDecl = virtio_pci_decl(1, 0x020000, kVirtioNetMaxQueues);
+static_assert(pci_decl_valid(kVirtioNetDecl));
+
 }  // namespace bulkhead

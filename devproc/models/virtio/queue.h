@@ -63,11 +63,6 @@ struct QueueState {
 };
 static_assert(std::has_unique_object_representations_v<QueueState>);
 
-struct Segment {
-  GuestPhys address = 0;
-  std::uint32_t length = 0;  // never 0, never across 2^64; whether it is RAM, reading or writing it tells
-};
-
 // A chain of descriptors that the driver made available.
 struct Chain {
   std::uint16_t position = 0;         // where it began: fetch() finds it again until it is used

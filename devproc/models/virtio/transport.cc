@@ -328,6 +328,13 @@ void VirtioPci::on_stream(StreamId stream) {
   check_broken();
 }
 
+bool VirtioPci::on_backend(BackendId backend) {
+  begin_input();
+  const bool more = model_->on_backend(*this, backend);
+  check_broken();
+  return more;
+}
+
 void VirtioPci::check_broken() {
   const auto broken = [](const std::unique_ptr<VirtQueue>& queue) { return queue->state().broken != 0; };
   if (std::any_of(queues_.begin(), queues_.end(), broken)) needs_reset();

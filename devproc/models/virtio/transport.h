@@ -71,6 +71,8 @@ class VirtioModel {
   virtual QueueWork on_queue(VirtioPort& port, QueueId queue) = 0;
   virtual void on_timer(VirtioPort&, TimerId) {}
   virtual void on_stream(VirtioPort&, StreamId) {}
+  // See Device::on_backend. May work on any of its queues.
+  virtual bool on_backend(VirtioPort&, BackendId) { return false; }
   // The driver is about to start a queue anew: what was taken from it is forgotten.
   virtual void on_queue_reset(QueueId) {}
   virtual void reset() = 0;
@@ -120,6 +122,7 @@ class VirtioPci final : public Device, private VirtioPort {
   void after_show() override;
   void on_timer(TimerId timer) override;
   void on_stream(StreamId stream) override;
+  bool on_backend(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;
   void inspect(Inspector& inspector) const override;
 

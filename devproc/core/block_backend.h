@@ -1,0 +1,75 @@
+// BlockBackend: the disk behind a block device model: an image, a block device, an export of a block server.
+//
+// A model takes a request from its guest, notes in its state that it did, and submits it here. What was submitted
+// begins after the input's commit, so a disk never does what nobody remembers. Completions come as inputs of their
+// own (Device::on_backend). A successor's model submits, in restore(), what its state says is in flight: the backend
+// knows which of it its predecessor had begun, and neither runs it again nor reports it before it is over
+// (DESIGN.md, section 4.2).
+//
+// Units: bytes. Threading: single-threaded. Errors: BlockStatus. Trust: offsets, lengths and segments are the guest's;
+// the backend checks that memory is RAM, the model that the range is on the disk and the request is whole blocks.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "devproc/core/guest_memory.h"
+
+namespace bulkhead::devproc {
+
+enum class BlockOp : std::uint8_t {
+  kRead,         // disk to memory
+  kWrite,        // memory to disk
+  kFlush,        // all writes that were completed before it reach stable storage
+  kDiscard,      // the range's contents no longer matter
+  kWriteZeroes,  // the range reads zero from then on
+};
+
+enum class BlockStatus : std::uint8_t {
+  kOk,
+  kError,        // EIO, or memory that is not RAM
+  kNoSpace,      // ENOSPC, EDQUOT: the same write may succeed later
+  kUnsupported,  // the disk cannot do this (discard, write zeroes)
+};
+
+struct BlockGeometry {
+  std::uint64_t bytes = 0;            // a multiple of logical_block
+  std::uint32_t logical_block = 512;  // what offsets and lengths are multiples of; a power of two, at least 512
+  std::uint32_t physical_block = 512;
+  std::uint32_t optimal_io = 0;  // 0: unknown
+  bool read_only = false;
+  bool volatile_cache = true;  // writes need a flush to be stable
+  bool discard = false;
+  bool write_zeroes = false;
+  bool operator==(const BlockGeometry&) const = default;
+};
+
+struct BlockRequest {
+  std::uint32_t tag = 0;  // the model's; unique among what is in flight
+  BlockOp op = BlockOp::kRead;
+  bool unmap = false;  // kWriteZeroes: may deallocate
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;         // bytes; kFlush: 0
+  std::span<const Segment> memory;  // kRead, kWrite: `length` bytes together; copied by submit()
+};
+
+struct BlockCompletion {
+  std::uint32_t tag = 0;
+  BlockStatus status = BlockStatus::kOk;
+};
+
+class BlockBackend {
+ public:
+  static constexpr std::uint32_t kMostInFlight = 256;
+  static constexpr std::uint32_t kMostSegments = 256;  // of one request
+
+  virtual ~BlockBackend() = default;
+  [[nodiscard]] virtual const BlockGeometry& geometry() const = 0;
+  // False: kMostInFlight are in flight, or the request has too many segments; nothing has happened.
+  virtual bool submit(const BlockRequest& request) = 0;
+  // The next one that is over, taken with this input; nullopt when there is none.
+  virtual std::optional<BlockCompletion> complete() = 0;
+};
+
+}  // namespace bulkhead::devproc
