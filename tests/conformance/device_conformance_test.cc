@@ -26,6 +26,7 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "pci_test") return PciTestConfig{};
   if (type == "pci_bus")
     return PciBusConfig{.ram_below_4g = 1ULL << 30, .functions = {{.devfn = 4 << 3, .type = "pci_test"}}};
+  if (type == "virtio_rng") return VirtioRngConfig{};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }
@@ -34,7 +35,7 @@ DeviceConfig sample_config(std::string_view type) {
 struct Subject {
   explicit Subject(const DeviceType& type)
       : decl(find_device_type(type.name)),
-        fakes({.lines = decl->lines.size(), .streams = decl->streams}),
+        fakes({.lines = decl->lines.size(), .streams = decl->streams, .queues = decl->queues.count}),
         device(make(type, fakes)) {
     fakes.clock.set_now(VmTime{5'000'000'000});
     fakes.clock.set_wall_seconds(1'700'000'000);

@@ -12,6 +12,7 @@
 #include "devproc/core/wires.h"
 #include "tests/fakes/fake_char_backend.h"
 #include "tests/fakes/fake_effects.h"
+#include "tests/fakes/fake_entropy.h"
 #include "tests/fakes/fake_irq.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
@@ -22,13 +23,14 @@ namespace bulkhead::devproc {
 struct FakeWireCounts {
   std::size_t lines = 0;
   std::size_t streams = 0;
+  std::uint16_t queues = 0;
   std::size_t memory_bytes = 64 * 1024;
 };
 
 class FakeWires {
  public:
   explicit FakeWires(FakeWireCounts counts = {})
-      : memory(counts.memory_bytes), lines(counts.lines), streams(counts.streams) {
+      : queues(counts.queues), memory(counts.memory_bytes), lines(counts.lines), streams(counts.streams) {
     for (auto& line : lines) line_pointers_.push_back(&line);
     for (auto& stream : streams) stream_pointers_.push_back(&stream);
   }
@@ -45,7 +47,8 @@ class FakeWires {
                  .streams = stream_pointers_,
                  .redirect = &redirect,
                  .msi = &msi,
-                 .memory = &memory};
+                 .memory = &memory,
+                 .entropy = &entropy};
   }
 
   FakeStateAllocator state;
@@ -53,6 +56,8 @@ class FakeWires {
   FakeEffectSink effects;
   FakeRedirect redirect;
   FakeMsiSender msi;
+  FakeEntropy entropy;
+  std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;

@@ -85,8 +85,17 @@ class DeviceFuzzer {
       case 14: set_wall(bytes); break;
       default: life_cycle(bytes, what >> 4); break;
     }
-    check();
-    commit();
+    finish_input();
+  }
+
+  // A kick, until the queue is empty or has had its fair share.
+  void work_on_queue(std::uint16_t queue) {
+    constexpr int kMostInputs = 64;
+    for (int i = 0; i < kMostInputs; ++i) {
+      const bool more = device_.on_queue(queue);
+      finish_input();
+      if (!more || !complaint_.empty()) return;
+    }
   }
 
   // Any bytes as state, as a hostile predecessor could leave them: all of them, one value everywhere, or a
@@ -151,7 +160,12 @@ class DeviceFuzzer {
     device_.on_stream(static_cast<StreamId>(stream));
   }
   void host_event(FuzzBytes& bytes, unsigned which) {
-    if (which % 2 == 0) {
+    const bool queues = fakes_.queues != 0;
+    if (queues && which % 4 == 2) {
+      work_on_queue(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
+    } else if (queues && which % 4 == 3) {
+      device_.on_queue_poisoned(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
+    } else if (which % 2 == 0) {
       device_.on_power_button();
     } else {
       device_.on_function_control(static_cast<std::uint32_t>(bytes.number(4)) & kControlAll);
@@ -176,6 +190,17 @@ class DeviceFuzzer {
     fakes_.memory.bytes[at] = static_cast<std::byte>(bytes.byte());
   }
 
+  // As the host does (devproc/host/role_host.cc).
+  void finish_input() {
+    check();
+    commit();
+    if (fakes_.queues == 0 || !device_.show(false, fakes_.msi)) return;
+    const auto shown = fakes_.state.snapshot();
+    require(shown == committed_, "show() changed state");
+    device_.after_show();
+    check();
+    commit();
+  }
   void check() {
     require(fakes_.effects.refused == 0, "an effect is malformed");
     // Several timers may have fired in one step, each an input of its own.

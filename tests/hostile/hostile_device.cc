@@ -56,6 +56,8 @@ Status HostileDevice::take_role() {
                            .line_assert = borrow_all(lines_),
                            .line_resample = {},
                            .messages = borrow_all(messages_),
+                           .kicks = {},
+                           .backings = {},
                            .memory = guest_ram_.empty() ? nullptr : &memory_};
   ASSIGN_OR_RETURN(host_, devproc::RoleHost::create(*role, std::move(world)));
   std::memcpy(replies_->bytes().data(), own_pages_.data()->bytes, ipc::kReplyAreaSize);

@@ -91,6 +91,8 @@ void TortureRole::play(std::uint32_t incarnation) {
                                                      .line_assert = {},
                                                      .line_resample = {},
                                                      .messages = {},
+                                                     .kicks = {},
+                                                     .backings = {},
                                                      .memory = &memory});
   if (!host) ::_exit(1);
   auto loop = devproc::EventLoop::create(**host, requests(), doorbell_.borrow(), {}, {}, device_);

@@ -7,6 +7,8 @@
 #include "devproc/models/pci_test/pci_test.h"
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
+#include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_rng/virtio_rng.h"
 #include "devproc/registry.h"
 
 #define kStateVersion kStateVersion + 1

@@ -78,7 +78,7 @@ TEST(DeviceMessages, take_role_survives_the_round_trip) {
 
 TEST(DeviceMessages, every_device_config_keeps_its_type) {
   const std::vector<DeviceConfig> configs = {Uart16550Config{},   CmosRtcConfig{},   I8042Config{},   AcpiPmConfig{},
-                                             SystemPortsConfig{}, DebugExitConfig{}, PciTestConfig{}, PciBusConfig{}};
+                                             SystemPortsConfig{}, DebugExitConfig{}, PciTestConfig{}, PciBusConfig{}, VirtioRngConfig{}};
   ASSERT_EQ(configs.size(), std::variant_size_v<DeviceConfig>);
   for (const DeviceConfig& config : configs) {
     TakeRole role;
@@ -90,7 +90,8 @@ TEST(DeviceMessages, every_device_config_keeps_its_type) {
                               .lines = {},
                               .streams = {},
                               .vectors = {},
-                              .backings = {}});
+                              .backings = {},
+                              .kicks = {}});
     const auto decoded = decode_to_device(encode(ToDevice(role)).value(), 0);
     ASSERT_TRUE(decoded);
     EXPECT_EQ(std::get<TakeRole>(*decoded).instances[0].config.index(), config.index());

@@ -26,7 +26,8 @@ inline TakeRole sample_take_role() {
                             .lines = {0, 1},
                             .streams = {0, 1},
                             .vectors = {},
-                            .backings = {}});
+                            .backings = {},
+                            .kicks = {}});
   role.instances.push_back({.name = "rtc",
                             .type = "cmos-rtc",
                             .config = CmosRtcConfig{.ram_below_4g = 1 << 30, .ram_above_4g = 5, .cpus = 4},
@@ -34,7 +35,8 @@ inline TakeRole sample_take_role() {
                             .lines = {1, 1},
                             .streams = {},
                             .vectors = {},
-                            .backings = {}});
+                            .backings = {},
+                            .kicks = {}});
   role.instances.push_back(
       {.name = "bus",
        .type = "pci-bus",
@@ -43,7 +45,8 @@ inline TakeRole sample_take_role() {
        .lines = {},
        .streams = {},
        .vectors = {0, 4},
-       .backings = {}});
+       .backings = {},
+       .kicks = {}});
   role.fds = {{FdPurpose::kRequestRegion, 0},
               {FdPurpose::kReplyRegion, 0},
               {FdPurpose::kLineAssert, 0},

@@ -8,7 +8,7 @@
 #include "devproc/models/virtio/transport_spec.h"
 #include "ipc/roles/virtio_decl.h"
 #include "tests/fakes/fake_wires.h"
-#include "tests/fakes/virtio_driver.h"
+#include "tests/fakes/virtio_start.h"
 
 namespace bulkhead::devproc {
 namespace {
@@ -20,15 +20,6 @@ using ::testing::IsEmpty;
 constexpr GuestPhys kRing = 0x4000;
 constexpr GuestPhys kBuffers = 0x10000;
 
-// Counts up, so that a test sees which bytes came.
-class CountingEntropy final : public Entropy {
- public:
-  void fill(std::span<std::byte> out) override {
-    for (std::byte& byte : out) byte = static_cast<std::byte>(++last_);
-  }
-  std::uint8_t last_ = 0;
-};
-
 class RecordingSender final : public MsiSender {
  public:
   void send(std::uint16_t vector) override { sent.push_back(vector); }
@@ -39,55 +30,21 @@ class VirtioRngTest : public ::testing::Test {
  protected:
   VirtioRngTest()
       : fakes_({.lines = 1, .memory_bytes = 256 * 1024}),
-        device_(TransportStorage::allocate(fakes_.state, 1), std::make_unique<VirtioRng>(fakes_.memory, entropy_),
+        device_(TransportStorage::allocate(fakes_.state, 1), std::make_unique<VirtioRng>(fakes_.memory, fakes_.entropy),
                 fakes_.lines[0], fakes_.msi, fakes_.memory) {
     device_.reset();
     device_.on_function_control(kControlMemoryEnable | kControlBusMaster);
   }
 
-  std::uint32_t common(std::uint32_t offset, std::uint8_t size) {
-    return static_cast<std::uint32_t>(device_.read({kVirtioRegisters, kVirtioCommonOffset + offset, size}).value());
-  }
-  void set_common(std::uint32_t offset, std::uint8_t size, std::uint32_t value) {
-    EXPECT_TRUE(device_.write({kVirtioRegisters, kVirtioCommonOffset + offset, size}, value));
-  }
-  std::uint8_t isr() {
-    return static_cast<std::uint8_t>(device_.read({kVirtioRegisters, kVirtioIsrOffset, 1}).value());
-  }
-  std::uint64_t offered() {
-    std::uint64_t all = 0;
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      set_common(kDeviceFeatureSelect, 4, half);
-      all |= std::uint64_t{common(kDeviceFeature, 4)} << (32 * half);
-    }
-    return all;
-  }
-  void accept(std::uint64_t features) {
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      set_common(kDriverFeatureSelect, 4, half);
-      set_common(kDriverFeature, 4, static_cast<std::uint32_t>(features >> (32 * half)));
-    }
-  }
+  std::uint32_t common(std::uint32_t offset, std::uint8_t size) { return registers_.get(offset, size); }
+  void set_common(std::uint32_t offset, std::uint8_t size, std::uint32_t value) { registers_.set(offset, size, value); }
+  std::uint8_t isr() { return registers_.isr(); }
+  std::uint64_t offered() { return registers_.offered(); }
+  void accept(std::uint64_t features) { registers_.accept(features); }
   // Up to DRIVER_OK, with one queue of eight.
   VirtioDriver& start(bool packed = false, bool event_idx = false) {
-    set_common(kDeviceStatus, 1, kStatusAcknowledge);
-    set_common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver);
-    accept(feature_bit(kVirtioFVersion1) | (packed ? feature_bit(kVirtioFRingPacked) : 0) |
-           (event_idx ? feature_bit(kVirtioFEventIdx) : 0));
-    set_common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk);
-    EXPECT_EQ(common(kDeviceStatus, 1), kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk);
     driver_.emplace(fakes_.memory, VirtioDriver::Layout{.packed = packed, .event_idx = event_idx, .at = kRing});
-    QueueState places{};
-    driver_->place(places);
-    set_common(kQueueSelect, 2, 0);
-    set_common(kQueueSize, 2, 8);
-    for (const auto& [offset, value] : {std::pair(kQueueDesc, places.desc), std::pair(kQueueDriver, places.driver),
-                                        std::pair(kQueueDevice, places.device)}) {
-      set_common(offset, 4, static_cast<std::uint32_t>(value));
-      set_common(offset + 4, 4, static_cast<std::uint32_t>(value >> 32));
-    }
-    set_common(kQueueEnable, 2, 1);
-    set_common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
+    EXPECT_TRUE(start_virtio(device_, {&*driver_, 1}));
     return *driver_;
   }
   // What the host does at a kick, until nothing is left.
@@ -105,8 +62,8 @@ class VirtioRngTest : public ::testing::Test {
   }
 
   FakeWires fakes_;
-  CountingEntropy entropy_;
   VirtioPci device_;
+  VirtioRegisters registers_{device_};
   RecordingSender shown_;
   std::optional<VirtioDriver> driver_;
 };

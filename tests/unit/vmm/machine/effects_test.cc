@@ -78,7 +78,7 @@ class MachineEffectsTest : public ::testing::Test {
   UniqueFd resample = UniqueFd::create_eventfd().value();
   UniqueFd vector = UniqueFd::create_eventfd().value();
   std::vector<std::pair<PowerAction, std::uint64_t>> power;
-  MachineEffects machine{space, router,
+  MachineEffects machine{space, router, vm,
                          [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); }};
 };
 
@@ -139,7 +139,7 @@ TEST_F(MachineEffectsTest, a_window_or_vector_outside_the_plan_is_refused) {
 
 TEST_F(MachineEffectsTest, windows_before_there_is_a_plan_are_refused) {
   AddressSpace other_space;
-  MachineEffects early(other_space, router, [](PowerAction, std::uint64_t) {});
+  MachineEffects early(other_space, router, vm, [](PowerAction, std::uint64_t) {});
   EXPECT_FALSE(early.add_role(~0U).apply_effect(well_formed(EffectKind::kWindow)));
   early.reset();
 }
