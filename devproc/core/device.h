@@ -66,6 +66,8 @@ class Device {
   // A backend has something (frames, room for frames, completions), or may have: at a take-over each is asked for.
   // True: there is more to do; asked again after the commit.
   virtual bool on_backend(BackendId) { return false; }
+  // What a backend has, has ended three processes: it is not to be worked on again.
+  virtual void on_backend_poisoned(BackendId) {}
   // Host events that are not register accesses.
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.

@@ -19,6 +19,9 @@ class Attempt {
   static Attempt timer(std::uint32_t timer, std::uint64_t commit) { return Attempt(kTimer | pack(timer, commit)); }
   static Attempt stream(std::uint32_t stream, std::uint64_t commit) { return Attempt(kStream | pack(stream, commit)); }
   static Attempt queue(std::uint32_t kick, std::uint64_t commit) { return stream(kFirstQueue + kick, commit); }
+  static Attempt backend(std::uint32_t backend, std::uint64_t commit) {
+    return stream(kFirstBackend + backend, commit);
+  }
   static Attempt start() { return Attempt(kStart); }  // reset or restore
   static Attempt from_word(std::uint64_t word) { return Attempt(word); }
 
@@ -38,12 +41,14 @@ class Attempt {
   static constexpr std::uint64_t kStream = std::uint64_t{2} << 62;
   static constexpr std::uint64_t kStart = std::uint64_t{3} << 62;
   static constexpr std::uint64_t kLow = ~kKinds;
-  static constexpr std::uint32_t kFirstQueue = 0x80;  // streams are fewer
-  static constexpr std::uint64_t kCommit = (std::uint64_t{1} << 54) - 1;
+  static constexpr std::uint32_t kFirstQueue = 0x80;     // streams are fewer
+  static constexpr std::uint32_t kFirstBackend = 0x100;  // queues are kMaxKicks at most
+  static constexpr unsigned kCommitBits = 53;
+  static constexpr std::uint64_t kCommit = (std::uint64_t{1} << kCommitBits) - 1;
 
   explicit Attempt(std::uint64_t word) : word_(word) {}
   static std::uint64_t pack(std::uint32_t index, std::uint64_t commit) {
-    return (std::uint64_t{index} & 0xff) << 54 | (commit & kCommit);
+    return (std::uint64_t{index} & 0x1ff) << kCommitBits | (commit & kCommit);
   }
   [[nodiscard]] bool is_numbered() const { return (word_ & kKinds) == kRequest; }
 

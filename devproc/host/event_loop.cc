@@ -18,6 +18,7 @@ constexpr std::uint64_t kTimer = 2U << 16;
 constexpr std::uint64_t kControl = 3U << 16;
 constexpr std::uint64_t kResample = 4U << 16;  // + line
 constexpr std::uint64_t kKick = 5U << 16;      // + queue
+constexpr std::uint64_t kBackend = 6U << 16;   // + backend of the role
 constexpr std::uint32_t kTurnsBetweenLooks = 32;
 
 }  // namespace
@@ -42,12 +43,18 @@ Result<EventLoop> EventLoop::create(RoleHost& host, const ipc::RequestArea& requ
   // Read at each kick: one that stays readable tells the supervisor of a hang.
   loop.kicks_.assign(kicks.begin(), kicks.end());
   for (std::size_t kick = 0; kick < kicks.size(); ++kick) RETURN_IF_ERROR(loop.watch(kicks[kick], kKick + kick, false));
+  // By edges: a device that takes no frames now is not woken by those that wait, and looks again when it does.
+  const std::vector<BorrowedFd> backends = host.watched_backends();
+  for (std::size_t i = 0; i < backends.size(); ++i) {
+    if (backends[i].valid()) RETURN_IF_ERROR(loop.watch(backends[i], kBackend + i, true));
+  }
   return loop;
 }
 
 Status EventLoop::watch(BorrowedFd fd, std::uint64_t key, bool edge_triggered) {
   epoll_event event{};
   event.events = EPOLLIN | (edge_triggered ? static_cast<std::uint32_t>(EPOLLET) : 0U);
+  if (key >= kBackend) event.events |= EPOLLOUT;
   event.data.u64 = key;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
     return make_errno_error("cannot watch a descriptor");
@@ -65,7 +72,7 @@ Status EventLoop::run() {
       continue;
     }
     if (!quiesced_ && host_.handle_streams()) continue;
-    if (!quiesced_ && host_.handle_queues()) {
+    if (!quiesced_ && work_on_queues()) {
       // A queue that is never empty must not starve what comes through descriptors.
       if (++busy_turns_ < kTurnsBetweenLooks) continue;
       busy_turns_ = 0;
@@ -117,15 +124,23 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
       const auto kick = static_cast<std::uint32_t>(key - kKick);
       drain_eventfd(kicks_[kick]);
       host_.kick(kick);
+    } else if (key >= kBackend && key < kBackend + kMaxBackings) {
+      host_.backend_stirs(static_cast<std::size_t>(key - kBackend));
     }
   }
   if (timer_fired) timer_set_for_ = kTimerOff;
   if (!quiesced_ && (timer_fired || wait == Wait::kLook)) host_.handle_timers();
   if (!quiesced_ && wait == Wait::kLook) {
     host_.handle_streams();
-    host_.handle_queues();
+    work_on_queues();
   }
   return true;
+}
+
+bool EventLoop::work_on_queues() {
+  const bool backends = host_.handle_backends();
+  const bool queues = host_.handle_queues();  // in turns: neither starves the other
+  return backends || queues;
 }
 
 void EventLoop::set_timer() {

@@ -33,10 +33,14 @@ class EventLoop {
   // Sleeps (or, with kLook, only looks) and handles what came. False: the VMM is gone.
   enum class Wait { kLook, kSleep };
   Result<bool> wait_for_events(Wait wait);
+  bool work_on_queues();
   void set_timer();
   Result<bool> handle_control();
   Result<bool> answer(const control::FromDevice& message);
-  bool quiet() const { return !host_.request_waiting() && !host_.stream_work_waiting() && !host_.queue_work_waiting(); }
+  bool quiet() const {
+    return !host_.request_waiting() && !host_.stream_work_waiting() && !host_.queue_work_waiting() &&
+           !host_.backend_work_waiting();
+  }
 
   RoleHost& host_;
   const ipc::RequestArea& requests_;

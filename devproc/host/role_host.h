@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "devproc/backends/backend.h"
 #include "devproc/backends/fd_entropy.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
@@ -63,6 +64,14 @@ class RoleHost {
   bool handle_queues();
   [[nodiscard]] bool queue_work_waiting() const;
 
+  // Backend `backend` of the role may have something: its descriptor said so. handle_backends() gives one that has to
+  // its device; true when it did something.
+  void backend_stirs(std::size_t backend);
+  bool handle_backends();
+  [[nodiscard]] bool backend_work_waiting() const;
+  // In the order of backend_stirs(); some are invalid.
+  [[nodiscard]] std::vector<BorrowedFd> watched_backends() const;
+
   // Fires every timer that is due. True when something was done.
   bool handle_timers();
   // Earliest deadline as CLOCK_MONOTONIC nanoseconds; INT64_MAX: none (or the VM is paused).
@@ -79,6 +88,11 @@ class RoleHost {
   [[nodiscard]] ipc::ReplyArea& replies() { return *world_.replies; }
 
  private:
+  struct BackendState {
+    std::unique_ptr<Backend> backend;
+    std::uint32_t index = 0;  // among the role's
+    bool stirs = false;
+  };
   struct Instance {
     std::string name;
     std::string type;
@@ -98,6 +112,7 @@ class RoleHost {
     std::uint32_t first_kick = 0;
     std::uint16_t queues = 0;
     std::uint16_t doorbell_region = 0;
+    std::vector<BackendState> backends;
     bool after_show = false;  // Device::after_show() is to be called
   };
 
@@ -125,6 +140,9 @@ class RoleHost {
   // What the committed input of `instance` (all of them when it is null) shows the guest in its memory.
   void show(Instance* instance, bool again);
   void drive_world();
+  void begin_submitted();
+  BackendState* find_backend(std::size_t index);
+  void give_backend(Instance& instance, BackendId id, BackendState& state);
   void publish_streams();
   void publish_reply(ipc::Ticket ticket, const ipc::Reply& reply);
   [[nodiscard]] ipc::Reply dropped_reply() const;
@@ -143,6 +161,9 @@ class RoleHost {
   std::bitset<kMaxKicks> kicked_;  // a successor takes every queue as kicked
   std::uint32_t next_kick_ = 0;    // where the next look begins, so that no queue starves another
   std::vector<control::StateVersion> versions_;
+  bool has_backends_ = false;
+  std::uint32_t backend_count_ = 0;
+  std::uint32_t next_backend_ = 0;  // as next_kick_
 
   std::uint64_t driven_levels_ = 0;               // what the wires carry now
   std::uint64_t seen_input_[ipc::kStreams] = {};  // input index that the device was told of

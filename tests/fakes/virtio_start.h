@@ -83,7 +83,6 @@ inline bool start_virtio(Device& device, std::span<const VirtioDriver> drivers, 
   if (drivers[0].layout().packed) features |= feature_bit(kVirtioFRingPacked);
   if (drivers[0].layout().event_idx) features |= feature_bit(kVirtioFEventIdx);
   VirtioRegisters registers(device);
-  device.on_function_control(kControlMemoryEnable | kControlBusMaster);
   if (!registers.agree(features)) return false;
   for (std::uint16_t i = 0; i < drivers.size(); ++i) registers.place_queue(i, drivers[i]);
   registers.driver_ok();

@@ -34,6 +34,7 @@ void run(std::span<const std::uint8_t> script) {
   FuzzBytes bytes(script);
   const std::uint8_t start = bytes.byte();
   VirtioDriver driver(fakes.memory, {.packed = (start & 2) != 0, .event_idx = (start & 4) != 0, .at = 0x1000});
+  device.on_function_control(kControlMemoryEnable | kControlBusMaster);
   if ((start & 1) != 0) start_virtio(device, {&driver, 1}, feature_bit(kVirtioFIndirectDesc));
   while (!bytes.empty() && fuzzer.complaint().empty()) {
     const std::uint8_t what = bytes.byte();

@@ -335,6 +335,12 @@ bool VirtioPci::on_backend(BackendId backend) {
   return more;
 }
 
+void VirtioPci::on_backend_poisoned(BackendId backend) {
+  begin_input();
+  model_->on_backend_poisoned(*this, backend);
+  check_broken();
+}
+
 void VirtioPci::check_broken() {
   const auto broken = [](const std::unique_ptr<VirtQueue>& queue) { return queue->state().broken != 0; };
   if (std::any_of(queues_.begin(), queues_.end(), broken)) needs_reset();

@@ -73,6 +73,7 @@ class VirtioModel {
   virtual void on_stream(VirtioPort&, StreamId) {}
   // See Device::on_backend. May work on any of its queues.
   virtual bool on_backend(VirtioPort&, BackendId) { return false; }
+  virtual void on_backend_poisoned(VirtioPort& port, BackendId) { port.needs_reset(); }
   // The driver is about to start a queue anew: what was taken from it is forgotten.
   virtual void on_queue_reset(QueueId) {}
   virtual void reset() = 0;
@@ -123,6 +124,7 @@ class VirtioPci final : public Device, private VirtioPort {
   void on_timer(TimerId timer) override;
   void on_stream(StreamId stream) override;
   bool on_backend(BackendId backend) override;
+  void on_backend_poisoned(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;
   void inspect(Inspector& inspector) const override;
 

@@ -11,6 +11,7 @@
 #include "devproc/core/entropy.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_rng/spec.h"
 
 namespace bulkhead::devproc {
 
@@ -21,7 +22,7 @@ class VirtioRng final : public virtio::VirtioModel {
   VirtioRng(GuestMemory& memory, Entropy& entropy) : memory_(memory), entropy_(entropy) {}
 
   [[nodiscard]] std::string_view name() const override { return "virtio_rng"; }
-  [[nodiscard]] std::uint16_t queues() const override { return 1; }
+  [[nodiscard]] std::uint16_t queues() const override { return kRequestq + 1; }
   [[nodiscard]] std::uint64_t features() const override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   void reset() override {}

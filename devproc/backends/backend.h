@@ -1,0 +1,26 @@
+// Backend: what the host of a role sees of a block or frame backend (devproc/core/{block,frame}_backend.h is what the
+// model sees): when it has something for the model, and that what the model asked for may begin.
+//
+// Threading: single-threaded. Errors: none here. Trust: as the backend's own header says.
+#pragma once
+
+#include "ipc/base/unique_fd.h"
+
+namespace bulkhead::devproc {
+
+class Backend {
+ public:
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  virtual ~Backend() = default;
+
+  // Tells of news by becoming readable or writable; invalid: it never has any of its own accord.
+  [[nodiscard]] virtual BorrowedFd watched() const { return {}; }
+  // It has something for the model now.
+  [[nodiscard]] virtual bool ready() const { return false; }
+  // An input was committed: what the model submitted with it begins. After a take-over, what restore() submitted.
+  virtual void begin() {}
+};
+
+}  // namespace bulkhead::devproc
