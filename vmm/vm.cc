@@ -22,8 +22,9 @@ constexpr std::int64_t kSecondNs = 1'000'000'000;
 // What a vCPU thread may ask of KVM once the guest runs: run it, and carry out the effects of its own accesses. The
 // rest is read for the report of a guest that crashed. Requests that take a list are named by kvm_abi: C++ gives the
 // header's own macros another size, hence another number, than the kernel and KvmVm use.
-constexpr std::array<std::uint32_t, 14> kVcpuIoctls = {KVM_RUN,
+constexpr std::array<std::uint32_t, 15> kVcpuIoctls = {KVM_RUN,
                                                        KVM_IRQFD,
+                                                       KVM_IOEVENTFD,
                                                        kvm_abi::kSetGsiRouting,
                                                        KVM_GET_REGS,
                                                        KVM_GET_SREGS,
