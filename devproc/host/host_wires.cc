@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "devproc/host/failpoint.h"
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/wire/bar_access.h"
 
@@ -79,7 +80,9 @@ std::optional<std::uint8_t> HostCharBackend::get() {
 
 void DirectMsiSender::send(std::uint16_t vector) {
   if (vector >= count_ || first_ + vector >= events_.size()) return;
+  FAILPOINT("show: before a message");
   signal_eventfd(events_[first_ + vector]);
+  FAILPOINT("show: message sent");
   counter_.store(counter_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 

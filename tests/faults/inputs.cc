@@ -281,6 +281,7 @@ std::vector<Scenario> scenarios() {
   platform_inputs(add);
   pci_inputs(add);
   pci_device_inputs(add);
+  virtio_inputs(add);
   return all;
 }
 
@@ -295,7 +296,9 @@ std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> na
 
 bool serve(RoleHost& host) {
   for (int i = 0; i < 10'000; ++i) {
-    if (host.handle_request() || host.handle_streams() || host.handle_timers()) continue;
+    if (host.handle_request() || host.handle_streams() || host.handle_backends() || host.handle_queues() ||
+        host.handle_timers())
+      continue;
     return true;
   }
   return false;
@@ -330,6 +333,8 @@ void run_input(RoleRig& rig) {
   while (rig.host->handle_request()) {
   }
   rig.host->handle_streams();
+  while (rig.host->handle_backends() || rig.host->handle_queues()) {
+  }
   rig.host->handle_timers();
 }
 

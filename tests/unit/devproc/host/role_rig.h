@@ -5,6 +5,7 @@
 // them.
 #pragma once
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -42,6 +43,10 @@ class RoleSetup {
     lines += instance.lines.count;
     streams += instance.streams.count;
     vectors += instance.vectors.count;
+    instance.kicks = {kicks, decl.queues.count};
+    kicks += instance.kicks.count;
+    instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(decl.backings.size())};
+    backings.insert(backings.end(), decl.backings.begin(), decl.backings.end());
     role.instances.push_back(std::move(instance));
     return *this;
   }
@@ -51,6 +56,8 @@ class RoleSetup {
   std::uint32_t lines = 0;
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
+  std::uint32_t kicks = 0;
+  std::vector<BackingKind> backings;
 
  private:
   std::uint32_t regions_ = 0;
@@ -344,6 +351,7 @@ class RoleRig {
     world.output_doorbell = output_doorbell_.borrow();
     for (const UniqueFd& fd : line_fds_) world.line_assert.push_back(fd.borrow());
     for (const UniqueFd& fd : message_fds_) world.messages.push_back(fd.borrow());
+    for (const UniqueFd& fd : backing_fds_) world.backings.push_back(fd.borrow());
     world.memory = &memory_;
     auto made = RoleHost::create(setup_.role, std::move(world));
     if (!made) return false;
@@ -359,7 +367,15 @@ class RoleRig {
       : setup_(std::move(setup)), regions_(std::move(regions)), memory_(memory_bytes()) {
     for (std::uint32_t i = 0; i < setup_.lines; ++i) line_fds_.push_back(UniqueFd::create_eventfd().value());
     for (std::uint32_t i = 0; i < setup_.vectors; ++i) message_fds_.push_back(UniqueFd::create_eventfd().value());
+    for (const BackingKind kind : setup_.backings) backing_fds_.push_back(open_backing(kind));
     generation = setup_.role.generation;
+  }
+  // Bytes that are the same in each run.
+  static UniqueFd open_backing(BackingKind kind) {
+    switch (kind) {
+      case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+    }
+    return {};
   }
 
   void begin_time() {
@@ -373,6 +389,7 @@ class RoleRig {
   SpanMemory memory_;
   std::vector<UniqueFd> line_fds_;
   std::vector<UniqueFd> message_fds_;
+  std::vector<UniqueFd> backing_fds_;
   UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();
   ipc::Ticket submitted_ = 0;
 };

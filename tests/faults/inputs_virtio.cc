@@ -1,0 +1,102 @@
+// Inputs of virtio devices: work on a queue, in every layout and way of interrupting.
+#include "devproc/models/virtio/transport_spec.h"
+#include "ipc/roles/virtio_decl.h"
+#include "tests/fakes/virtio_driver.h"
+#include "tests/faults/inputs.h"
+
+namespace bulkhead::devproc {
+namespace {
+
+using namespace virtio;
+
+constexpr GuestPhys kRing = 0x1000;
+constexpr GuestPhys kBuffers = 0x8000;
+
+struct Way {
+  bool packed = false;
+  bool event_idx = false;
+  bool msix = false;
+};
+
+ipc::Request common(std::uint32_t offset, std::uint8_t size, std::uint64_t value) {
+  return writes(0, kVirtioRegisters, kVirtioCommonOffset + offset, size, value);
+}
+
+// What a driver does before DRIVER_OK, with one queue of eight.
+std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_features) {
+  std::uint64_t features = device_features | std::uint64_t{1} << kVirtioFVersion1;
+  if (way.packed) features |= std::uint64_t{1} << kVirtioFRingPacked;
+  if (way.event_idx) features |= std::uint64_t{1} << kVirtioFEventIdx;
+  std::vector<std::byte> scratch(kRigMemory);
+  SpanMemory memory(scratch);
+  QueueState places{};
+  VirtioDriver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing}).place(places);
+  ipc::Request control;
+  control.kind = ipc::RequestKind::kFunctionControl;
+  const std::uint32_t bits = kControlMemoryEnable | kControlBusMaster | (way.msix ? kControlMsixEnable : 0U);
+  std::memcpy(control.payload, &bits, sizeof bits);
+  std::vector<ipc::Request> all{control,
+                                common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver),
+                                common(kDriverFeatureSelect, 4, 0),
+                                common(kDriverFeature, 4, features & 0xffffffff),
+                                common(kDriverFeatureSelect, 4, 1),
+                                common(kDriverFeature, 4, features >> 32),
+                                common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk),
+                                common(kQueueSelect, 2, 0),
+                                common(kQueueSize, 2, places.size)};
+  for (const auto& [offset, value] : {std::pair(kQueueDesc, places.desc), std::pair(kQueueDriver, places.driver),
+                                      std::pair(kQueueDevice, places.device)}) {
+    all.push_back(common(offset, 4, value & 0xffffffff));
+    all.push_back(common(offset + 4, 4, value >> 32));
+  }
+  if (way.msix) all.push_back(common(kQueueMsixVector, 2, 1));
+  all.push_back(common(kQueueEnable, 2, 1));
+  all.push_back(common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk));
+  return all;
+}
+
+// Two chains, of which the second has two buffers, and the kick.
+void ask_for_bytes(RoleRig& rig, const Way& way) {
+  SpanMemory memory(rig.memory_bytes());
+  VirtioDriver driver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing});
+  std::fill_n(rig.memory_bytes().begin() + kBuffers, 0x1000, std::byte{0xee});
+  EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers, 40, true}}));
+  EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers + 0x100, 8, true}, {kBuffers + 0x200, 24, true}}));
+  driver.want_interrupts();
+  rig.let_time_go();  // queues stand still while their VM is paused
+}
+
+}  // namespace
+
+void virtio_inputs(const std::function<void(Scenario)>& add) {
+  const auto rng = [] {
+    RoleSetup setup;
+    setup.add("rng0", "virtio_rng", VirtioRngConfig{});
+    return setup;
+  };
+  const std::vector<ipc::Request> after{reads(0, kVirtioRegisters, kVirtioIsrOffset, 1),
+                                        reads(0, kVirtioRegisters, kVirtioCommonOffset + kDeviceStatus, 1),
+                                        reads(0, kVirtioRegisters, kVirtioIsrOffset, 1)};
+  for (const auto& [name, way] :
+       {std::pair("split_intx", Way{}), std::pair("split_event_idx_msix", Way{false, true, true}),
+        std::pair("packed_intx", Way{true, false, false}), std::pair("packed_event_idx_msix", Way{true, true, true})}) {
+    add({.name = std::string("virtio_queue_") + name,
+         .setup = rng,
+         .before = driver_start(way, 0),
+         .input = {},
+         .arrange =
+             [way](RoleRig& rig) {
+               ask_for_bytes(rig, way);
+               rig.host->kick(0);
+             },
+         .after = after});
+  }
+  add({.name = "virtio_queue_kicked_by_a_request",
+       .setup = rng,
+       .before = driver_start({.msix = true}, 0),
+       .input = {posted(writes(0, kVirtioDoorbells, 0, 2, 0))},
+       .arrange = [](RoleRig& rig) { ask_for_bytes(rig, {.msix = true}); },
+       .after = after});
+}
+
+}  // namespace bulkhead::devproc
