@@ -88,6 +88,19 @@ INSTANTIATE_TEST_SUITE_P(EveryRole, Fault,
                            return std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param);
                          });
 
+// Both CPUs wait for these roles nearly all the time, and no deadline comes to their help.
+TEST_F(Recovery, SuccessorWakesWhoeverWaits) {
+  ASSERT_NO_FATAL_FAILURE(start({"--device-deadline", "3600s"}));
+  for (const char* role : {"platform", "pci_test0"}) {
+    for (std::size_t round = 1; round <= 8; ++round) {
+      command("fault", {role});
+      ASSERT_TRUE(wait_until([&] { return count("restored", role) == round; })) << vm().run().err();
+      type("p", "pong\n");
+    }
+  }
+  expect_guest_goes_on();
+}
+
 TEST_F(Recovery, StandbyMayDieToo) {
   ASSERT_NO_FATAL_FAILURE(start());
   for (const char* signal : {"KILL", "SEGV", "ABRT"}) command("fault", {"standby", "--signal", signal});
