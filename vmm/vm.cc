@@ -11,6 +11,7 @@
 #include "ipc/base/log.h"
 #include "sandbox/policies.h"
 #include "vmm/hypervisor/kvm_abi.h"
+#include "vmm/machine/disk_image.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/msrs.h"
 
@@ -73,8 +74,28 @@ Status VirtualMachine::open_hypervisor() {
   return ok();
 }
 
+// What the disks are like; each is locked from here on.
+Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks() const {
+  std::vector<std::optional<DiskGeometry>> disks(config_.devices.size());
+  std::size_t file = 0;
+  for (std::size_t i = 0; i < config_.devices.size(); ++i) {
+    const control::DeviceRequest& request = config_.devices[i];
+    const DeviceTypeDecl* type = find_device_type(request.type);
+    if (type != nullptr && request.files != 0 &&
+        std::find(type->backings.begin(), type->backings.end(), BackingKind::kDisk) != type->backings.end()) {
+      const auto path = std::find_if(request.properties.begin(), request.properties.end(),
+                                     [](const control::Property& property) { return property.key == "path"; });
+      ASSIGN_OR_RETURN(disks[i], inspect_disk(config_.files.devices[file].borrow(),
+                                              path != request.properties.end() ? path->value : request.type));
+    }
+    file += request.files;
+  }
+  return disks;
+}
+
 Status VirtualMachine::plan_and_open_files() {
-  ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid())));
+  ASSIGN_OR_RETURN(const std::vector<std::optional<DiskGeometry>> disks, inspect_disks());
+  ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid()), disks));
   for (const control::OnCrashRule& rule : config_.on_crash) {
     const auto named = [&](const RolePlan& role) { return rule.role.empty() || role.name == rule.role; };
     if (std::none_of(plan_.roles.begin(), plan_.roles.end(), named))
@@ -122,8 +143,8 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
       on_violation(*processes_[role], what, incarnation);
     };
     ASSIGN_OR_RETURN(processes_[role],
-                     DeviceProcess::create(plan_.roles[role], *ram_, *receivers_[role], *router_, std::move(ring),
-                                           role == plan_.pci_role ? &bars_ : nullptr));
+                     DeviceProcess::create(plan_.roles[role], config_.files.devices, *ram_, *receivers_[role], *router_,
+                                           std::move(ring), role == plan_.pci_role ? &bars_ : nullptr));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,

@@ -88,6 +88,7 @@ class VirtualMachine final : public VmControl {
 
   // create(), step by step.
   Status open_hypervisor();
+  [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
   Status plan_and_open_files();
   Status create_memory();
   Status create_devices(UniqueFd child_signals);

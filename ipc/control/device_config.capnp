@@ -26,6 +26,24 @@ struct PciBusConfig {
   functions @2 :List(PciFunctionConfig);
 }
 
+struct DiskGeometry {
+  bytes @0 :UInt64;
+  logicalBlock @1 :UInt32;
+  physicalBlock @2 :UInt32;
+  optimalIo @3 :UInt32;
+  memoryAlign @4 :UInt32;
+  readOnly @5 :Bool;
+  volatileCache @6 :Bool;
+  discard @7 :Bool;
+  writeZeroes @8 :Bool;
+}
+
+struct VirtioBlkConfig {
+  queues @0 :UInt16;
+  serial @1 :Text;
+  disk @2 :DiskGeometry;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -37,5 +55,6 @@ struct DeviceConfig {
     pciTest @6 :Void;
     pciBus @7 :PciBusConfig;
     virtioRng @8 :Void;
+    virtioBlk @9 :VirtioBlkConfig;
   }
 }

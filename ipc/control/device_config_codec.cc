@@ -22,6 +22,37 @@ void write(Builder out, const CmosRtcConfig& config) {
   body.setCpus(config.cpus);
 }
 
+void write(Builder out, const VirtioBlkConfig& config) {
+  auto body = out.initVirtioBlk();
+  body.setQueues(config.queues);
+  body.setSerial(text(config.serial));
+  auto disk = body.initDisk();
+  disk.setBytes(config.disk.bytes);
+  disk.setLogicalBlock(config.disk.logical_block);
+  disk.setPhysicalBlock(config.disk.physical_block);
+  disk.setOptimalIo(config.disk.optimal_io);
+  disk.setMemoryAlign(config.disk.memory_align);
+  disk.setReadOnly(config.disk.read_only);
+  disk.setVolatileCache(config.disk.volatile_cache);
+  disk.setDiscard(config.disk.discard);
+  disk.setWriteZeroes(config.disk.write_zeroes);
+}
+
+VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
+  const auto disk = in.getDisk();
+  return {.queues = in.getQueues(),
+          .serial = read_text(in.getSerial(), "a disk's serial number", kMaxDiskSerial),
+          .disk = {.bytes = disk.getBytes(),
+                   .logical_block = disk.getLogicalBlock(),
+                   .physical_block = disk.getPhysicalBlock(),
+                   .optimal_io = disk.getOptimalIo(),
+                   .memory_align = disk.getMemoryAlign(),
+                   .read_only = disk.getReadOnly(),
+                   .volatile_cache = disk.getVolatileCache(),
+                   .discard = disk.getDiscard(),
+                   .write_zeroes = disk.getWriteZeroes()}};
+}
+
 void write(Builder out, const PciBusConfig& config) {
   auto body = out.initPciBus();
   body.setPmBase(config.pm_base);
@@ -67,6 +98,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::DEBUG_EXIT: return DebugExitConfig{};
     case Kind::PCI_TEST: return PciTestConfig{};
     case Kind::VIRTIO_RNG: return VirtioRngConfig{};
+    case Kind::VIRTIO_BLK: return read_virtio_blk(in.getVirtioBlk());
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

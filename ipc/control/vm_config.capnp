@@ -13,6 +13,7 @@ struct Property {
 struct DeviceRequest {
   type @0 :Text;
   properties @1 :List(Property);
+  files @2 :UInt8;
 }
 
 struct OnCrashRule {
@@ -37,7 +38,7 @@ struct VmConfig {
   logPath @13 :Text;
   onReset @14 :UInt8;   # OnReset
   devices @15 :List(DeviceRequest);
-  files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order; each at most once
+  files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order, each at most once; behind them the devices'
   deviceDeadlineNs @17 :UInt64;
   onCrash @18 :List(OnCrashRule);
 }

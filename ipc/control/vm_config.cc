@@ -11,7 +11,7 @@ namespace {
 using namespace codec;
 
 constexpr std::size_t kMaxReport = std::size_t{32} << 10;  // a crash report
-constexpr std::size_t kMaxPropertyLength = 1024;
+constexpr std::size_t kMaxPropertyLength = kMaxPathLength;
 
 // The members of VmFiles, by their number on the wire.
 constexpr std::array kFileMembers = {&VmFiles::kernel,         &VmFiles::initrd, &VmFiles::console_input,
@@ -42,6 +42,7 @@ void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   auto devices = out.initDevices(static_cast<unsigned>(config.devices.size()));
   for (unsigned i = 0; i < devices.size(); ++i) {
     devices[i].setType(text(config.devices[i].type));
+    devices[i].setFiles(config.devices[i].files);
     const auto& properties = config.devices[i].properties;
     auto list = devices[i].initProperties(static_cast<unsigned>(properties.size()));
     for (unsigned k = 0; k < list.size(); ++k) {
@@ -61,19 +62,22 @@ std::vector<BorrowedFd> write_files(schema::VmConfig::Builder out, const VmFiles
     kinds.push_back(static_cast<std::uint8_t>(i));
   }
   out.setFiles(kj::arrayPtr(kinds.data(), kinds.size()));
+  for (const UniqueFd& fd : files.devices) fds.push_back(fd.borrow());
   return fds;
 }
 
-VmFiles read_files(capnp::List<std::uint8_t>::Reader in, std::vector<UniqueFd> fds) {
+VmFiles read_files(capnp::List<std::uint8_t>::Reader in, std::vector<UniqueFd> fds, std::size_t of_devices) {
   VmFiles files;
   check_size(in, "files", kFileMembers.size());
-  if (in.size() != fds.size()) refuse("{} descriptors came with a message that names {}", fds.size(), in.size());
+  if (in.size() + of_devices != fds.size())
+    refuse("{} descriptors came with a message that names {}", fds.size(), in.size() + of_devices);
   for (unsigned i = 0; i < in.size(); ++i) {
     if (in[i] >= kFileMembers.size()) refuse("the purpose of a descriptor is {}", in[i]);
     UniqueFd& member = files.*kFileMembers[in[i]];
     if (member.valid()) refuse("two descriptors with purpose {}", in[i]);
     member = std::move(fds[i]);
   }
+  for (std::size_t i = in.size(); i < fds.size(); ++i) files.devices.push_back(std::move(fds[i]));
   return files;
 }
 
@@ -81,7 +85,8 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
   std::vector<DeviceRequest> devices;
   check_size(in, "devices", kMaxDevices);
   for (const auto item : in) {
-    DeviceRequest device{.type = read_name(item.getType(), "a device type"), .properties = {}};
+    DeviceRequest device{
+        .type = read_name(item.getType(), "a device type"), .properties = {}, .files = item.getFiles()};
     const auto properties = item.getProperties();
     check_size(properties, "properties", kMaxProperties);
     for (const auto property : properties) {
@@ -128,7 +133,10 @@ void check_config(const VmConfig& config) {
 
 VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   VmConfig config;
-  config.files = read_files(in.getFiles(), std::move(fds));
+  config.devices = read_devices(in.getDevices());
+  std::size_t of_devices = 0;
+  for (const DeviceRequest& device : config.devices) of_devices += device.files;
+  config.files = read_files(in.getFiles(), std::move(fds), of_devices);
   config.name = read_name(in.getName(), "the VM's name");
   config.name_is_derived = in.getNameIsDerived();
   config.run_directory = read_text(in.getRunDirectory(), "the run directory", kMaxPathLength);
@@ -143,7 +151,6 @@ VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   config.log_path = read_text(in.getLogPath(), "the log's path", kMaxPathLength);
   config.on_reset = read_enum(in.getOnReset(), OnReset::kExit, "what a reset does");
   config.device_deadline_ns = static_cast<std::int64_t>(in.getDeviceDeadlineNs());
-  config.devices = read_devices(in.getDevices());
   config.on_crash = read_on_crash(in.getOnCrash());
   check_config(config);
   return config;

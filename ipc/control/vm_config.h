@@ -29,6 +29,7 @@ inline constexpr std::size_t kMaxCommandLine = 2047;  // what a Linux x86 kernel
 inline constexpr std::size_t kMaxPathLength = 4095;
 inline constexpr std::size_t kMaxDevices = 64;
 inline constexpr std::size_t kMaxProperties = 32;     // of one device
+inline constexpr std::size_t kMaxDeviceFiles = 48;    // of all devices together
 inline constexpr std::size_t kMaxOnCrashRules = 128;  // one for each role, more than there can be
 inline constexpr std::uint32_t kMaxCpus = 64;
 inline constexpr std::uint64_t kMinMemory = std::uint64_t{16} << 20;
@@ -77,6 +78,7 @@ struct Property {
 struct DeviceRequest {  // --device TYPE[,key=value...]
   std::string type;
   std::vector<Property> properties;
+  std::uint8_t files = 0;  // descriptors of its own, in VmFiles::devices behind those of the requests before it
   bool operator==(const DeviceRequest&) const = default;
 };
 
@@ -89,12 +91,13 @@ struct Topology {  // sockets * cores * threads == cpus
 
 // Descriptors of the VMM's configuration; one that is not valid() was not given.
 struct VmFiles {
-  UniqueFd kernel;             // read-only regular file, not empty
-  UniqueFd initrd;             // the same, or absent
-  UniqueFd console_input;      // pipe or pty, non-blocking; absent: no input ever comes
-  UniqueFd console_output;     // pipe, pty or file, pipe and pty non-blocking; absent: output is dropped
-  UniqueFd log;                // --log; absent: standard error
-  UniqueFd device_executable;  // bulkhead-device, for execveat
+  UniqueFd kernel;                // read-only regular file, not empty
+  UniqueFd initrd;                // the same, or absent
+  UniqueFd console_input;         // pipe or pty, non-blocking; absent: no input ever comes
+  UniqueFd console_output;        // pipe, pty or file, pipe and pty non-blocking; absent: output is dropped
+  UniqueFd log;                   // --log; absent: standard error
+  UniqueFd device_executable;     // bulkhead-device, for execveat
+  std::vector<UniqueFd> devices;  // what devices stand for: disks
 };
 
 struct VmConfig {

@@ -33,9 +33,26 @@ struct DebugExitConfig {};
 struct PciTestConfig {};
 struct VirtioRngConfig {};
 
+// What the VMM found out about a disk's file or block device.
+struct DiskGeometry {
+  std::uint64_t bytes = 0;            // a multiple of logical_block
+  std::uint32_t logical_block = 512;  // what offsets and lengths are multiples of; a power of two, at least 512
+  std::uint32_t physical_block = 512;
+  std::uint32_t optimal_io = 0;    // bytes; 0: unknown
+  std::uint32_t memory_align = 1;  // O_DIRECT: what addresses in memory are multiples of; 1: anything will do
+  bool read_only = false;
+  bool volatile_cache = true;  // writes need a flush to be stable
+  bool discard = false;
+  bool write_zeroes = false;
+  bool operator==(const DiskGeometry&) const = default;
+};
+
+inline constexpr std::size_t kMaxDiskSerial = 20;  // bytes
+
 struct VirtioBlkConfig {
   std::uint16_t queues = 1;  // 1 to kVirtioBlkMaxQueues
-  std::string serial;        // at most 20 bytes
+  std::string serial;        // at most kMaxDiskSerial bytes
+  DiskGeometry disk{};
   bool operator==(const VirtioBlkConfig&) const = default;
 };
 
@@ -62,6 +79,6 @@ struct PciBusConfig {
 };
 
 using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
-                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig>;
+                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig>;
 
 }  // namespace bulkhead

@@ -34,6 +34,7 @@ constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096}, Reg
                                         RegionDecl{"ports", false, 64}};
 
 constexpr std::array kRngBackings = {BackingKind::kEntropy};
+constexpr std::array kBlkBackings = {BackingKind::kDisk};
 
 constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
@@ -94,6 +95,16 @@ constexpr std::array kTypes = {
                    .backings = kRngBackings,
                    .pci = &kVirtioRngDecl,
                    .purpose = "virtio entropy device"},
+    DeviceTypeDecl{.type = "virtio_blk",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .messages = kVirtioBlkMaxQueues + 1,
+                   .queues = {kVirtioBlkMaxQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .backings = kBlkBackings,
+                   .syscalls = {SyscallGroup::kFileIo},
+                   .pci = &kVirtioBlkDecl,
+                   .purpose = "virtio disk"},
 };
 
 }  // namespace

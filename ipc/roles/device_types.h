@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "ipc/roles/pci_decl.h"
+#include "ipc/roles/syscall_groups.h"
 #include "ipc/state/effects.h"
 
 namespace bulkhead {
@@ -40,6 +41,7 @@ inline constexpr std::uint32_t kMaxKicks = 128;  // queues of one role
 // What of the host a device's process holds a descriptor of.
 enum class BackingKind : std::uint8_t {
   kEntropy,  // the kernel's random number generator, read only
+  kDisk,     // the file or block device of VirtioBlkConfig::disk
 };
 
 inline constexpr std::uint32_t kMaxBackings = 64;  // of one role
@@ -57,6 +59,7 @@ struct DeviceTypeDecl {
   QueueDecl queues{};
   bool guest_memory = false;
   std::span<const BackingKind> backings{};
+  SyscallGroups syscalls{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`

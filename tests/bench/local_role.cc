@@ -36,7 +36,7 @@ Result<std::unique_ptr<LocalRole>> LocalRole::start(int cpu, vmm::RolePlan plan,
   ASSIGN_OR_RETURN(const vmm::MemoryLayout layout, vmm::plan_memory(vmm::kMinRam));
   ASSIGN_OR_RETURN(vmm::GuestRam ram, vmm::GuestRam::create(layout));
   role->ram_ = std::make_unique<vmm::GuestRam>(std::move(ram));
-  ASSIGN_OR_RETURN(role->process_, vmm::DeviceProcess::create(role->plan_, *role->ram_, *role, *role, {}));
+  ASSIGN_OR_RETURN(role->process_, vmm::DeviceProcess::create(role->plan_, {}, *role->ram_, *role, *role, {}));
   ASSIGN_OR_RETURN(auto channels, control::ControlChannel::create_pair());
   role->control_ = std::move(channels.first);
   int sockets[2];

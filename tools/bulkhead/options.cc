@@ -48,6 +48,7 @@ struct Raw {
   std::string on_reset = "reboot";
   std::string device_deadline = "1s";
   std::vector<std::string> devices;
+  std::vector<std::string> disks;
   std::vector<std::string> on_crash;
   std::optional<std::string> vm_name;
   std::string name;
@@ -91,6 +92,14 @@ void add_machine(CLI::App* run, Raw& raw) {
   run->add_option("--device", raw.devices,
                   "add a device; may be given several times; a wrong TYPE names the right ones")
       ->type_name("TYPE[,KEY=VALUE...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_option("--disk", raw.disks,
+                  "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
+                  "(O_DIRECT), serial=TEXT, queues=N, slot=N; a comma in FILE is written twice; may be given several\n"
+                  "times")
+      ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -300,12 +309,16 @@ Result<RunOptions> check_run(Raw& raw) {
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
-  if (raw.devices.size() > control::kMaxDevices)
-    return make_error(
-        fmt::format("--device: given {} times, at most {} allowed", raw.devices.size(), control::kMaxDevices));
+  const std::size_t devices = raw.devices.size() + raw.disks.size();
+  if (devices > control::kMaxDevices)
+    return make_error(fmt::format("--device: given {} times, at most {} allowed", devices, control::kMaxDevices));
   for (const std::string& text : raw.devices) {
     ASSIGN_OR_RETURN(control::DeviceRequest device, parse_device(text));
     run.devices.push_back(std::move(device));
+  }
+  for (const std::string& text : raw.disks) {
+    ASSIGN_OR_RETURN(control::DeviceRequest disk, parse_disk(text));
+    run.devices.push_back(std::move(disk));
   }
   return run;
 }
@@ -368,28 +381,58 @@ Result<std::int64_t> parse_duration(std::string_view text) {
   return static_cast<std::int64_t>(*nanoseconds);
 }
 
-Result<control::DeviceRequest> parse_device(std::string_view text) {
-  const auto fail = [&](std::string_view why) { return make_error(fmt::format("--device {}: {}", text, why)); };
-  std::string_view rest = text;
-  const auto take = [&rest] {
-    const std::size_t comma = rest.find(',');
-    const std::string_view part = rest.substr(0, comma);
-    rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
-    return part;
-  };
-  control::DeviceRequest device{.type = std::string(take()), .properties = {}};
-  if (!control::is_name(device.type)) return fail("must begin with a device type");
+namespace {
+
+// `text`: empty, or a comma and KEY=VALUE as often as one likes.
+Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device) {
+  const auto fail = [&](std::string_view why) { return make_error(fmt::format("{}: {}", what, why)); };
   if (text.ends_with(',')) return fail("ends with a comma");
-  while (!rest.empty()) {
-    const std::string_view part = take();
+  while (!text.empty()) {
+    text.remove_prefix(1);
+    const std::string_view part = text.substr(0, text.find(','));
+    text.remove_prefix(part.size());
     const std::size_t equals = part.find('=');
-    if (equals == std::string_view::npos || !control::is_name(part.substr(0, equals)))
+    if (equals == std::string_view::npos || !control::is_name(std::string(part.substr(0, equals))))
       return fail(fmt::format("'{}' is not KEY=VALUE", part));
     device.properties.push_back(
         {.key = std::string(part.substr(0, equals)), .value = std::string(part.substr(equals + 1))});
   }
   if (device.properties.size() > control::kMaxProperties) return fail("has too many properties");
+  return ok();
+}
+
+}  // namespace
+
+Result<control::DeviceRequest> parse_device(std::string_view text) {
+  const std::string_view type = text.substr(0, text.find(','));
+  if (!control::is_name(std::string(type)))
+    return make_error(fmt::format("--device {}: must begin with a device type", text));
+  control::DeviceRequest device{.type = std::string(type), .properties = {}};
+  RETURN_IF_ERROR(read_properties(fmt::format("--device {}", text), text.substr(type.size()), device));
   return device;
+}
+
+Result<control::DeviceRequest> parse_disk(std::string_view text) {
+  const std::string what = fmt::format("--disk {}", text);
+  std::string path;
+  std::size_t at = 0;
+  for (; at < text.size(); ++at) {
+    if (text[at] == ',' && (at + 1 == text.size() || text[at + 1] != ',')) break;
+    if (text[at] == ',') ++at;
+    path.push_back(text[at]);
+  }
+  if (path.empty()) return make_error(what + ": must begin with a file");
+  if (path.size() > control::kMaxPathLength) return make_error(what + ": the path is too long");
+  control::DeviceRequest disk{.type = "virtio_blk", .properties = {{.key = "path", .value = path}}, .files = 1};
+  RETURN_IF_ERROR(read_properties(what, text.substr(at), disk));
+  for (std::size_t i = 1; i < disk.properties.size(); ++i) {
+    const control::Property& property = disk.properties[i];
+    if (property.key == "path") return make_error(what + ": the path is given twice");
+    const bool flag = property.key == "readonly" || property.key == "direct";
+    if (flag && property.value != "on" && property.value != "off")
+      return make_error(fmt::format("{}: {}={} must be on or off", what, property.key, property.value));
+  }
+  return disk;
 }
 
 Result<control::OnCrashRule> parse_on_crash(std::string_view text) {

@@ -27,9 +27,9 @@ struct RunOptions {
   control::OnReset on_reset = control::OnReset::kReboot;
   std::int64_t device_deadline_ns = control::kDefaultDeviceDeadlineNs;
   std::vector<control::OnCrashRule> on_crash;
-  std::vector<control::DeviceRequest> devices;
-  std::string vmm;             // empty: bulkhead-vmm beside this program
-  std::string device_program;  // empty: bulkhead-device beside this program
+  std::vector<control::DeviceRequest> devices;  // those of --disk too, each with its path as a property
+  std::string vmm;                              // empty: bulkhead-vmm beside this program
+  std::string device_program;                   // empty: bulkhead-device beside this program
 };
 
 struct ListOptions {
@@ -93,6 +93,8 @@ using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, Ins
 [[nodiscard]] Result<std::int64_t> parse_duration(std::string_view text);
 // "TYPE[,key=value...]"
 [[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
+// --disk FILE[,KEY=VALUE...] as a request for a virtio_blk; a comma in FILE is written twice.
+[[nodiscard]] Result<control::DeviceRequest> parse_disk(std::string_view text);
 // "[ROLE=]restart|isolate|stop"
 [[nodiscard]] Result<control::OnCrashRule> parse_on_crash(std::string_view text);
 // "KILL", "SEGV", "STOP" or "ABRT", also with "SIG" before it.

@@ -56,6 +56,31 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
   return file;
 }
 
+// Disks are opened as their user may open them: the VMM and the device processes get descriptors.
+Status open_disks(control::VmConfig& config) {
+  for (const control::DeviceRequest& device : config.devices) {
+    if (device.files == 0) continue;
+    const auto value_of = [&](std::string_view key) -> std::string {
+      for (const control::Property& property : device.properties) {
+        if (property.key == key) return property.value;
+      }
+      return {};
+    };
+    const std::string path = value_of("path");
+    const bool direct = value_of("direct") == "on";
+    // O_NONBLOCK: a FIFO must not hold us up before the VMM refuses it.
+    const int flags = (value_of("readonly") == "on" ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
+    const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && errno == EISDIR) return make_error(fmt::format("--disk {}: is a directory", path));
+    if (fd < 0 && errno == EINVAL && direct)
+      return make_error(fmt::format("--disk {}: its file system does not take direct=on (O_DIRECT)", path));
+    if (fd < 0) return make_errno_error(fmt::format("--disk {}", path));
+    config.files.devices.emplace_back(fd);
+    ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+  }
+  return ok();
+}
+
 Result<std::array<UniqueFd, 2>> create_pipe() {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a pipe");
@@ -139,6 +164,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
+  RETURN_IF_ERROR(open_disks(config));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {
     ASSIGN_OR_RETURN(setup.vmm_program, beside_us("bulkhead-vmm"));

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "vmm/machine/device_request.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-constexpr std::uint8_t kFirstFreeSlot = 3;  // 0 host bridge, 1 PIIX3, 2 is where VGA goes
-constexpr std::uint8_t kSlots = 32;
 
 InstancePlan make_instance(std::string name, std::string_view type, DeviceConfig config,
                            std::vector<std::uint64_t> bases, std::vector<std::uint32_t> gsis = {}) {
@@ -41,34 +39,16 @@ RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memo
   return role;
 }
 
-// --device TYPE[,slot=N]: a PCI function in a process of its own. nullopt: any slot will do.
-Result<std::optional<std::uint8_t>> wanted_slot(const control::DeviceRequest& request) {
-  std::optional<std::uint8_t> wanted;
-  for (const control::Property& property : request.properties) {
-    if (property.key != "slot")
-      return make_error(fmt::format("device {} has no property \"{}\"; it takes slot=N", request.type, property.key));
-    if (wanted) return make_error(fmt::format("device {} is given two slots", request.type));
-    unsigned slot = 0;
-    const char* end = property.value.data() + property.value.size();
-    const auto parsed = std::from_chars(property.value.data(), end, slot);
-    if (parsed.ec != std::errc{} || parsed.ptr != end || slot < kFirstFreeSlot || slot >= kSlots)
-      return make_error(
-          fmt::format("slot={} is not a PCI slot; slots are {} to {}", property.value, kFirstFreeSlot, kSlots - 1));
-    wanted = static_cast<std::uint8_t>(slot);
-  }
-  return wanted;
-}
-
 // One slot for each request, in order: those that were asked for by number first, then the lowest free ones.
-Result<std::vector<std::uint8_t>> choose_slots(const std::vector<control::DeviceRequest>& requests) {
+Result<std::vector<std::uint8_t>> choose_slots(const std::vector<FunctionRequest>& requests) {
   std::vector<bool> used(kSlots, false);
   std::vector<std::uint8_t> slots(requests.size(), 0);
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    ASSIGN_OR_RETURN(const std::optional<std::uint8_t> slot, wanted_slot(requests[i]));
-    if (!slot) continue;
-    if (used[*slot]) return make_error(fmt::format("two devices want PCI slot {}", *slot));
-    used[*slot] = true;
-    slots[i] = *slot;
+    if (!requests[i].slot) continue;
+    const std::uint8_t slot = *requests[i].slot;
+    if (used[slot]) return make_error(fmt::format("two devices want PCI slot {}", slot));
+    used[slot] = true;
+    slots[i] = slot;
   }
   for (std::uint8_t& slot : slots) {
     if (slot != 0) continue;
@@ -88,20 +68,40 @@ std::string known_types() {
   return names;
 }
 
-DeviceConfig config_of(const DeviceTypeDecl& type) {
-  if (type.type == "virtio_rng") return VirtioRngConfig{};
-  return PciTestConfig{};
-}
-
-InstancePlan make_pci_device(std::string name, const DeviceTypeDecl& type, std::uint8_t devfn) {
+InstancePlan make_pci_device(std::string name, FunctionRequest&& request, std::uint8_t devfn) {
   InstancePlan plan;
   plan.name = std::move(name);
-  plan.type = &type;
-  plan.config = config_of(type);
+  plan.type = request.type;
+  plan.config = std::move(request.config);
   plan.devfn = devfn;
-  for (std::uint16_t i = 0; i < type.regions.size(); ++i) plan.regions.push_back({i, std::nullopt});
-  for (const LineDecl& line : type.lines) plan.lines.push_back({line.kind, std::nullopt});
+  for (std::uint16_t i = 0; i < plan.type->regions.size(); ++i) plan.regions.push_back({i, std::nullopt});
+  for (const LineDecl& line : plan.type->lines) plan.lines.push_back({line.kind, std::nullopt});
   return plan;
+}
+
+// The PCI functions that were asked for, in order, and where the descriptors of each are.
+Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& config,
+                                                   std::span<const std::optional<DiskGeometry>> disks, bool& debug_exit,
+                                                   std::vector<FileRange>& files) {
+  std::vector<FunctionRequest> functions;
+  std::size_t first_file = 0;
+  for (std::size_t i = 0; i < config.devices.size(); ++i) {
+    const control::DeviceRequest& request = config.devices[i];
+    const FileRange own{first_file, request.files};
+    first_file += request.files;
+    if (request.type == "debug_exit") {
+      if (!request.properties.empty()) return make_error("device debug_exit has no properties");
+      debug_exit = true;
+      continue;
+    }
+    const DeviceTypeDecl* type = find_device_type(request.type);
+    if (type == nullptr || type->pci == nullptr)
+      return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
+    ASSIGN_OR_RETURN(FunctionRequest function, read_request(request, i < disks.size() ? disks[i] : std::nullopt));
+    functions.push_back(std::move(function));
+    files.push_back(own);
+  }
+  return functions;
 }
 
 void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
@@ -149,7 +149,8 @@ std::uint32_t RolePlan::effects() const {
   return all;
 }
 
-Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits) {
+Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits,
+                                 std::span<const std::optional<DiskGeometry>> disks) {
   MachinePlan plan;
   plan.topology = {config.topology.sockets, config.topology.cores, config.topology.threads};
   if (!plan.topology.valid() || plan.topology.vcpus() != config.cpus)
@@ -158,27 +159,19 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   ASSIGN_OR_RETURN(plan.memory, plan_memory(config.memory_bytes, physical_address_bits));
 
   bool debug_exit = false;
-  std::vector<control::DeviceRequest> functions;
-  for (const control::DeviceRequest& request : config.devices) {
-    if (request.type == "debug_exit") {
-      if (!request.properties.empty()) return make_error("device debug_exit has no properties");
-      debug_exit = true;
-      continue;
-    }
-    const DeviceTypeDecl* type = find_device_type(request.type);
-    if (type == nullptr || type->pci == nullptr)
-      return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
-    functions.push_back(request);
-  }
+  std::vector<FileRange> files;
+  ASSIGN_OR_RETURN(std::vector<FunctionRequest> functions, read_requests(config, disks, debug_exit, files));
   ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));
   std::vector<RolePlan> extra;
   PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
-    std::string name = fmt::format("{}{}", functions[i].type, i);
-    bus.functions.push_back({devfn, functions[i].type});
-    RolePlan role{.name = name, .syscalls = {}, .instances = {}};
-    role.instances.push_back(make_pci_device(std::move(name), *find_device_type(functions[i].type), devfn));
+    const DeviceTypeDecl& type = *functions[i].type;
+    std::string name = fmt::format("{}{}", type.type, i);
+    bus.functions.push_back({devfn, std::string(type.type)});
+    RolePlan role{.name = name, .syscalls = type.syscalls, .instances = {}};
+    role.instances.push_back(make_pci_device(std::move(name), std::move(functions[i]), devfn));
+    role.instances.back().files = files[i];
     extra.push_back(std::move(role));
   }
   std::sort(bus.functions.begin(), bus.functions.end(),

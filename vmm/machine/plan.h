@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,12 @@ struct LinePlan {
   std::optional<std::uint32_t> gsi;  // nullopt: INTx, routed by PIRQ
 };
 
+// Of VmFiles::devices.
+struct FileRange {
+  std::size_t first = 0;
+  std::size_t count = 0;
+};
+
 struct InstancePlan {
   std::string name;
   const DeviceTypeDecl* type = nullptr;
@@ -42,6 +49,7 @@ struct InstancePlan {
   std::vector<RegionPlan> regions;
   std::vector<LinePlan> lines;
   std::optional<std::uint8_t> devfn;  // PCI functions
+  FileRange files;
 };
 
 // One device process.
@@ -85,6 +93,8 @@ struct MachinePlan {
 };
 
 // `physical_address_bits`: of the guest's CPUs.
-[[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits);
+// `disks`: of each of config.devices that has a disk, what it is like (disk_image.h).
+[[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits,
+                                               std::span<const std::optional<DiskGeometry>> disks = {});
 
 }  // namespace bulkhead::vmm

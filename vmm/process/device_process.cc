@@ -8,8 +8,9 @@
 
 namespace bulkhead::vmm {
 
-Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, const GuestRam& ram,
-                                                             ipc::EffectReceiver& effects, PendingBits& pending,
+Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, std::span<const UniqueFd> files,
+                                                             const GuestRam& ram, ipc::EffectReceiver& effects,
+                                                             PendingBits& pending,
                                                              ipc::RequestProducer::Options options, BarAccesses* bars) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
   ASSIGN_OR_RETURN(process->requests_,
@@ -25,7 +26,7 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   ASSIGN_OR_RETURN(process->state_fd_, UniqueFd::duplicate(state.fd()));
   ASSIGN_OR_RETURN(process->doorbell_, UniqueFd::create_eventfd());
   ASSIGN_OR_RETURN(process->output_doorbell_, UniqueFd::create_eventfd());
-  RETURN_IF_ERROR(process->create_wires());
+  RETURN_IF_ERROR(process->create_wires(files));
   ipc::RequestArea& requests = process->requests();
   requests.time.base_ns.store(ipc::monotonic_ns(), std::memory_order_relaxed);
   requests.time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_release);
@@ -35,7 +36,7 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   return process;
 }
 
-Status DeviceProcess::create_wires() {
+Status DeviceProcess::create_wires(std::span<const UniqueFd> files) {
   for (std::size_t number = 0; number < plan_.instances.size(); ++number) {
     const InstancePlan& instance = plan_.instances[number];
     const auto i = static_cast<std::uint16_t>(number);
@@ -55,17 +56,24 @@ Status DeviceProcess::create_wires() {
       ASSIGN_OR_RETURN(UniqueFd event, UniqueFd::create_eventfd());
       kicks_.push_back({i, queue, std::move(event)});
     }
-    RETURN_IF_ERROR(open_backings(instance));
+    RETURN_IF_ERROR(open_backings(instance, files));
   }
   return ok();
 }
 
-Status DeviceProcess::open_backings(const InstancePlan& instance) {
+Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<const UniqueFd> files) {
+  std::size_t next_file = instance.files.first;
   for (const BackingKind kind : instance.type->backings) {
     switch (kind) {
       case BackingKind::kEntropy: {
         UniqueFd fd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
         if (!fd.valid()) return make_errno_error("cannot open /dev/urandom");
+        backings_.push_back(std::move(fd));
+        break;
+      }
+      case BackingKind::kDisk: {
+        if (next_file >= files.size()) return make_error(instance.name + " has no file");
+        ASSIGN_OR_RETURN(UniqueFd fd, UniqueFd::duplicate(files[next_file++].borrow()));
         backings_.push_back(std::move(fd));
         break;
       }

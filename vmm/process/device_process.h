@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,10 +27,10 @@ namespace bulkhead::vmm {
 
 class DeviceProcess {
  public:
-  // `bars`: for the `pci` process.
-  static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, const GuestRam& ram,
-                                                       ipc::EffectReceiver& effects, PendingBits& pending,
-                                                       ipc::RequestProducer::Options options,
+  // `files`: VmFiles::devices. `bars`: for the `pci` process.
+  static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, std::span<const UniqueFd> files,
+                                                       const GuestRam& ram, ipc::EffectReceiver& effects,
+                                                       PendingBits& pending, ipc::RequestProducer::Options options,
                                                        BarAccesses* bars = nullptr);
 
   struct Handover {
@@ -76,8 +77,8 @@ class DeviceProcess {
 
  private:
   DeviceProcess(const RolePlan& plan, const GuestRam& ram) : plan_(plan), ram_(ram) {}
-  Status create_wires();
-  Status open_backings(const InstancePlan& instance);
+  Status create_wires(std::span<const UniqueFd> files);
+  Status open_backings(const InstancePlan& instance, std::span<const UniqueFd> files);
   [[nodiscard]] control::TakeRole describe_role(const std::string& vm, control::StartKind start) const;
   void describe_instances(control::TakeRole& role) const;
 

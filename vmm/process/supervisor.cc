@@ -38,11 +38,6 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(sandbox::Executable execut
   std::unique_ptr<Supervisor> supervisor(
       new Supervisor(std::move(executable), std::move(child_signals), std::move(options), events, std::move(on_loss)));
   ASSIGN_OR_RETURN(supervisor->wake_, UniqueFd::create_eventfd());
-  // Compiled once for all processes: today every role has the base list.
-  ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby, sandbox::compile_standby_filter({SyscallGroup::kTakeRole}));
-  ASSIGN_OR_RETURN(supervisor->standby_filter_, sandbox::export_filter(standby));
-  ASSIGN_OR_RETURN(const sandbox::CompiledFilter role, sandbox::compile_role_filter({}));
-  ASSIGN_OR_RETURN(supervisor->role_filter_, sandbox::export_filter(role));
   supervisor->thread_ = std::thread([raw = supervisor.get()] { raw->thread_main(); });
   return supervisor;
 }
@@ -123,11 +118,36 @@ void Supervisor::launch(std::vector<Role> roles) {
     expected_ += roles.size();
   }
   post([this, roles = std::move(roles)] {
+    if (const Status compiled = compile_filters(roles); !compiled) return fail_launch(compiled.error().message);
     for (const Role& role : roles) {
       wards_.push_back(std::make_unique<Ward>(*role.process, role.policy, executable_));
       play_role(*wards_.back());
     }
   });
+}
+
+// Once for all processes: one filter for each set of system calls that a role has, and one for those without a role,
+// which may get any of them.
+Status Supervisor::compile_filters(const std::vector<Role>& roles) {
+  SyscallGroups any{SyscallGroup::kTakeRole};
+  for (const Role& role : roles) {
+    const SyscallGroups groups = role.process->plan().syscalls;
+    any = any | groups;
+    if (std::any_of(role_filters_.begin(), role_filters_.end(), [&](const auto& made) { return made.first == groups; }))
+      continue;
+    ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::compile_role_filter(groups));
+    ASSIGN_OR_RETURN(UniqueFd exported, sandbox::export_filter(filter));
+    role_filters_.emplace_back(groups, std::move(exported));
+  }
+  ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby, sandbox::compile_standby_filter(any));
+  ASSIGN_OR_RETURN(standby_filter_, sandbox::export_filter(standby));
+  return ok();
+}
+
+BorrowedFd Supervisor::filter_of(const Ward& ward) const {
+  const auto at = std::find_if(role_filters_.begin(), role_filters_.end(),
+                               [&](const auto& made) { return made.first == ward.role->plan().syscalls; });
+  return at->second.borrow();
 }
 
 Status Supervisor::wait_until_serving() {

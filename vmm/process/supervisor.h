@@ -146,6 +146,8 @@ class Supervisor {
   // True: it does not get on, and is to be looked at soon.
   bool watch_process(DeviceChild& child);
   bool watch_progress(Ward& ward);
+  Status compile_filters(const std::vector<Role>& roles);
+  [[nodiscard]] BorrowedFd filter_of(const Ward& ward) const;
   void fail_launch(std::string sentence);
   Ward* find(const DeviceProcess& role);
 
@@ -182,10 +184,10 @@ class Supervisor {
   DeviceEvents& events_;
   LossHandler on_loss_;
   UniqueFd wake_;
-  UniqueFd standby_filter_;
-  UniqueFd role_filter_;
 
   // The supervisor's thread only.
+  UniqueFd standby_filter_;
+  std::vector<std::pair<SyscallGroups, UniqueFd>> role_filters_;
   sandbox::Tracer tracer_;
   std::vector<std::unique_ptr<Ward>> wards_;
   std::vector<std::unique_ptr<DeviceChild>> children_;

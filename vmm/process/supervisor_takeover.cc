@@ -81,7 +81,7 @@ void Supervisor::retry_start(Ward& ward, const std::string& why) {
 Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   const auto start = ward.ever_served ? control::StartKind::kResume : control::StartKind::kFresh;
   ASSIGN_OR_RETURN(const DeviceProcess::Handover handover,
-                   ward.role->take_role(options_.vm, start, ward.blame, role_filter_.borrow()));
+                   ward.role->take_role(options_.vm, start, ward.blame, filter_of(ward)));
   RETURN_IF_ERROR(child.send(handover.bytes, handover.fds));
   child.ward = &ward;
   child.name = ward.role->plan().name;

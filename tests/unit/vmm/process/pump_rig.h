@@ -26,7 +26,7 @@ class ProcessRig {
     plan = std::move(plan_machine(config, 40)).value();
     ram = std::make_unique<GuestRam>(GuestRam::create(plan.memory).value());
     role = platform ? plan.platform_role : plan.roles.size() - 1;
-    process = DeviceProcess::create(plan.roles[role], *ram, effects, pending, complaints.options()).value();
+    process = DeviceProcess::create(plan.roles[role], {}, *ram, effects, pending, complaints.options()).value();
     handover = process->take_role("test", control::StartKind::kFresh, false, filter.borrow()).value();
     process->set_serving(process->ring().incarnation());
     message = std::get<control::TakeRole>(control::decode_to_device(handover.bytes, handover.fds.size()).value());
