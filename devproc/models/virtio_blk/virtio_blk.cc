@@ -387,7 +387,6 @@ void VirtioBlk::on_queue_reset(QueueId queue) {
   if (queue >= queues_) return;
   forget(by_age(queue));
   lanes_[queue].blocked = false;
-  if (state_->taken[queue] != 0) state_.mut().taken[queue] = 0;
 }
 
 void VirtioBlk::reset() {

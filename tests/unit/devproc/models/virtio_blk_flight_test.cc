@@ -86,6 +86,49 @@ TEST(VirtioBlkFlight, more_completions_than_one_input_can_show) {
   }
 }
 
+// 100 that are over, and wait for the first one.
+std::vector<std::uint16_t> hold_back(BlkRig& rig) {
+  auto ids = reads(rig, 100);
+  for (int i = 0; i < 99; ++i) rig.disk.run_one(FakeBlock::kReversed);
+  rig.on_backend();
+  EXPECT_THAT(taken(rig), IsEmpty());
+  rig.disk.run_one();
+  return ids;
+}
+
+TEST(VirtioBlkFlight, more_held_back_than_one_input_can_show) {
+  BlkRig rig({.packed = true, .queue_size = 128});
+  const auto ids = hold_back(rig);
+  rig.on_backend();
+  EXPECT_THAT(taken(rig), ElementsAreArray(ids));
+}
+
+TEST(VirtioBlkFlight, kick_goes_on_with_what_is_left_to_show) {
+  BlkRig rig({.packed = true, .queue_size = 128});
+  hold_back(rig);
+  EXPECT_TRUE(rig.device->on_backend(0));
+  rig.commit();
+  EXPECT_EQ(taken(rig).size(), 64U);
+  for (std::size_t i = 0; i < 40; ++i) rig.add(place(100 + i), kVirtioBlkTGetId, 0, 20, 0, true);
+  rig.kick();
+  EXPECT_EQ(taken(rig).size(), 36U + 40U);
+}
+
+TEST(VirtioBlkFlight, request_that_comes_while_kicks_are_off_is_seen) {
+  BlkRig rig({.queues = 4, .queue_size = 128});
+  reads(rig, 70);
+  int looks = 0;
+  rig.memory.after_access = [&] {
+    // All were taken, the next look into the ring found nothing, and kicks are still off.
+    if (rig.blk_storage->state->taken[0] != 70 || ++looks != 2) return;
+    rig.add(place(70), kVirtioBlkTIn, 1, 512, 0, true);
+  };
+  rig.disk.run();
+  rig.on_backend();
+  rig.memory.after_access = nullptr;
+  EXPECT_EQ(rig.blk_storage->state->taken[0], 71U);
+}
+
 TEST(VirtioBlkFlight, more_immediate_answers_than_one_input_can_show) {
   BlkRig rig({.queue_size = 128});
   // The first one holds the others back in a packed ring; here they do not wait for it.
@@ -241,7 +284,6 @@ TEST(VirtioBlkTakeOver, blocked_queue_goes_on) {
   BlkRig rig({.queues = 4, .queue_size = 128});
   reads(rig, 100);
   rig.take_over();
-  rig.settle();
   while (rig.disk.run_one()) rig.on_backend();
   EXPECT_EQ(taken(rig).size(), 100U);
 }
@@ -289,18 +331,56 @@ TEST(VirtioBlkTakeOver, header_that_was_changed_is_answered_as_it_is_now) {
   EXPECT_TRUE(rig.disk.performed.empty());
 }
 
-TEST(VirtioBlkTakeOver, two_records_of_one_chain_break_the_queue) {
+class VirtioBlkHostileState : public ::testing::Test {
+ protected:
+  VirtioBlkHostileState() {
+    reads(rig, 2);
+    for (VirtioBlkRecord& record : rig.blk_storage->parts[0].mut().records)
+      (record.phase != VirtioBlkRecord::kFree ? busy : free).push_back(&record);
+  }
+  void restore() {
+    rig.device->restore();
+    rig.commit();
+    rig.on_backend();
+  }
   BlkRig rig;
-  reads(rig, 2);
-  auto& records = rig.blk_storage->parts[0].mut().records;
-  std::vector<VirtioBlkRecord*> busy;
-  for (VirtioBlkRecord& record : records)
-    if (record.phase != VirtioBlkRecord::kFree) busy.push_back(&record);
-  ASSERT_EQ(busy.size(), 2U);
-  busy[1]->position = busy[0]->position;
-  rig.device->restore();
-  rig.commit();
-  rig.on_backend();
+  std::vector<VirtioBlkRecord*> busy, free;
+};
+
+TEST_F(VirtioBlkHostileState, two_records_of_one_chain_break_the_queue) {
+  *busy[1] = *busy[0];
+  restore();
+  EXPECT_TRUE(rig.needs_reset());
+}
+
+TEST_F(VirtioBlkHostileState, record_of_another_chain_breaks_the_queue) {
+  std::swap(busy[0]->position, busy[1]->position);
+  restore();
+  EXPECT_TRUE(rig.needs_reset());
+}
+
+TEST_F(VirtioBlkHostileState, record_of_another_length_breaks_the_queue) {
+  ++busy[0]->descriptors;
+  restore();
+  EXPECT_TRUE(rig.needs_reset());
+}
+
+TEST_F(VirtioBlkHostileState, fields_come_into_range) {
+  *free[0] = {.status_at = 1, .generation = 5, .phase = 77, .status = 3};
+  *free[1] = {.order = 9, .generation = 6, .reserved = {1}};
+  busy[0]->phase = VirtioBlkRecord::kOver;
+  busy[0]->status = 0x80;
+  restore();
+  EXPECT_EQ(*free[0], VirtioBlkRecord{.generation = 5});
+  EXPECT_EQ(*free[1], VirtioBlkRecord{.generation = 6});
+  EXPECT_EQ(taken(rig).size(), 1U);
+  EXPECT_EQ(std::min(rig.status(place(0)), rig.status(place(1))), kVirtioBlkSIoErr);
+}
+
+TEST_F(VirtioBlkHostileState, status_byte_outside_ram_needs_a_reset) {
+  busy[0]->phase = VirtioBlkRecord::kOver;
+  busy[0]->status_at = BlkRig::kOutside;
+  restore();
   EXPECT_TRUE(rig.needs_reset());
 }
 

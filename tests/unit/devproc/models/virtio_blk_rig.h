@@ -16,6 +16,7 @@
 #include "tests/fakes/fake_block.h"
 #include "tests/fakes/fake_wires.h"
 #include "tests/fakes/virtio_driver.h"
+#include "tests/unit/devproc/models/virtio_queue_rig.h"
 
 namespace bulkhead::devproc {
 
@@ -55,10 +56,9 @@ class BlkRig {
       transport_storage = virtio::TransportStorage::allocate(fakes.state, setup.queues);
       blk_storage = VirtioBlkStorage::allocate(fakes.state);
     }
-    auto model =
-        std::make_unique<VirtioBlk>(*blk_storage, VirtioBlkConfig{setup.queues, "disk-serial"}, fakes.memory, disk);
-    device = std::make_unique<virtio::VirtioPci>(*transport_storage, std::move(model), fakes.lines[0], fakes.msi,
-                                                 fakes.memory);
+    auto model = std::make_unique<VirtioBlk>(*blk_storage, VirtioBlkConfig{setup.queues, "disk-serial"}, memory, disk);
+    device =
+        std::make_unique<virtio::VirtioPci>(*transport_storage, std::move(model), fakes.lines[0], fakes.msi, memory);
   }
 
   // ---- Registers ----
@@ -222,6 +222,7 @@ class BlkRig {
 
   BlkSetup setup;
   FakeWires fakes{{.lines = 1, .memory_bytes = kRam}};
+  virtio::WatchedMemory memory{fakes.memory};  // the device's view
   FakeBlock disk;
   std::optional<virtio::TransportStorage> transport_storage;
   std::optional<VirtioBlkStorage> blk_storage;
