@@ -1,9 +1,10 @@
 // A virtio disk whose driver, disk and predecessor do what they like. No crash and bounded work, whatever registers,
 // rings, memory and state hold; what the disk is asked for is well formed; nothing outlives a reset. And as long as
 // ring and state are honest: each request is answered once, whenever the process dies.
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "devproc/models/virtio/transport.h"
@@ -102,6 +103,7 @@ class BlkFuzzer {
     set_common(kQueueDevice, 4, static_cast<std::uint32_t>(places.device));
     set_common(kQueueEnable, 2, 1);
     set_common(kDeviceStatus, 1, kSoFar | kStatusDriverOk);
+    busy_.clear();
     honest_ = true;
   }
   void commit() {
@@ -174,7 +176,10 @@ class BlkFuzzer {
     disk_.commit();
   }
   void add() {
-    const GuestPhys at = kData + 64 * script_.byte();
+    // Headers of requests in flight stay as they are; there are more places than descriptors.
+    std::uint16_t place = 0;
+    while (busy_.contains(place)) ++place;
+    const GuestPhys at = kData + 64 * place;
     const std::uint8_t type = script_.byte();
     fakes_.memory.store(at, VirtioBlkHeader{type % 16U, 0, script_.byte() % 40U});
     if (type % 16 == kVirtioBlkTDiscard || type % 16 == kVirtioBlkTWriteZeroes)
@@ -185,20 +190,16 @@ class BlkFuzzer {
     const GuestPhys data = 0x18000 + 64 * script_.byte();
     std::vector<VirtioDriver::Buffer> buffers = {{at, (shape & 4) != 0 ? 16U : 32U, false}};
     if (length != 0) buffers.push_back({data, length, type % 16 == 0 || type % 16 == 8});
-    buffers.push_back({0x1f000 + 16U * ++serial_ % 0x800, 1, true});
-    driver_->add(buffers, (shape & 8) != 0);
+    buffers.push_back({0x1f000 + 16U * place, 1, true});
+    if (const auto id = driver_->add(buffers, (shape & 8) != 0)) busy_[place] = *id;
   }
-  // Anything as a chain.
+  // Anything as a chain: without a place for the status, outside RAM, over other requests.
   void add_mess() {
+    honest_ = false;
     std::vector<VirtioDriver::Buffer> buffers(1 + script_.byte() % 4U);
     for (auto& buffer : buffers)
       buffer = {kData + script_.number(2), 1U + script_.byte() * (script_.byte() % 4U), (script_.byte() & 1) != 0};
     std::stable_partition(buffers.begin(), buffers.end(), [](const auto& buffer) { return !buffer.writable; });
-    if (!buffers.back().writable) honest_ = false;  // without a status byte it is never answered
-    for (const auto& buffer : buffers) {
-      if (buffer.address + buffer.length > kRam) honest_ = false;
-      if (buffer.writable) honest_ = false;  // over a header, perhaps
-    }
     driver_->add(buffers, (script_.byte() & 1) != 0);
   }
   void run_disk(std::uint8_t how) {
@@ -206,7 +207,11 @@ class BlkFuzzer {
     for (unsigned i = how % 4; i > 0; --i) disk_.run_one(static_cast<FakeBlock::Order>(how / 4 % 3));
   }
   void take_used(unsigned limit) {
-    for (; limit > 0 && driver_->take_used(); --limit) continue;
+    for (; limit > 0; --limit) {
+      const auto used = driver_->take_used();
+      if (!used) return;
+      std::erase_if(busy_, [&](const auto& entry) { return entry.second == used->id; });
+    }
   }
   void reset() {
     set_common(kDeviceStatus, 1, 0);
@@ -252,7 +257,7 @@ class BlkFuzzer {
   std::optional<VirtioPci> device_;
   std::optional<VirtioDriver> driver_;
   std::vector<std::byte> committed_;
-  std::uint32_t serial_ = 0;
+  std::map<std::uint16_t, std::uint16_t> busy_;  // places of headers, and their chains
   bool honest_ = true;
 };
 

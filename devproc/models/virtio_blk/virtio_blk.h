@@ -28,6 +28,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "devproc/core/block_backend.h"
 #include "devproc/core/guest_memory.h"

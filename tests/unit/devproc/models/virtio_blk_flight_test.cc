@@ -235,6 +235,17 @@ TEST(VirtioBlkReset, broken_queue_drops_what_comes_back) {
   EXPECT_EQ(rig.request(kVirtioBlkTIn, 3, 512), kVirtioBlkSOk);
 }
 
+TEST(VirtioBlkReset, nothing_is_taken_once_a_reset_is_needed) {
+  BlkRig rig({.queues = 4, .queue_size = 128});
+  reads(rig, 100);
+  rig.device->on_queue_poisoned(1);
+  rig.commit();
+  rig.disk.run();
+  rig.on_backend();
+  EXPECT_EQ(rig.blk_storage->state->taken[0], 64U);
+  EXPECT_EQ(rig.disk.in_flight(), 0U);
+}
+
 // ---- Take-over ----
 
 TEST(VirtioBlkTakeOver, what_was_begun_is_not_run_again) {
