@@ -216,6 +216,9 @@ class BlkFuzzer {
   void reset() {
     set_common(kDeviceStatus, 1, 0);
     require(disk_.noted.empty() && disk_.begun.empty(), "I/O outlives a reset");
+    disk_.done.clear();  // made up, if anything
+    device_->on_function_control(kControlMemoryEnable | kControlBusMaster);
+    commit();
     start_driver();
   }
   void corrupt_ring() {

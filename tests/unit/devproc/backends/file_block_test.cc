@@ -185,6 +185,10 @@ TEST_P(FileBlockTest, memory_that_is_not_ram_is_an_error_and_moves_nothing) {
     EXPECT_EQ(transfer(op, 0, {{0, 512}, {kLow - 512, 1024}}), BlockStatus::kError);
     EXPECT_EQ(transfer(op, 0, {{0, 512}, {UINT64_MAX - 511, 512}}), BlockStatus::kError);
   }
+  // Behind what one system call takes.
+  std::vector<Segment> many(100, Segment{512, 512});
+  many.push_back({kLow, 512});
+  for (const BlockOp op : {BlockOp::kRead, BlockOp::kWrite}) EXPECT_EQ(transfer(op, 0, many), BlockStatus::kError);
   EXPECT_EQ(guest({{0, 4096}}), before);
   EXPECT_EQ(contents(), picture);
 }
