@@ -6,6 +6,10 @@
 // knows which of it its predecessor had begun, and neither runs it again nor reports it before it is over
 // (DESIGN.md, section 4.2).
 //
+// Order: none is kept between requests in flight; who needs one waits for a completion. That holds across cancel() as
+// well: what a driver wrote before its reset has reached the disk or never will, so no old write can land on a newer
+// one, and no old read in memory that the driver has freed since.
+//
 // Units: bytes. Threading: single-threaded. Errors: BlockStatus. Trust: offsets, lengths and segments are the guest's;
 // the backend checks that memory is RAM, the model that the range is on the disk and the request is whole blocks.
 #pragma once
@@ -48,10 +52,11 @@ struct BlockGeometry {
 struct BlockRequest {
   std::uint32_t tag = 0;  // the model's; unique among what is in flight
   BlockOp op = BlockOp::kRead;
-  bool unmap = false;  // kWriteZeroes: may deallocate
+  bool unmap = false;   // kWriteZeroes: may deallocate
+  bool stable = false;  // kWrite, kWriteZeroes: on stable storage before it is over, as if a flush had followed
   std::uint64_t offset = 0;
-  std::uint64_t length = 0;         // bytes; kFlush: 0
-  std::span<const Segment> memory;  // kRead, kWrite: `length` bytes together; copied by submit()
+  std::uint64_t length = 0;           // bytes; kFlush: 0
+  std::span<const Segment> memory{};  // kRead, kWrite: `length` bytes together; copied by submit()
 };
 
 struct BlockCompletion {
@@ -66,10 +71,18 @@ class BlockBackend {
 
   virtual ~BlockBackend() = default;
   [[nodiscard]] virtual const BlockGeometry& geometry() const = 0;
-  // False: kMostInFlight are in flight, or the request has too many segments; nothing has happened.
+  // False: kMostInFlight are in flight, or the request has too many segments; nothing has happened. A tag that is in
+  // flight already is a successor's: the request goes on as it was submitted first.
   virtual bool submit(const BlockRequest& request) = 0;
-  // The next one that is over, taken with this input; nullopt when there is none.
+  // The next one that is over, taken with this input: if that is never committed, a successor is told again. nullopt
+  // when there is none.
   virtual std::optional<BlockCompletion> complete() = 0;
+  // Forgets these requests, for good: when it returns, none of them touches guest memory or the disk any more, nor will
+  // one be reported. What has not begun never begins; for what has, it waits, since a driver reuses its memory as soon
+  // as its reset has returned. Tags that are not in flight are ignored. It acts at once, before the input's commit: a
+  // successor that finds the old state submits them again, which does no harm as the driver still waits. I/O that does
+  // not end within the backend's bound ends the process, and its supervisor isolates the device (DESIGN.md, 4.2).
+  virtual void cancel(std::span<const std::uint32_t> tags) = 0;
 };
 
 }  // namespace bulkhead::devproc

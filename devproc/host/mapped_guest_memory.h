@@ -1,15 +1,17 @@
-// MappedGuestMemory: guest RAM in a device process that was granted it, as bounds-checked copies.
+// MappedGuestMemory: guest RAM in a device process that was granted it, as bounds-checked copies for its model, and as
+// checked ranges for its backends.
 // Threading: single-threaded. Trust: the guest changes these bytes at any time; every access is one copy.
 #pragma once
 
 #include <vector>
 
+#include "devproc/backends/guest_ranges.h"
 #include "devproc/core/guest_memory.h"
 #include "ipc/shm/region.h"
 
 namespace bulkhead::devproc {
 
-class MappedGuestMemory final : public GuestMemory {
+class MappedGuestMemory final : public GuestMemory, public GuestRanges {
  public:
   // [guest_base, guest_base + length) lies at `offset` in `region`. Ranges do not overlap.
   Status add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset, const ipc::WritableRegion& region);
@@ -18,6 +20,7 @@ class MappedGuestMemory final : public GuestMemory {
   bool write(GuestPhys address, std::span<const std::byte> in) override;
   std::optional<std::uint16_t> load_acquire(GuestPhys address) override;
   bool store_release(GuestPhys address, std::uint16_t value) override;
+  std::span<std::byte> host_range(GuestPhys address, std::uint64_t length) override;
 
  private:
   struct Range {

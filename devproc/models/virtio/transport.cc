@@ -269,6 +269,7 @@ void VirtioPci::restore() {
     begun_[i] = true;  // its last commit may be shown or not
   }
   model_->restore();
+  model_->resume(*this);
   update_line();
 }
 

@@ -85,5 +85,18 @@ TEST_F(MappedGuestMemoryTest, random_copies_agree_with_a_byte_by_byte_picture) {
   }
 }
 
+TEST_F(MappedGuestMemoryTest, host_range_ends_where_a_piece_of_ram_does) {
+  const auto range = [&](GuestPhys address, std::uint64_t length) { return memory.host_range(address, length); };
+  EXPECT_EQ(range(16, 100).data(), region.bytes().data() + 16);
+  EXPECT_EQ(range(16, 100).size(), 100U);
+  EXPECT_EQ(range(4000, 4096).size(), 96U) << "the next piece lies elsewhere";
+  EXPECT_EQ(range(4096, UINT64_MAX).size(), 4096U);
+  EXPECT_EQ(range(4096, 1).data(), region.bytes().data() + 2 * 4096);
+  EXPECT_EQ(range(kHigh + 4095, 2).size(), 1U);
+  EXPECT_TRUE(range(2 * 4096, 1).empty());
+  EXPECT_TRUE(range(kHigh + 4096, 1).empty());
+  EXPECT_TRUE(range(UINT64_MAX, 1).empty());
+}
+
 }  // namespace
 }  // namespace bulkhead::devproc
