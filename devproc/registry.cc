@@ -11,6 +11,7 @@
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_blk/virtio_blk.h"
 #include "devproc/models/virtio_rng/virtio_rng.h"
 
 namespace bulkhead::devproc {
@@ -84,6 +85,14 @@ Result<std::unique_ptr<Device>> create_virtio_rng(const DeviceConfig& config, co
   return create_virtio(std::move(model), wires);
 }
 
+Result<std::unique_ptr<Device>> create_virtio_blk(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto disk, expect<VirtioBlkConfig>(config));
+  if (disk.queues == 0 || disk.queues > kVirtioBlkMaxQueues)
+    return make_error("a disk with an impossible number of queues");
+  auto model = std::make_unique<VirtioBlk>(VirtioBlkStorage::allocate(wires.state), disk, *wires.memory, *wires.block);
+  return create_virtio(std::move(model), wires);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -94,6 +103,7 @@ constexpr std::array kTypes = {
     DeviceType{"debug_exit", DebugExit::kStateVersion, create_debug_exit},
     DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
     DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
+    DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},
 };
 
 }  // namespace

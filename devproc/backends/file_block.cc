@@ -34,11 +34,11 @@ BlockStatus status_of(int error) {
 
 }  // namespace
 
-FileBlock::FileBlock(BorrowedFd file, const BlockGeometry& geometry, GuestRanges& memory, FileBlockOptions options)
+FileBlock::FileBlock(BorrowedFd file, const BlockGeometry& geometry, GuestRanges& memory)
     : file_(file),
       geometry_(geometry),
       memory_(memory),
-      memory_align_(options.memory_align),
+      memory_align_(geometry.memory_align),
       buffer_(new (std::align_val_t(kBufferAlign)) std::byte[kBufferBytes]),
       requests_(kMostInFlight),
       segments_(std::size_t{kMostInFlight} * kMostSegments),

@@ -8,7 +8,7 @@
 // pwrite end with their process). A successor's model submits them again and they are done again, from the beginning:
 // none of them was shown to the guest as complete.
 //
-// O_DIRECT is a property of the descriptor, and what it asks of addresses and lengths one of FileBlockOptions. What
+// O_DIRECT is a property of the descriptor, and what it asks of addresses is in the geometry. What
 // does not fit goes through an aligned buffer, allocated at construction like everything else. System calls: preadv2,
 // pwritev2, fdatasync, fallocate. Nothing is probed here: the VMM found out the geometry.
 //
@@ -28,26 +28,21 @@
 #include <span>
 #include <vector>
 
+#include "devproc/backends/backend.h"
 #include "devproc/backends/guest_ranges.h"
 #include "devproc/core/block_backend.h"
 #include "ipc/base/unique_fd.h"
 
 namespace bulkhead::devproc {
 
-struct FileBlockOptions {
-  // O_DIRECT: what addresses and lengths in memory must be multiples of; a power of two, at most kBufferAlign. 1:
-  // anything will do. Offsets in the file and lengths are multiples of the geometry's logical block in any case.
-  std::uint32_t memory_align = 1;
-};
-
-class FileBlock final : public BlockBackend {
+class FileBlock final : public BlockBackend, public Backend {
  public:
   static constexpr std::uint64_t kMostBytesAtOnce = 8 << 20;  // of one begin_submitted()
   static constexpr std::size_t kBufferBytes = 1 << 20;
   static constexpr std::size_t kBufferAlign = 4096;
 
   // `file` and `memory` outlive it.
-  FileBlock(BorrowedFd file, const BlockGeometry& geometry, GuestRanges& memory, FileBlockOptions options = {});
+  FileBlock(BorrowedFd file, const BlockGeometry& geometry, GuestRanges& memory);
 
   [[nodiscard]] const BlockGeometry& geometry() const override { return geometry_; }
   bool submit(const BlockRequest& request) override;
@@ -55,9 +50,11 @@ class FileBlock final : public BlockBackend {
   // Nothing goes on between calls, so there is nothing to wait for.
   void cancel(std::span<const std::uint32_t> tags) override;
 
+  // Does what was submitted, or a fair part of it; while there is more it is ready() for another turn.
+  void begin() override { unfinished_ = begin_submitted(); }
+  [[nodiscard]] bool ready() const override { return done_count_ != 0 || unfinished_; }
   // After a commit. True: there is more to do; call again when other inputs have had their turn.
   bool begin_submitted();
-  [[nodiscard]] bool ready() const { return done_count_ != 0; }
 
  private:
   struct Request {
@@ -100,6 +97,7 @@ class FileBlock final : public BlockBackend {
   void take_out(std::vector<Slot>& list, std::size_t& count, std::span<const std::uint32_t> tags);
 
   BorrowedFd file_;
+  bool unfinished_ = false;
   const BlockGeometry geometry_;
   GuestRanges& memory_;
   const std::uint32_t memory_align_;

@@ -19,6 +19,7 @@
 #include <span>
 
 #include "devproc/core/guest_memory.h"
+#include "ipc/roles/device_config.h"
 
 namespace bulkhead::devproc {
 
@@ -37,17 +38,7 @@ enum class BlockStatus : std::uint8_t {
   kUnsupported,  // the disk cannot do this (discard, write zeroes)
 };
 
-struct BlockGeometry {
-  std::uint64_t bytes = 0;            // a multiple of logical_block
-  std::uint32_t logical_block = 512;  // what offsets and lengths are multiples of; a power of two, at least 512
-  std::uint32_t physical_block = 512;
-  std::uint32_t optimal_io = 0;  // 0: unknown
-  bool read_only = false;
-  bool volatile_cache = true;  // writes need a flush to be stable
-  bool discard = false;
-  bool write_zeroes = false;
-  bool operator==(const BlockGeometry&) const = default;
-};
+using BlockGeometry = DiskGeometry;
 
 struct BlockRequest {
   std::uint32_t tag = 0;  // the model's; unique among what is in flight

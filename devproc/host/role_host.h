@@ -15,6 +15,7 @@
 
 #include "devproc/backends/backend.h"
 #include "devproc/backends/fd_entropy.h"
+#include "devproc/backends/guest_ranges.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -39,6 +40,7 @@ struct RoleWorld {
   std::vector<BorrowedFd> kicks;          // one a queue of the role
   std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
   GuestMemory* memory = nullptr;
+  GuestRanges* ranges = nullptr;  // the same memory, for backends
 };
 
 class RoleHost {
@@ -103,6 +105,7 @@ class RoleHost {
     std::vector<CharBackend*> stream_pointers;
     std::unique_ptr<HostMsiSender> msi;
     std::unique_ptr<FdEntropy> entropy;
+    BlockBackend* block = nullptr;  // one of `backends`
     std::unique_ptr<HostTimerQueue> timers;
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;
@@ -119,6 +122,8 @@ class RoleHost {
   RoleHost(RoleWorld world, std::uint32_t incarnation);
   Status add_instances(const control::TakeRole& setup);
   Status add_instance(const control::DeviceInstance& setup);
+  Status add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance);
+  void add_backend(Instance& instance, std::unique_ptr<Backend> backend);
   void start_fresh(std::uint32_t generation);
   void kick_all();
   void kick_by_request(const Instance& instance, const ipc::Request& request);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "devproc/backends/file_block.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/host/role_host.h"
 #include "devproc/host/role_host_util.h"
@@ -46,7 +47,8 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
                           .messages = {},
                           .kicks = {},
                           .backings = {},
-                          .memory = &memory},
+                          .memory = &memory,
+                          .ranges = &memory},
                 setup.incarnation);
   RETURN_IF_ERROR(host.add_instances(setup));
   return control::Ready{.layout_hash = host.layout(), .states = host.versions_};
@@ -99,14 +101,7 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
   instance.msi = std::make_unique<HostMsiSender>(checkpoint_, setup.vectors.first, setup.vectors.count);
   instance.timers = std::make_unique<HostTimerQueue>(host_, instance.first_timer, instance.timer_count);
 
-  for (std::size_t i = 0; i < decl->backings.size(); ++i) {
-    // A process that is only asked whether it could play the role holds none of them.
-    const std::size_t at = setup.backings.first + i;
-    const BorrowedFd fd = at < world_.backings.size() ? world_.backings[at] : BorrowedFd();
-    switch (decl->backings[i]) {
-      case BackingKind::kEntropy: instance.entropy = std::make_unique<FdEntropy>(fd); break;
-    }
-  }
+  RETURN_IF_ERROR(add_backings(setup, *decl, instance));
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -116,7 +111,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .redirect = &redirect_,
                     .msi = instance.msi.get(),
                     .memory = world_.memory,
-                    .entropy = instance.entropy.get()};
+                    .entropy = instance.entropy.get(),
+                    .block = instance.block};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);
@@ -124,6 +120,32 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
   versions_.push_back({setup.name, type->state_version, checkpoint_.layout()});
   instances_.push_back(std::move(instance));
   return ok();
+}
+
+Status RoleHost::add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance) {
+  for (std::size_t i = 0; i < decl.backings.size(); ++i) {
+    // A process that is only asked whether it could play the role holds none of them.
+    const std::size_t at = setup.backings.first + i;
+    const BorrowedFd fd = at < world_.backings.size() ? world_.backings[at] : BorrowedFd();
+    switch (decl.backings[i]) {
+      case BackingKind::kEntropy: instance.entropy = std::make_unique<FdEntropy>(fd); break;
+      case BackingKind::kDisk: {
+        const auto* config = std::get_if<VirtioBlkConfig>(&setup.config);
+        if (config == nullptr) return make_error("device \"" + setup.name + "\" came without its disk's geometry");
+        if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
+        auto disk = std::make_unique<FileBlock>(fd, config->disk, *world_.ranges);
+        instance.block = disk.get();
+        add_backend(instance, std::move(disk));
+        break;
+      }
+    }
+  }
+  return ok();
+}
+
+void RoleHost::add_backend(Instance& instance, std::unique_ptr<Backend> backend) {
+  instance.backends.push_back({std::move(backend), backend_count_++, false});
+  has_backends_ = true;
 }
 
 void RoleHost::start_fresh(std::uint32_t generation) {

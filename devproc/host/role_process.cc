@@ -85,7 +85,8 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .messages = borrow_all(messages_),
                      .kicks = borrow_all(kicks_),
                      .backings = borrow_all(backings_),
-                     .memory = has_memory_ ? &memory_ : nullptr};
+                     .memory = has_memory_ ? &memory_ : nullptr,
+                     .ranges = has_memory_ ? &memory_ : nullptr};
   ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
   return ok();
 }

@@ -27,6 +27,8 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "pci_bus")
     return PciBusConfig{.ram_below_4g = 1ULL << 30, .functions = {{.devfn = 4 << 3, .type = "pci_test"}}};
   if (type == "virtio_rng") return VirtioRngConfig{};
+  if (type == "virtio_blk")
+    return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }

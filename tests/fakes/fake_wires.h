@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "devproc/core/wires.h"
+#include "tests/fakes/fake_block.h"
 #include "tests/fakes/fake_char_backend.h"
 #include "tests/fakes/fake_effects.h"
 #include "tests/fakes/fake_entropy.h"
@@ -48,7 +49,8 @@ class FakeWires {
                  .redirect = &redirect,
                  .msi = &msi,
                  .memory = &memory,
-                 .entropy = &entropy};
+                 .entropy = &entropy,
+                 .block = &block};
   }
 
   FakeStateAllocator state;
@@ -59,6 +61,7 @@ class FakeWires {
   FakeEntropy entropy;
   std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
+  FakeBlock block{memory, {.bytes = 64 * 1024}};
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;
 

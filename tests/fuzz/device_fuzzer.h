@@ -98,6 +98,15 @@ class DeviceFuzzer {
     }
   }
 
+  // What the disk has been asked for, done one by one.
+  void work_on_disk() {
+    constexpr int kMostInputs = 64;
+    for (int i = 0; i < kMostInputs && fakes_.block.run_one(); ++i) {
+      device_.on_backend(0);
+      finish_input();
+    }
+  }
+
   // Any bytes as state, as a hostile predecessor could leave them: all of them, one value everywhere, or a
   // few wrong bytes in a good state.
   void corrupt_state(std::uint64_t seed) {
@@ -161,7 +170,9 @@ class DeviceFuzzer {
   }
   void host_event(FuzzBytes& bytes, unsigned which) {
     const bool queues = fakes_.queues != 0;
-    if (queues && which % 4 == 2) {
+    if (queues && which % 8 == 6) {
+      work_on_disk();
+    } else if (queues && which % 4 == 2) {
       work_on_queue(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
     } else if (queues && which % 4 == 3) {
       device_.on_queue_poisoned(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
@@ -194,6 +205,8 @@ class DeviceFuzzer {
   void finish_input() {
     check();
     commit();
+    fakes_.block.commit();
+    require(fakes_.block.complaint.empty(), "the disk was asked for what it cannot do");
     if (fakes_.queues == 0 || !device_.show(false, fakes_.msi)) return;
     const auto shown = fakes_.state.snapshot();
     require(shown == committed_, "show() changed state");

@@ -58,7 +58,8 @@ Status HostileDevice::take_role() {
                            .messages = borrow_all(messages_),
                            .kicks = {},
                            .backings = {},
-                           .memory = guest_ram_.empty() ? nullptr : &memory_};
+                           .memory = guest_ram_.empty() ? nullptr : &memory_,
+                           .ranges = nullptr};
   ASSIGN_OR_RETURN(host_, devproc::RoleHost::create(*role, std::move(world)));
   std::memcpy(replies_->bytes().data(), own_pages_.data()->bytes, ipc::kReplyAreaSize);
   return ok();

@@ -93,7 +93,8 @@ void TortureRole::play(std::uint32_t incarnation) {
                                                      .messages = {},
                                                      .kicks = {},
                                                      .backings = {},
-                                                     .memory = &memory});
+                                                     .memory = &memory,
+                                                     .ranges = nullptr});
   if (!host) ::_exit(1);
   auto loop = devproc::EventLoop::create(**host, requests(), doorbell_.borrow(), {}, {}, device_);
   if (!loop) ::_exit(2);

@@ -82,6 +82,7 @@ struct VirtioBlkStorage {
 
 class VirtioBlk final : public virtio::VirtioModel {
  public:
+  static constexpr std::uint32_t kStateVersion = 1;
   static constexpr std::uint16_t kQueueSize = 256;
   static constexpr std::uint32_t kSegMax = kQueueSize - 2;            // data segments; header and status have one each
   static constexpr std::uint32_t kMaxDiscardSectors = 4U << 20;       // 2 GiB

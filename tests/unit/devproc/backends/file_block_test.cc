@@ -46,11 +46,12 @@ class FileBlockTest : public ::testing::TestWithParam<bool> {
     EXPECT_TRUE(plain.valid());
     EXPECT_EQ(::pwrite(plain.get(), picture.data(), picture.size(), 0), static_cast<ssize_t>(kDisk));
     EXPECT_EQ(::fsync(plain.get()), 0);
-    use(file.borrow(), {.memory_align = direct ? 512U : 1U});
+    use(file.borrow(), direct ? 512 : 1);
     return true;
   }
-  void use(BorrowedFd fd, FileBlockOptions options = {}) {
-    block.emplace(fd, BlockGeometry{.bytes = kDisk, .discard = true, .write_zeroes = true}, memory, options);
+  void use(BorrowedFd fd, std::uint32_t memory_align = 1) {
+    block.emplace(
+        fd, BlockGeometry{.bytes = kDisk, .memory_align = memory_align, .discard = true, .write_zeroes = true}, memory);
   }
   // One request to its end.
   BlockStatus run(BlockRequest request, std::vector<Segment> segments = {}) {

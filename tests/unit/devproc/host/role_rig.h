@@ -7,6 +7,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <memory>
@@ -24,6 +26,7 @@ namespace bulkhead::devproc {
 
 inline constexpr std::size_t kRigStateSize = 96 * 1024;
 inline constexpr std::size_t kRigMemory = 64 * 1024;
+inline constexpr std::size_t kRigDisk = 16 * 1024;
 inline constexpr std::int64_t kRigTime = 1'000'000'000;  // VM time at which the rig starts, frozen
 
 // The devices of a role as DeviceProcess describes them.
@@ -144,7 +147,7 @@ struct Outside {
 };
 
 // Guest RAM from address 0 that lies in somebody else's bytes.
-class SpanMemory final : public GuestMemory {
+class SpanMemory final : public GuestMemory, public GuestRanges {
  public:
   explicit SpanMemory(std::span<std::byte> bytes) : bytes_(bytes) {}
   bool read(GuestPhys address, std::span<std::byte> out) override {
@@ -163,6 +166,10 @@ class SpanMemory final : public GuestMemory {
   bool store_release(GuestPhys address, std::uint16_t value) override {
     return (address & 1) == 0 && store<std::uint16_t>(address, value);
   }
+  std::span<std::byte> host_range(GuestPhys address, std::uint64_t length) override {
+    if (address >= bytes_.size()) return {};
+    return bytes_.subspan(address, std::min<std::uint64_t>(length, bytes_.size() - address));
+  }
 
  private:
   std::span<std::byte> bytes_;
@@ -180,11 +187,13 @@ class RoleRig {
         : requests(ipc::kRequestAreaSize / 4096, where),
           replies(ipc::kReplyAreaSize / 4096, where),
           state(kRigStateSize / 4096, where),
-          memory(kRigMemory / 4096, where) {}
+          memory(kRigMemory / 4096, where),
+          disk(kRigDisk) {}
     Pages requests;
     Pages replies;
     Pages state;
     Pages memory;
+    std::vector<std::byte> disk;  // a copy: the disk itself is a file
   };
 
   explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
@@ -213,7 +222,13 @@ class RoleRig {
     return take_over(setup_, setup_.role.incarnation + 1, copy(), submitted_);
   }
 
-  [[nodiscard]] Regions copy() const { return regions_; }
+  [[nodiscard]] Regions copy() const {
+    Regions all = regions_;
+    if (disk_.valid()) {
+      EXPECT_EQ(::pread(disk_.get(), all.disk.data(), kRigDisk, 0), static_cast<ssize_t>(kRigDisk));
+    }
+    return all;
+  }
   // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
   void restore(const Regions& regions, ipc::Ticket submitted) {
     submitted_ = submitted;
@@ -224,6 +239,7 @@ class RoleRig {
     put(regions_.replies, regions.replies);
     put(regions_.state, regions.state);
     put(regions_.memory, regions.memory);
+    fill_disk(regions);
   }
 
   ipc::Ticket submit(ipc::Request request) {
@@ -353,6 +369,7 @@ class RoleRig {
     for (const UniqueFd& fd : message_fds_) world.messages.push_back(fd.borrow());
     for (const UniqueFd& fd : backing_fds_) world.backings.push_back(fd.borrow());
     world.memory = &memory_;
+    world.ranges = &memory_;
     auto made = RoleHost::create(setup_.role, std::move(world));
     if (!made) return false;
     host = std::move(*made);
@@ -371,11 +388,22 @@ class RoleRig {
     generation = setup_.role.generation;
   }
   // Bytes that are the same in each run.
-  static UniqueFd open_backing(BackingKind kind) {
+  UniqueFd open_backing(BackingKind kind) {
     switch (kind) {
+      case BackingKind::kDisk: {
+        disk_.reset(::memfd_create("rig-disk", MFD_CLOEXEC));
+        fill_disk(regions_);
+        return UniqueFd::duplicate(disk_.borrow()).value();
+      }
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
     }
     return {};
+  }
+
+  void fill_disk(const Regions& regions) {
+    if (disk_.valid()) {
+      EXPECT_EQ(::pwrite(disk_.get(), regions.disk.data(), kRigDisk, 0), static_cast<ssize_t>(kRigDisk));
+    }
   }
 
   void begin_time() {
@@ -389,6 +417,7 @@ class RoleRig {
   SpanMemory memory_;
   std::vector<UniqueFd> line_fds_;
   std::vector<UniqueFd> message_fds_;
+  UniqueFd disk_;
   std::vector<UniqueFd> backing_fds_;
   UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();
   ipc::Ticket submitted_ = 0;
