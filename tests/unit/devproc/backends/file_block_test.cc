@@ -214,6 +214,13 @@ TEST_P(FileBlockTest, errors_of_the_host) {
   EXPECT_EQ(run({.op = BlockOp::kWriteZeroes, .length = 512}), BlockStatus::kNoSpace) << "fell back to writing";
   EXPECT_EQ(run({.op = BlockOp::kDiscard, .length = 512}), BlockStatus::kUnsupported);
   EXPECT_EQ(run({.op = BlockOp::kFlush}), BlockStatus::kError);
+  UniqueFd no_sync = UniqueFd::open("/dev/zero", O_RDWR).value();
+  use(no_sync.borrow());
+  for (const bool stable : {false, true}) {
+    const BlockStatus expected = stable ? BlockStatus::kError : BlockStatus::kOk;
+    EXPECT_EQ(transfer(BlockOp::kWrite, 0, {{0, 512}}, stable), expected) << "a write that cannot be made stable";
+    EXPECT_EQ(run({.op = BlockOp::kWriteZeroes, .stable = stable, .length = 512}), expected);
+  }
   UniqueFd read_only = UniqueFd::open("/dev/zero", O_RDONLY).value();
   use(read_only.borrow());
   EXPECT_EQ(transfer(BlockOp::kWrite, 0, {{0, 512}}), BlockStatus::kError);
