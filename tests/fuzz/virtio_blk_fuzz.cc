@@ -151,8 +151,9 @@ class BlkFuzzer {
   // What is committed, or the death of the process before or after that.
   void end_input() {
     const std::uint8_t how = script_.byte();
-    if (how % 8 >= 2) return commit();
+    if (how % 8 >= 3) return commit();
     if (how % 8 == 1) commit();
+    if (how % 8 == 2) committed_ = fakes_.state.snapshot();  // and the disk has not heard of it
     disk_.die();
     std::size_t at = 0;
     for (std::size_t i = 0; i < fakes_.state.count(); ++i) {
