@@ -134,6 +134,7 @@ class FakeBlock final : public BlockBackend {
   BlockStatus perform(const Request& request) {
     const BlockRequest& what = request.what;
     performed.push_back(what);
+    if (what.length > disk.size() || what.offset > disk.size() - what.length) return BlockStatus::kError;
     if (fate) {
       if (const BlockStatus status = fate(what); status != BlockStatus::kOk) return status;
     }

@@ -78,7 +78,8 @@ class VirtioModel {
   virtual void on_queue_reset(QueueId) {}
   virtual void reset() = 0;
   virtual void restore() = 0;
-  // Follows restore(), with queues that can be fetched from: takes up again what is in flight. Nothing may be used here.
+  // Follows restore(), with queues that can be fetched from: takes up again what is in flight. Nothing may be used
+  // here.
   virtual void resume(VirtioPort&) {}
   virtual void inspect(Inspector&) const {}
 };
