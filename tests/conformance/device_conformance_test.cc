@@ -10,6 +10,7 @@
 
 #include "devproc/registry.h"
 #include "ipc/roles/device_types.h"
+#include "ipc/roles/virtio_decl.h"
 #include "tests/fakes/fake_wires.h"
 #include "tests/fuzz/device_fuzzer.h"
 
