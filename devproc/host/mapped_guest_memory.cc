@@ -62,6 +62,13 @@ bool MappedGuestMemory::write(GuestPhys address, std::span<const std::byte> in) 
   return true;
 }
 
+std::span<std::byte> MappedGuestMemory::host_range(GuestPhys address, std::uint32_t length) const {
+  const Range* range = find(address);
+  if (range == nullptr) return {};
+  const auto rest = range->bytes.subspan(address - range->guest_base);
+  return rest.first(std::min<std::size_t>(rest.size(), length));
+}
+
 std::uint16_t* MappedGuestMemory::word(GuestPhys address) const {
   // Ranges begin and end at pages: an even address that is inside has its whole word inside.
   const Range* range = (address & 1) == 0 ? find(address) : nullptr;

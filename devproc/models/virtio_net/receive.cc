@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "devproc/models/virtio/spec.h"
 #include "devproc/models/virtio_net/virtio_net.h"
 
 namespace bulkhead::devproc {
@@ -98,7 +99,10 @@ VirtioNet::Receiving VirtioNet::deliver(VirtioPort& port, VirtQueue& queue, std:
     count(&VirtioNetCounters::received_no_fit);
     return Receiving::kDone;
   };
+  const bool packed = has_feature(port.features(), kVirtioFRingPacked);
   std::size_t chains = 0;
+  std::size_t slots = 0;  // of the ring, that this frame's chains take
+  std::size_t last_slots = 0;
   bool looked_again = false;
   for (std::size_t done = 0; done < frame.size();) {
     if (chains == most_chains) return does_not_fit();
@@ -110,6 +114,8 @@ VirtioNet::Receiving VirtioNet::deliver(VirtioPort& port, VirtQueue& queue, std:
     const Pop pop = queue.pop(chain);
     if (pop == Pop::kBroken) return Receiving::kBroken;
     if (pop == Pop::kEmpty) {
+      // A driver that has no descriptor left for one more such chain would never kick.
+      if (chains != 0 && slots + last_slots > queue.state().size) return does_not_fit();
       // Asks for a kick at the chain behind those that are taken; they are put back only then.
       queue.set_kicks(true);
       if (!looked_again && queue.has_more()) {
@@ -125,6 +131,8 @@ VirtioNet::Receiving VirtioNet::deliver(VirtioPort& port, VirtQueue& queue, std:
       port.needs_reset();
       return Receiving::kBroken;
     }
+    last_slots = packed ? chain.descriptors : chain.readable.size() + chain.writable.size();
+    slots += last_slots;
     taken_[chains++] = {chain.id, chain.descriptors, here};
     done += here;
   }

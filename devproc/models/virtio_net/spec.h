@@ -58,6 +58,7 @@ struct NetHdr {
   std::uint16_t csum_start = 0;   // from the frame's begin
   std::uint16_t csum_offset = 0;  // from csum_start
   std::uint16_t num_buffers = 0;  // received frames: in how many chains it lies
+  bool operator==(const NetHdr&) const = default;
 };
 static_assert(sizeof(NetHdr) == 12 && std::has_unique_object_representations_v<NetHdr>);
 

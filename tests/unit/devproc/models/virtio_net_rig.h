@@ -60,9 +60,9 @@ struct NetSetup {
   std::uint16_t pairs = 1;
 };
 inline std::ostream& operator<<(std::ostream& out, const NetSetup& s) {
-  return out << (s.packed ? "packed" : "split") << (s.event_idx ? ", event idx" : "") << (s.in_order ? ", in order" : "")
-             << (s.indirect ? ", indirect" : "") << (s.mergeable ? ", mergeable" : "") << ", size " << s.size << ", "
-             << s.pairs << " pairs";
+  return out << (s.packed ? "packed" : "split") << (s.event_idx ? ", event idx" : "")
+             << (s.in_order ? ", in order" : "") << (s.indirect ? ", indirect" : "")
+             << (s.mergeable ? ", mergeable" : "") << ", size " << s.size << ", " << s.pairs << " pairs";
 }
 
 class RecordingInspector final : public Inspector {
@@ -121,12 +121,10 @@ class NetRig {
   // Up to DRIVER_OK. All queues that the features give have drivers.
   void start(const NetSetup& with) {
     setup = with;
-    features = feature_bit(kVirtioFVersion1) | with.more_features |
-               (with.packed ? feature_bit(kVirtioFRingPacked) : 0) |
-               (with.event_idx ? feature_bit(kVirtioFEventIdx) : 0) |
-               (with.in_order ? feature_bit(kVirtioFInOrder) : 0) |
-               (with.indirect ? feature_bit(kVirtioFIndirectDesc) : 0) |
-               (with.mergeable ? feature_bit(kNetFMrgRxbuf) : 0);
+    features =
+        feature_bit(kVirtioFVersion1) | with.more_features | (with.packed ? feature_bit(kVirtioFRingPacked) : 0) |
+        (with.event_idx ? feature_bit(kVirtioFEventIdx) : 0) | (with.in_order ? feature_bit(kVirtioFInOrder) : 0) |
+        (with.indirect ? feature_bit(kVirtioFIndirectDesc) : 0) | (with.mergeable ? feature_bit(kNetFMrgRxbuf) : 0);
     std::uint32_t status = 0;
     for (const std::uint32_t bit : {0U, 0U + kStatusAcknowledge, 0U + kStatusDriver})
       set_common(kDeviceStatus, 1, status |= bit);
@@ -147,10 +145,9 @@ class NetRig {
   [[nodiscard]] std::uint16_t control_queue() const { return static_cast<std::uint16_t>(queues() - 1); }
   void enable(std::uint16_t queue) {
     drivers.push_back(std::make_unique<VirtioDriver>(
-        fakes.memory, VirtioDriver::Layout{.packed = setup.packed,
-                                           .event_idx = setup.event_idx,
-                                           .size = setup.size,
-                                           .at = kRingArea * (1U + queue)}));
+        fakes.memory,
+        VirtioDriver::Layout{
+            .packed = setup.packed, .event_idx = setup.event_idx, .size = setup.size, .at = kRingArea * (1U + queue)}));
     QueueState places{};
     drivers.back()->place(places);
     set_common(kQueueSelect, 2, queue);
@@ -165,8 +162,12 @@ class NetRig {
   }
 
   // What the host does, until nothing is left.
-  void kick(std::uint16_t queue) { until_done([&] { return device->on_queue(queue); }); }
-  void wake(std::uint16_t backend) { until_done([&] { return device->on_backend(backend); }); }
+  void kick(std::uint16_t queue) {
+    until_done([&] { return device->on_queue(queue); });
+  }
+  void wake(std::uint16_t backend) {
+    until_done([&] { return device->on_backend(backend); });
+  }
   template <class Input>
   void until_done(Input&& input) {
     for (int i = 0; input(); ++i) {
