@@ -13,10 +13,10 @@ namespace {
 // All of them mean that no frame goes through, whatever it holds.
 bool is_link_error(int error) {
   switch (error) {
-    case EIO:        // the interface is down
+    case EIO:  // the interface is down
     case ENETDOWN:
-    case EBADFD:     // the queue is detached, or the interface is gone
-    case EFAULT:     // reading from a queue that is being detached
+    case EBADFD:  // the queue is detached, or the interface is gone
+    case EFAULT:  // reading from a queue that is being detached
     case ENODEV:
     case EPIPE:
     case ECONNRESET:
@@ -105,6 +105,7 @@ void TapFrames::set_offloads(const Offloads& offloads) {
 }
 
 short TapFrames::events() const {
+  if (gone_) return 0;
   // A TAP is writable when its interface is up.
   return static_cast<short>((wanted_ ? POLLIN : 0) | (full_ || !link_ ? POLLOUT : 0));
 }
@@ -112,6 +113,7 @@ short TapFrames::events() const {
 void TapFrames::on_events(short events) {
   if ((events & (POLLERR | POLLHUP)) != 0) {
     link_ = false;
+    gone_ = true;
   } else if ((events & POLLOUT) != 0) {
     full_ = false;
     link_ = true;

@@ -37,7 +37,7 @@ class TapFrames final : public FrameBackend {
   void set_offloads(const Offloads& offloads) override;
   [[nodiscard]] bool link() const override { return link_; }
 
-  // The poll(2) events that it waits for.
+  // The poll(2) events that it waits for. 0: it is not to be polled, not even for errors.
   [[nodiscard]] short events() const;
   void on_events(short events);
   [[nodiscard]] BorrowedFd fd() const { return fd_; }
@@ -66,6 +66,7 @@ class TapFrames final : public FrameBackend {
   bool wanted_ = false;
   bool full_ = false;
   bool link_ = true;
+  bool gone_ = false;  // for good
 };
 
 }  // namespace bulkhead::devproc

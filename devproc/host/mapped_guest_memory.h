@@ -18,8 +18,8 @@ class MappedGuestMemory final : public GuestMemory {
   bool write(GuestPhys address, std::span<const std::byte> in) override;
   std::optional<std::uint16_t> load_acquire(GuestPhys address) override;
   bool store_release(GuestPhys address, std::uint16_t value) override;
-  // For a backend that hands guest memory to the kernel: the bytes from `address` on, `length` of them or as many as lie
-  // in one piece; empty when it is not RAM. They change at any time, and nothing read there is read again.
+  // For a backend that hands guest memory to the kernel: the bytes from `address` on, `length` of them or as many as
+  // lie in one piece; empty when it is not RAM. They change at any time, and nothing read there is read again.
   [[nodiscard]] std::span<std::byte> host_range(GuestPhys address, std::uint32_t length) const;
 
  private:
