@@ -75,7 +75,7 @@ class VirtioNet final : public virtio::VirtioModel {
  public:
   // Bounds of one input's work on one queue. What an unfinished input sent is sent again after a kill.
   static constexpr unsigned kMostFrames = virtio::kMaxShown;
-  static constexpr std::uint64_t kMostBytes = 256 * 1024;
+  static constexpr std::uint64_t kMostBytes = 262'144;
 
   // One backend a pair, which outlive this.
   VirtioNet(const VirtioNetStorage& storage, const VirtioNetConfig& config, GuestMemory& memory,

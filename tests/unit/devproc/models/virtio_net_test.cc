@@ -57,7 +57,8 @@ class VirtioNetRings : public ::testing::TestWithParam<std::tuple<bool, bool, bo
     return {.packed = packed, .event_idx = event_idx, .in_order = in_order, .indirect = true, .mergeable = mergeable};
   }
 };
-INSTANTIATE_TEST_SUITE_P(Each, VirtioNetRings, ::testing::Combine(::testing::Bool(), ::testing::Bool(), ::testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(Each, VirtioNetRings,
+                         ::testing::Combine(::testing::Bool(), ::testing::Bool(), ::testing::Bool()));
 
 TEST_P(VirtioNetRings, frames_are_sent_however_they_are_cut) {
   NetRig rig;
@@ -181,6 +182,18 @@ TEST(VirtioNetSend, one_input_sends_so_many_bytes) {
   rig.show();
   rig.kick(1);
   EXPECT_EQ(rig.frames[0]->sent.size(), 20U);
+}
+
+TEST(VirtioNetSend, backend_that_was_full_is_served_until_nothing_is_left) {
+  NetRig rig;
+  rig.start({.size = 64});
+  rig.frames[0]->room = 0;
+  for (std::uint32_t i = 0; i < 20; ++i) ASSERT_TRUE(rig.add_readable(1, with_header(ethernet(60'000, i))));
+  rig.kick(1);
+  EXPECT_EQ(rig.frames[0]->refused, 1) << "it is not asked again before it tells";
+  rig.frames[0]->room = -1;
+  rig.wake(0);
+  EXPECT_EQ(rig.frames[0]->sent.size(), 20U) << "over several inputs";
 }
 
 TEST(VirtioNetSend, header_outside_ram_needs_a_reset) {
