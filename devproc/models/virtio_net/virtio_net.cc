@@ -117,10 +117,6 @@ void VirtioNet::restore() {
   want_all(state.started != 0);
 }
 
-void VirtioNet::on_queue_reset(QueueId queue) {
-  if (queue % 2 == 1 && queue / 2 < most_pairs()) set_send_blocked(queue / 2, false);
-}
-
 void VirtioNet::update_link(VirtioPort& port) {
   const std::uint8_t link = std::ranges::all_of(frames_, [](const FrameBackend* one) { return one->link(); }) ? 1 : 0;
   if (link == state_->link) return;
@@ -189,7 +185,7 @@ bool VirtioNet::on_backend(VirtioPort& port, BackendId backend) {
 
 QueueWork VirtioNet::transmit(VirtioPort& port, std::uint16_t pair) {
   VirtQueue& queue = port.queue(static_cast<QueueId>(2 * pair + 1));
-  set_send_blocked(pair, false);
+  set_send_blocked(pair, false);  // as well when the queue was reset meanwhile
   Chain chain;
   std::uint64_t bytes = 0;
   while (queue.room() != 0 && bytes < kMostBytes) {

@@ -88,7 +88,6 @@ class VirtioNet final : public virtio::VirtioModel {
   void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
-  void on_queue_reset(QueueId queue) override;
   void reset() override;
   void restore() override;
   void inspect(Inspector& inspector) const override;

@@ -78,8 +78,9 @@ TEST_F(TapFramesTest, frame_that_leaves_ram_is_dropped) {
   TapFrames tap(BorrowedFd(mine_.get()), memory_);
   const std::vector<std::vector<Segment>> bad{{{8190, 4}}, {{0, 10}, {1 << 20, 4}}, {{UINT64_MAX - 3, 4}}};
   for (const auto& segments : bad) EXPECT_EQ(tap.send(counting(12), segments), Sent::kSent);
-  EXPECT_EQ(tap.send(counting(12), std::vector<Segment>(1024, {0, 1})), Sent::kSent) << "too many pieces";
-  EXPECT_EQ(tap.dropped(), 4U);
+  for (const std::size_t pieces : {1024, 50'000})
+    EXPECT_EQ(tap.send(counting(12), std::vector<Segment>(pieces, {0, 1})), Sent::kSent) << "too many pieces";
+  EXPECT_EQ(tap.dropped(), 5U);
   EXPECT_TRUE(from_peer().empty());
   EXPECT_TRUE(tap.link());
 }
@@ -311,6 +312,10 @@ TEST_F(TapFramesKernelTest, offloads_are_the_interfaces) {
   tap.set_offloads({.checksum = true, .tso4 = true, .tso6 = true, .ecn = true});
   EXPECT_TRUE(real_->has(ETHTOOL_GTXCSUM));
   EXPECT_TRUE(real_->has(ETHTOOL_GTSO));
+  for (const bool six : {false, true}) {
+    tap.set_offloads({.checksum = true, .tso4 = !six, .tso6 = six});
+    EXPECT_TRUE(real_->has(ETHTOOL_GTSO)) << six;
+  }
   tap.set_offloads({.checksum = true});
   EXPECT_TRUE(real_->has(ETHTOOL_GTXCSUM));
   EXPECT_FALSE(real_->has(ETHTOOL_GTSO));

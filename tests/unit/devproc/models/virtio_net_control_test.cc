@@ -129,6 +129,11 @@ TEST_F(VirtioNetControl, mac_table_that_is_cut_changes_nothing) {
     EXPECT_EQ(rig_.command(kNetCtrlMac, kNetCtrlMacTableSet, cut), kNetErr) << length;
   }
   EXPECT_EQ(rig_.command(kNetCtrlMac, kNetCtrlMacTableSet, joined(whole, Frame(1))), kNetErr) << "too long";
+  const std::vector<MacAddress> over(ReceiveFilter::kMostAddresses + 1, kOtherGroup);
+  for (const Frame& overflow : {table(over, {}), table({}, over)}) {
+    const Frame cut(overflow.begin(), overflow.end() - 1);
+    EXPECT_EQ(rig_.command(kNetCtrlMac, kNetCtrlMacTableSet, cut), kNetErr) << "its end is missing";
+  }
   EXPECT_EQ(rig_.command(kNetCtrlMac, kNetCtrlMacTableSet, Frame(8, std::byte{0xff})), kNetErr) << "2^32 - 1 of them";
   EXPECT_TRUE(reaches(kOther));
 }
@@ -277,7 +282,7 @@ TEST_F(VirtioNetPairs, frames_of_all_backends_reach_the_pairs_in_use) {
 
 TEST_F(VirtioNetPairs, queue_without_buffers_stops_the_backends_that_feed_it) {
   ASSERT_EQ(use_pairs(2), kNetOk);
-  rig_.put(3, with_header(ethernet(100)));
+  rig_.put(1, with_header(ethernet(100)));
   EXPECT_TRUE(rig_.frames[0]->wanted);
   EXPECT_FALSE(rig_.frames[1]->wanted);
   EXPECT_TRUE(rig_.frames[2]->wanted);

@@ -493,7 +493,7 @@ TEST(VirtioNetLife, successor_tells_the_backend_what_it_knows) {
   EXPECT_TRUE(rig.frames[0]->wanted);
 }
 
-TEST(VirtioNetLife, queue_reset_forgets_that_the_backend_was_full) {
+TEST(VirtioNetLife, queue_that_is_reset_while_its_backend_is_full_starts_anew) {
   NetRig rig;
   rig.start({.more_features = feature_bit(kVirtioFRingReset)});
   rig.frames[0]->room = 0;
