@@ -25,6 +25,10 @@ class PackedRing {
   [[nodiscard]] std::uint16_t after(std::uint16_t position, std::uint16_t slots) const;
   // Slots taken and not used yet.
   [[nodiscard]] std::uint16_t in_flight() const { return distance(state_.next_used, state_.next_avail); }
+  // Whether what was taken since next_avail was `mark` is not used yet.
+  [[nodiscard]] bool was_taken(std::uint16_t mark) const {
+    return is_slot(mark) && distance(mark, state_.next_avail) <= in_flight();
+  }
   [[nodiscard]] bool may_use(const UsedElement& element) const {
     return element.descriptors != 0 && element.descriptors <= in_flight();
   }

@@ -72,6 +72,14 @@ Pop VirtQueue::pop(Chain& chain) {
   });
 }
 
+void VirtQueue::put_back(std::uint16_t mark) {
+  if (!usable() || mark == state_->next_avail) return;
+  with_ring(features_, memory_, state_.get(), [&](const auto& ring) {
+    CHECK(ring.was_taken(mark), mark, state_->next_avail, state_->next_used);
+    mut().next_avail = mark;
+  });
+}
+
 Pop VirtQueue::fetch(std::uint16_t position, Chain& chain) {
   if (!usable()) return Pop::kEmpty;
   return with_ring(features_, memory_, state_.get(), [&](const auto& ring) {

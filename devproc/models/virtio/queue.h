@@ -96,6 +96,9 @@ class VirtQueue {
   // The next chain, taken: it is to be used by push(), now or at a later input. kEmpty as well when the queue is not
   // usable. kBroken marks the queue.
   Pop pop(Chain& chain);
+  // Where the next pop() looks; and going back there, which undoes the pops since: none of them may be used yet.
+  [[nodiscard]] std::uint16_t mark() const { return state_->next_avail; }
+  void put_back(std::uint16_t mark);
   // The chain that began at `position`, which was taken and is not used yet, read anew. kBroken if it is none, or any
   // more.
   Pop fetch(std::uint16_t position, Chain& chain);

@@ -22,6 +22,10 @@ class SplitRing {
   [[nodiscard]] std::uint16_t after(std::uint16_t position, std::uint16_t slots) const;
   // Taken and not used yet.
   [[nodiscard]] std::uint16_t in_flight() const;
+  // Whether what was taken since next_avail was `mark` is not used yet.
+  [[nodiscard]] bool was_taken(std::uint16_t mark) const {
+    return static_cast<std::uint16_t>(state_.next_avail - mark) <= in_flight();
+  }
   [[nodiscard]] bool may_use(const UsedElement& element) const;
 
   // kChain: there is one at next_avail.

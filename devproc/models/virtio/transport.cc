@@ -191,8 +191,10 @@ void VirtioPci::write_status(std::uint8_t value) {
   }
   if ((value & kStatusNeedsReset & ~state_->device_status) != 0)
     status &= static_cast<std::uint8_t>(~kStatusNeedsReset);
+  const bool before = may_work();
   state_.mut().device_status = status;
   apply_features();
+  if (!before && may_work()) model_->on_ready(*this);
 }
 
 std::uint16_t VirtioPci::checked_vector(std::uint32_t value) const {
@@ -274,8 +276,10 @@ void VirtioPci::restore() {
 }
 
 void VirtioPci::on_function_control(std::uint32_t bits) {
+  const bool before = may_work();
   if (bits != state_->control) state_.mut().control = bits;
   update_line();
+  if (!before && may_work()) model_->on_ready(*this);
 }
 
 // ---- Queues ----

@@ -27,6 +27,7 @@
 namespace bulkhead::devproc::virtio {
 
 constexpr std::uint64_t feature_bit(unsigned bit) { return std::uint64_t{1} << bit; }
+constexpr bool has_feature(std::uint64_t features, unsigned bit) { return (features & feature_bit(bit)) != 0; }
 
 // What a model sees of its transport while it handles an input.
 class VirtioPort {
@@ -37,6 +38,8 @@ class VirtioPort {
   [[nodiscard]] virtual std::uint64_t features() const = 0;  // as negotiated
   // The driver has said DRIVER_OK, and may be interrupted.
   [[nodiscard]] virtual bool running() const = 0;
+  // It may use guest memory as well: bus mastering is on. What is not asked for by on_queue() looks here first.
+  [[nodiscard]] virtual bool may_work() const = 0;
   // The device configuration has changed of itself.
   virtual void config_changed() = 0;
   // The device is in a state that only a reset ends.
@@ -67,6 +70,8 @@ class VirtioModel {
   [[nodiscard]] virtual std::uint8_t read_config(std::uint32_t /*offset*/) const { return 0; }
   virtual void write_config(VirtioPort&, std::uint32_t /*offset*/, std::uint8_t /*value*/) {}
 
+  // The device may work from now on: DRIVER_OK was written, or bus mastering came back. Queues are not begun here.
+  virtual void on_ready(VirtioPort&) {}
   // A kick, or more to do.
   virtual QueueWork on_queue(VirtioPort& port, QueueId queue) = 0;
   virtual void on_timer(VirtioPort&, TimerId) {}
@@ -135,6 +140,7 @@ class VirtioPci final : public Device, private VirtioPort {
   VirtQueue& queue(QueueId queue) override;
   [[nodiscard]] std::uint64_t features() const override { return state_->driver_features; }
   [[nodiscard]] bool running() const override;
+  [[nodiscard]] bool may_work() const override;
   void config_changed() override;
   void needs_reset() override;
 
@@ -152,7 +158,6 @@ class VirtioPci final : public Device, private VirtioPort {
   [[nodiscard]] VirtQueue* selected() const;
   [[nodiscard]] std::uint16_t checked_vector(std::uint32_t value) const;
   [[nodiscard]] bool msix() const { return (state_->control & kControlMsixEnable) != 0; }
-  [[nodiscard]] bool may_work() const;
   void set_isr(std::uint8_t bits);
   void update_line();
   void check_broken();

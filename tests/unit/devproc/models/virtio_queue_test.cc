@@ -36,6 +36,54 @@ TEST_P(VirtQueueBoth, gives_a_chain_as_it_was_made) {
   }
 }
 
+// At every place of the ring, so that what is undone crosses its end and the wrap counter's turn.
+TEST_P(VirtQueueBoth, chains_that_are_put_back_come_again) {
+  const std::uint16_t size = GetParam() ? 7 : 8;
+  for (int before = 0; before < 2 * size; ++before) {
+    for (const bool indirect : {false, true}) {
+      QueueRig rig(setup(size));
+      for (int i = 0; i < before; ++i) {
+        rig.add();
+        rig.serve();
+        rig.drain();
+      }
+      const std::uint16_t ids[] = {rig.add(2, 1, indirect), rig.add(2, 1, indirect), rig.add(3, 1, indirect)};
+      rig.queue->begin();
+      rig.use(rig.pop(), 4);
+      const std::uint16_t mark = rig.queue->mark();
+      rig.queue->put_back(mark);  // nothing
+      for (int round = 0; round < 2; ++round) {
+        EXPECT_EQ(rig.pop().id, ids[1]);
+        EXPECT_EQ(rig.pop().id, ids[2]);
+        EXPECT_FALSE(rig.queue->has_more());
+        rig.queue->put_back(mark);
+        EXPECT_TRUE(rig.queue->has_more());
+        EXPECT_EQ(rig.queue->mark(), mark);
+      }
+      rig.show();
+      EXPECT_EQ(rig.driver.take_used()->id, ids[0]);
+      EXPECT_FALSE(rig.driver.take_used());
+      EXPECT_TRUE(rig.take_over()) << "of the one that was used";
+      rig.serve(2, 9);
+      EXPECT_EQ(rig.driver.take_used()->id, ids[1]);
+      EXPECT_EQ(rig.driver.take_used()->id, ids[2]);
+      EXPECT_EQ(rig.state->faults, 0U);
+      rig.check();
+    }
+  }
+}
+
+TEST_P(VirtQueueBoth, nothing_is_put_back_into_a_queue_that_broke) {
+  QueueRig rig(setup());
+  rig.add();
+  rig.queue->begin();
+  const std::uint16_t mark = rig.queue->mark();
+  rig.pop();
+  rig.queue->mut().broken = 1;
+  rig.queue->put_back(mark);
+  EXPECT_NE(rig.queue->mark(), mark);
+}
+
 TEST_P(VirtQueueBoth, nothing_is_seen_as_used_before_show) {
   QueueRig rig(setup());
   rig.add();

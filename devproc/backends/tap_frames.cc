@@ -1,0 +1,123 @@
+#include "devproc/backends/tap_frames.h"
+
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace bulkhead::devproc {
+namespace {
+
+// All of them mean that no frame goes through, whatever it holds.
+bool is_link_error(int error) {
+  switch (error) {
+    case EIO:  // the interface is down
+    case ENETDOWN:
+    case EBADFD:  // the queue is detached, or the interface is gone
+    case EFAULT:  // reading from a queue that is being detached
+    case ENODEV:
+    case EPIPE:
+    case ECONNRESET:
+    case ENOTCONN: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+TapFrames::TapFrames(BorrowedFd tap, GuestRanges& memory)
+    : fd_(tap), memory_(memory), frame_(std::make_unique<std::array<std::byte, kMostFrame>>()) {
+  // A successor begins with the link as it is: a cable that seems to be plugged in for a moment is a change, too.
+  pollfd now{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
+  link_ = ::poll(&now, 1, 0) < 0 || (now.revents & POLLOUT) != 0;
+}
+
+FrameBackend::Sent TapFrames::send(std::span<const std::byte> header, std::span<const Segment> memory) {
+  // const_cast: an iovec is for reading and writing. This one is read.
+  pieces_[0] = {const_cast<std::byte*>(header.data()), header.size()};
+  piece_count_ = 1;
+  if (!gather(memory)) {
+    ++dropped_;
+    return Sent::kSent;
+  }
+  ssize_t sent = -1;
+  do {
+    sent = ::writev(fd_.get(), pieces_.data(), static_cast<int>(piece_count_));
+  } while (sent < 0 && errno == EINTR);
+  if (sent >= 0) return Sent::kSent;
+  if (errno == EAGAIN || errno == EWOULDBLOCK) {
+    full_ = true;
+    return Sent::kFull;
+  }
+  ++dropped_;
+  fail(errno);
+  return Sent::kSent;
+}
+
+bool TapFrames::gather(std::span<const Segment> memory) {
+  for (Segment left : memory) {
+    while (left.length != 0) {
+      const std::span<std::byte> bytes = memory_.host_range(left.address, left.length);
+      if (bytes.empty() || piece_count_ == kMostPieces) return false;
+      pieces_[piece_count_++] = {bytes.data(), bytes.size()};
+      left.address += bytes.size();
+      left.length -= static_cast<std::uint32_t>(bytes.size());
+    }
+  }
+  return true;
+}
+
+std::span<const std::byte> TapFrames::receive() {
+  while (held_ == 0) {
+    const ssize_t got = ::read(fd_.get(), frame_->data(), frame_->size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return {};
+    if (got <= 0) {
+      fail(got == 0 ? EPIPE : errno);
+      return {};
+    }
+    link_ = true;
+    ++taken_;
+    held_ = static_cast<std::size_t>(got);
+  }
+  return std::span(*frame_).first(held_);
+}
+
+void TapFrames::fail(int error) {
+  if (is_link_error(error)) link_ = false;
+}
+
+void TapFrames::set_offloads(const Offloads& offloads) {
+  if (offloads_ == offloads) return;
+  offloads_ = offloads;
+  unsigned long flags = offloads.checksum ? TUN_F_CSUM : 0;
+  if (offloads.tso4) flags |= TUN_F_TSO4;
+  if (offloads.tso6) flags |= TUN_F_TSO6;
+  // Segments with ECN need segmentation itself.
+  if (offloads.ecn && (offloads.tso4 || offloads.tso6)) flags |= TUN_F_TSO_ECN;
+#if defined(TUN_F_USO4) && defined(TUN_F_USO6)
+  if (offloads.uso) flags |= TUN_F_USO4 | TUN_F_USO6;
+#endif
+  // A kernel that refuses goes on as before, and its model drops the frames that its guest cannot take.
+  (void)::ioctl(fd_.get(), TUNSETOFFLOAD, flags);
+}
+
+short TapFrames::events() const {
+  if (gone_) return 0;
+  // A TAP is writable when its interface is up.
+  return static_cast<short>((wanted_ ? POLLIN : 0) | (full_ || !link_ ? POLLOUT : 0));
+}
+
+void TapFrames::on_events(short events) {
+  if ((events & (POLLERR | POLLHUP)) != 0) {
+    link_ = false;
+    gone_ = true;
+  } else if ((events & POLLOUT) != 0) {
+    full_ = false;
+    link_ = true;
+  }
+}
+
+}  // namespace bulkhead::devproc
