@@ -20,6 +20,8 @@
 #include <cstring>
 #include <vector>
 
+#include "devproc/host/mapped_guest_memory.h"
+
 namespace bulkhead::devproc {
 namespace {
 

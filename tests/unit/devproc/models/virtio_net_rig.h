@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -35,7 +36,8 @@ Frame bytes_of(const T& value) {
 template <class... Part>
 Frame joined(const Part&... parts) {
   Frame all;
-  (all.insert(all.end(), std::begin(parts), std::end(parts)), ...);
+  all.reserve((std::size(parts) + ...));
+  (std::copy(std::begin(parts), std::end(parts), std::back_inserter(all)), ...);
   return all;
 }
 // An Ethernet frame of `length` bytes to `to`, without a header; its content depends on `number`.
