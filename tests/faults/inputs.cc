@@ -357,6 +357,7 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
     seen.consumed.push_back(rig.replies().input_consumed[stream].load());
   }
   seen.outbound = rig.collect_outbound();
+  seen.disk = rig.copy().disk;
   seen.memory.assign(rig.memory_bytes().begin(), rig.memory_bytes().end());
   return seen;
 }
@@ -391,6 +392,7 @@ std::string difference(const Seen& found, const Seen& wanted) {
   if (found.consumed != wanted.consumed) return "another amount of input taken";
   if (found.outbound != wanted.outbound) return "other outbound effects";
   if (found.inspect != wanted.inspect) return "other registers: " + found.inspect + "instead of " + wanted.inspect;
+  if (found.disk != wanted.disk) return "other bytes on the disk";
   if (found.memory != wanted.memory) return "other bytes in guest memory";
   // Interrupts: every one of the undisturbed run, and perhaps some again; none on a wire that was quiet.
   for (std::size_t i = 0; i < wanted.outside.lines.size(); ++i) {

@@ -40,6 +40,7 @@ struct Seen {
   std::vector<Effect> outbound;
   std::string inspect;
   std::vector<std::byte> memory;
+  std::vector<std::byte> disk;
   Outside outside;
   std::uint64_t asserted = 0;
 };

@@ -1,5 +1,6 @@
 // Inputs of virtio devices: work on a queue, in every layout and way of interrupting.
 #include "devproc/models/virtio/transport_spec.h"
+#include "devproc/models/virtio_blk/spec.h"
 #include "ipc/roles/virtio_decl.h"
 #include "tests/fakes/virtio_driver.h"
 #include "tests/faults/inputs.h"
@@ -66,6 +67,68 @@ void ask_for_bytes(RoleRig& rig, const Way& way) {
   rig.let_time_go();  // queues stand still while their VM is paused
 }
 
+// A request of a disk: its header, its data and its status byte, each in a buffer of its own.
+struct DiskRequest {
+  std::uint32_t type = 0;
+  std::uint64_t sector = 0;
+  std::uint32_t bytes = 0;
+  bool to_guest = false;
+};
+constexpr GuestPhys kDiskStep = 0x1000;
+constexpr std::uint32_t kDataAt = 0x200;
+constexpr std::uint32_t kStatusAt = 0x1f0;
+
+void ask_the_disk(RoleRig& rig, const Way& way, const std::vector<DiskRequest>& requests) {
+  SpanMemory memory(rig.memory_bytes());
+  VirtioDriver driver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing});
+  GuestPhys at = kBuffers;
+  for (const DiskRequest& request : requests) {
+    const virtio_blk_spec::VirtioBlkHeader header{.type = request.type, .sector = request.sector};
+    memory.store(at, header);
+    memory.store(at + kStatusAt, std::uint8_t{0xee});
+    for (std::uint32_t i = 0; i < request.bytes; ++i)
+      memory.store(at + kDataAt + i, static_cast<std::uint8_t>(request.to_guest ? 0xee : request.sector * 7 + i));
+    std::vector<VirtioDriver::Buffer> buffers{{at, sizeof header, false}};
+    if (request.bytes != 0) buffers.push_back({at + kDataAt, request.bytes, request.to_guest});
+    buffers.push_back({at + kStatusAt, 1, true});
+    EXPECT_TRUE(driver.add(buffers, way.event_idx));
+    at += kDiskStep;
+  }
+  driver.want_interrupts();
+  rig.let_time_go();
+  rig.host->kick(0);
+}
+
+void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc::Request>& after) {
+  using namespace virtio_blk_spec;
+  const auto disk = [] {
+    RoleSetup setup;
+    setup.add("disk0", "virtio_blk",
+              VirtioBlkConfig{.serial = "rig", .disk = {.bytes = kRigDisk, .discard = true, .write_zeroes = true}});
+    return setup;
+  };
+  const std::uint64_t features = std::uint64_t{1} << kVirtioBlkFFlush | std::uint64_t{1} << kVirtioFIndirectDesc;
+  const std::vector<std::pair<std::string, std::vector<DiskRequest>>> inputs{
+      {"read", {{.type = kVirtioBlkTIn, .sector = 2, .bytes = 1024, .to_guest = true}}},
+      {"write", {{.type = kVirtioBlkTOut, .sector = 4, .bytes = 512}}},
+      {"flush", {{.type = kVirtioBlkTFlush}}},
+      {"write_flush_and_read",
+       {{.type = kVirtioBlkTOut, .sector = 4, .bytes = 512},
+        {.type = kVirtioBlkTFlush},
+        {.type = kVirtioBlkTIn, .sector = 8, .bytes = 512, .to_guest = true}}}};
+  for (const auto& [name, requests] : inputs) {
+    for (const auto& [way_name, way] :
+         {std::pair("split", Way{}), std::pair("packed_indirect_msix", Way{true, true, true})}) {
+      add({.name = "disk_" + name + "_" + way_name,
+           .setup = disk,
+           .before = driver_start(way, features),
+           .input = {},
+           .arrange = [way, requests](RoleRig& rig) { ask_the_disk(rig, way, requests); },
+           .after = after});
+    }
+  }
+}
+
 }  // namespace
 
 void virtio_inputs(const std::function<void(Scenario)>& add) {
@@ -97,6 +160,7 @@ void virtio_inputs(const std::function<void(Scenario)>& add) {
        .input = {posted(writes(0, kVirtioDoorbells, 0, 2, 0))},
        .arrange = [](RoleRig& rig) { ask_for_bytes(rig, {.msix = true}); },
        .after = after});
+  disk_inputs(add, after);
 }
 
 }  // namespace bulkhead::devproc

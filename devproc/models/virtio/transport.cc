@@ -1,5 +1,7 @@
 #include "devproc/models/virtio/transport.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -300,7 +302,8 @@ VirtQueue& VirtioPci::queue(QueueId queue) {
 
 bool VirtioPci::on_queue(QueueId index) {
   begin_input();
-  if (!may_work() || !queues_[index]->usable()) return false;
+  // The type may have more queues than this device was configured with.
+  if (index >= queues_.size() || !may_work() || !queues_[index]->usable()) return false;
   VirtQueue& own = queue(index);
   own.set_kicks(false);
   const QueueWork work = model_->on_queue(*this, index);
@@ -317,7 +320,7 @@ void VirtioPci::begin_input() { std::fill(begun_.begin(), begun_.end(), false); 
 
 void VirtioPci::on_queue_poisoned(QueueId index) {
   begin_input();
-  if (queues_[index]->usable()) queues_[index]->mut().broken = 1;
+  if (index < queues_.size() && queues_[index]->usable()) queues_[index]->mut().broken = 1;
   check_broken();
 }
 
@@ -407,13 +410,16 @@ void VirtioPci::inspect(Inspector& inspector) const {
   inspector.field("isr", s.isr);
   inspector.field("config_vector", s.config_vector);
   inspector.field("needs_reset", s.needs_reset_count);
-  for (const std::unique_ptr<VirtQueue>& queue : queues_) {
-    const QueueState& q = queue->state();
-    inspector.field("queue_size", q.size);
-    inspector.field("queue_enable", q.enabled);
-    inspector.field("queue_next_avail", q.next_avail);
-    inspector.field("queue_next_used", q.next_used);
-    inspector.field("queue_broken", q.broken);
+  for (std::size_t i = 0; i < queues_.size(); ++i) {
+    const QueueState& q = queues_[i]->state();
+    const auto field = [&](const char* name, std::uint64_t value) {
+      inspector.field(fmt::format("queue{}_{}", i, name), value);
+    };
+    field("size", q.size);
+    field("enable", q.enabled);
+    field("next_avail", q.next_avail);
+    field("next_used", q.next_used);
+    field("broken", q.broken);
   }
   model_->inspect(inspector);
 }

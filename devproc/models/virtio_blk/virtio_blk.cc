@@ -1,5 +1,7 @@
 #include "devproc/models/virtio_blk/virtio_blk.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <bitset>
@@ -86,7 +88,6 @@ VirtioBlk::VirtioBlk(const VirtioBlkStorage& storage, const VirtioBlkConfig& con
   CHECK(queues_ >= 1 && queues_ <= kVirtioBlkMaxQueues, queues_);
   CHECK(parts_.size() == VirtioBlkStorage::kParts, parts_.size());
   std::memcpy(id_.data(), config.serial.data(), std::min(config.serial.size(), id_.size()));
-  rebuild_lanes();
 }
 
 // ---- Configuration ----
@@ -391,6 +392,7 @@ void VirtioBlk::on_queue_reset(QueueId queue) {
 
 void VirtioBlk::reset() {
   for (QueueId queue = 0; queue < queues_; ++queue) on_queue_reset(queue);
+  rebuild_lanes();  // the first reset finds none: there was no state to look at before it
 }
 
 void VirtioBlk::restore() {
@@ -438,7 +440,7 @@ void VirtioBlk::inspect(Inspector& inspector) const {
   inspector.field("requests", state_->requests);
   inspector.field("failed", state_->failed);
   for (QueueId queue = 0; queue < queues_; ++queue)
-    inspector.field("in_flight", std::uint64_t{share_} - lanes_[queue].free_count);
+    inspector.field(fmt::format("queue{}_in_flight", queue), std::uint64_t{share_} - lanes_[queue].free_count);
 }
 
 }  // namespace bulkhead::devproc

@@ -188,12 +188,12 @@ class RoleRig {
           replies(ipc::kReplyAreaSize / 4096, where),
           state(kRigStateSize / 4096, where),
           memory(kRigMemory / 4096, where),
-          disk(kRigDisk) {}
+          disk() {}
     Pages requests;
     Pages replies;
     Pages state;
     Pages memory;
-    std::vector<std::byte> disk;  // a copy: the disk itself is a file
+    std::vector<std::byte> disk;  // empty, or a copy: the disk itself is a file
   };
 
   explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
@@ -205,6 +205,10 @@ class RoleRig {
     std::unique_ptr<RoleRig> rig(new RoleRig(std::move(setup), Regions(where)));
     rig->begin_time();
     return rig;
+  }
+  ~RoleRig() {
+    host.reset();
+    if (disk_ != nullptr) ::munmap(disk_, kRigDisk);
   }
   RoleRig(const RoleRig&) = delete;
   RoleRig& operator=(const RoleRig&) = delete;
@@ -224,9 +228,7 @@ class RoleRig {
 
   [[nodiscard]] Regions copy() const {
     Regions all = regions_;
-    if (disk_.valid()) {
-      EXPECT_EQ(::pread(disk_.get(), all.disk.data(), kRigDisk, 0), static_cast<ssize_t>(kRigDisk));
-    }
+    all.disk.assign(disk_bytes().begin(), disk_bytes().end());
     return all;
   }
   // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
@@ -345,6 +347,8 @@ class RoleRig {
   [[nodiscard]] std::span<std::byte> state_bytes() { return {regions_.state[0].bytes, kRigStateSize}; }
   [[nodiscard]] std::span<std::byte> reply_bytes() { return {regions_.replies[0].bytes, ipc::kReplyAreaSize}; }
   [[nodiscard]] std::span<std::byte> memory_bytes() { return {regions_.memory[0].bytes, kRigMemory}; }
+  // Empty when the role has no disk.
+  [[nodiscard]] std::span<std::byte> disk_bytes() const { return {disk_, disk_ == nullptr ? 0 : kRigDisk}; }
   [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
   [[nodiscard]] const RoleSetup& setup() const { return setup_; }
   void forget_host() { host.reset(); }
@@ -391,20 +395,18 @@ class RoleRig {
   UniqueFd open_backing(BackingKind kind) {
     switch (kind) {
       case BackingKind::kDisk: {
-        disk_.reset(::memfd_create("rig-disk", MFD_CLOEXEC));
+        UniqueFd file(::memfd_create("rig-disk", MFD_CLOEXEC));
+        EXPECT_EQ(::ftruncate(file.get(), kRigDisk), 0);
+        disk_ = static_cast<std::byte*>(::mmap(nullptr, kRigDisk, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0));
         fill_disk(regions_);
-        return UniqueFd::duplicate(disk_.borrow()).value();
+        return file;
       }
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
     }
     return {};
   }
 
-  void fill_disk(const Regions& regions) {
-    if (disk_.valid()) {
-      EXPECT_EQ(::pwrite(disk_.get(), regions.disk.data(), kRigDisk, 0), static_cast<ssize_t>(kRigDisk));
-    }
-  }
+  void fill_disk(const Regions& regions) { std::copy(regions.disk.begin(), regions.disk.end(), disk_bytes().begin()); }
 
   void begin_time() {
     requests().magic = ipc::kAreaMagic;
@@ -417,7 +419,7 @@ class RoleRig {
   SpanMemory memory_;
   std::vector<UniqueFd> line_fds_;
   std::vector<UniqueFd> message_fds_;
-  UniqueFd disk_;
+  std::byte* disk_ = nullptr;  // the file, mapped
   std::vector<UniqueFd> backing_fds_;
   UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();
   ipc::Ticket submitted_ = 0;
