@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
@@ -129,7 +130,13 @@ PolicyBuilder& PolicyBuilder::allow_region_inspection() {
 }
 
 PolicyBuilder& PolicyBuilder::allow_file_io() {
-  return add(SYS_pread64).add(SYS_pwrite64).add(SYS_preadv).add(SYS_pwritev).add(SYS_fdatasync);
+  return add(SYS_pread64)
+      .add(SYS_pwrite64)
+      .add(SYS_preadv)
+      .add(SYS_pwritev)
+      .add(SYS_fdatasync)
+      .add(SYS_fallocate, {{1, kInt, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE}})
+      .add(SYS_fallocate, {{1, kInt, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE}});
 }
 
 PolicyBuilder& PolicyBuilder::allow_frame_read() { return add(SYS_readv); }

@@ -73,7 +73,8 @@ class PolicyBuilder {
   PolicyBuilder& allow_close();
   // fstat of an open descriptor, and fcntl F_GET_SEALS: how a passed region is checked. Not stat by path.
   PolicyBuilder& allow_region_inspection();
-  // pread64, pwrite64, preadv, pwritev, fdatasync. Positions only: the shared file position is left alone.
+  // pread64, pwrite64, preadv, pwritev, fdatasync, and fallocate that makes holes or zeroes without growing the file.
+  // Positions only: the shared file position is left alone.
   PolicyBuilder& allow_file_io();
   // readv: a frame from a TAP descriptor.
   PolicyBuilder& allow_frame_read();

@@ -196,8 +196,8 @@ std::int64_t FileBlock::move(const Request& request, std::span<const iovec> piec
   const auto offset = static_cast<off_t>(request.what.offset + request.progress);
   const auto count = static_cast<int>(pieces.size());
   return uninterrupted([&] {
-    return request.what.op == BlockOp::kRead ? ::preadv2(file_.get(), pieces.data(), count, offset, 0)
-                                             : ::pwritev2(file_.get(), pieces.data(), count, offset, 0);
+    return request.what.op == BlockOp::kRead ? ::preadv(file_.get(), pieces.data(), count, offset)
+                                             : ::pwritev(file_.get(), pieces.data(), count, offset);
   });
 }
 

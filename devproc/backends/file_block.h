@@ -9,8 +9,8 @@
 // none of them was shown to the guest as complete.
 //
 // O_DIRECT is a property of the descriptor, and what it asks of addresses is in the geometry. What
-// does not fit goes through an aligned buffer, allocated at construction like everything else. System calls: preadv2,
-// pwritev2, fdatasync, fallocate. Nothing is probed here: the VMM found out the geometry.
+// does not fit goes through an aligned buffer, allocated at construction like everything else. System calls: preadv,
+// pwritev, fdatasync, fallocate. Nothing is probed here: the VMM found out the geometry.
 //
 // Units: bytes. Threading: single-threaded; the calling thread blocks. Errors: BlockStatus, one for a request; a file
 // that has become shorter is kError. Trust: requests were checked by the model, but for their segments, which are the

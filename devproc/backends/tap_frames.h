@@ -19,9 +19,9 @@
 #include <memory>
 #include <optional>
 
-#include "devproc/core/frame_backend.h"
 #include "devproc/backends/backend.h"
 #include "devproc/backends/guest_ranges.h"
+#include "devproc/core/frame_backend.h"
 #include "ipc/base/unique_fd.h"
 
 namespace bulkhead::devproc {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
@@ -167,11 +168,20 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
     return more;
   };
   using List = std::vector<std::string>;
-  EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
+  EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fallocate", "fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
   EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"readv"}));
   EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
+}
+
+TEST(Groups, file_io_makes_holes_and_zeroes_and_nothing_longer) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kFileIo}));
+  for (std::uint64_t mode = 0; mode < 0x80; ++mode) {
+    const bool fine =
+        mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) || mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
+    EXPECT_EQ(allows(filter, SYS_fallocate, {7, mode}), fine) << mode;
+  }
 }
 
 TEST(TakeRole, maps_passed_regions_without_exec) {
