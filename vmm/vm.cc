@@ -134,7 +134,7 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
   for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
     receivers_.push_back(&effects_->add_role(plan_.roles[role].effects()));
     ipc::RequestProducer::Options ring;
-    ring.deadline_ns = options_.device_deadline_ns;
+    ring.deadline_ns = plan_.roles[role].deadline_ns(options_.device_deadline_ns);
     ring.on_overdue = [this, role](ipc::Ticket ticket, std::uint32_t incarnation) {
       supervisor_->condemn(*processes_[role], incarnation, fmt::format("request {} was not answered in time", ticket),
                            true);

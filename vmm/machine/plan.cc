@@ -143,6 +143,17 @@ bool RolePlan::guest_memory() const {
                      [](const InstancePlan& instance) { return instance.type->guest_memory; });
 }
 
+std::int64_t RolePlan::deadline_ns(std::int64_t usual) const {
+  // A disk's system calls block, and a register access waits behind one; a busy disk may take seconds over a flush.
+  // Killing the process would not make it faster.
+  constexpr std::int64_t kDiskDeadlineNs = 60'000'000'000;
+  const auto blocks = [](const InstancePlan& instance) {
+    const auto& backings = instance.type->backings;
+    return std::find(backings.begin(), backings.end(), BackingKind::kDisk) != backings.end();
+  };
+  return std::any_of(instances.begin(), instances.end(), blocks) ? std::max(usual, kDiskDeadlineNs) : usual;
+}
+
 std::uint32_t RolePlan::effects() const {
   std::uint32_t all = 0;
   for (const InstancePlan& instance : instances) all |= instance.type->effects;

@@ -58,6 +58,8 @@ struct RolePlan {
   SyscallGroups syscalls;
   std::vector<InstancePlan> instances;
   [[nodiscard]] bool guest_memory() const;
+  // How long its process may take over one request, where `usual` is for those that never block.
+  [[nodiscard]] std::int64_t deadline_ns(std::int64_t usual) const;
   [[nodiscard]] std::uint32_t effects() const;  // effect_bit()s granted to the process
 };
 

@@ -282,7 +282,7 @@ bool Supervisor::watch_progress(Ward& ward) {
     // One that is busy is watched from one tick to the next, not closer.
     ward.behind = behind && ward.behind == 0 ? first : 0;
     ward.behind_since_ns = awake_.now();
-  } else if (awake_.now() - ward.behind_since_ns >= options_.deadline_ns) {
+  } else if (awake_.now() - ward.behind_since_ns >= deadline_of(ward)) {
     end_process(ward, fmt::format("request {} was not answered in time", first), true);
   }
   return ward.behind != 0;
@@ -380,7 +380,7 @@ Result<control::FromDevice> Supervisor::ask(DeviceProcess& role, const control::
     if (child->asked || (ward->upgrade && ward->upgrade->quiescing))
       return answer->set_value(make_error("the device process is busy with another question"));
     if (const Status sent = child->send(bytes); !sent) return answer->set_value(sent.error());
-    child->deadline_ns = awake_.now() + options_.deadline_ns;
+    child->deadline_ns = awake_.now() + deadline_of(*ward);
     child->asked = [answer](Result<control::FromDevice> result) { answer->set_value(std::move(result)); };
   });
   return answer->get_future().get();

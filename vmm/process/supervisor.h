@@ -148,6 +148,9 @@ class Supervisor {
   bool watch_progress(Ward& ward);
   Status compile_filters(const std::vector<Role>& roles);
   [[nodiscard]] BorrowedFd filter_of(const Ward& ward) const;
+  [[nodiscard]] std::int64_t deadline_of(const Ward& ward) const {
+    return ward.role->plan().deadline_ns(options_.deadline_ns);
+  }
   void fail_launch(std::string sentence);
   Ward* find(const DeviceProcess& role);
 

@@ -88,7 +88,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   child.incarnation = ward.role->ring().incarnation();
   child.state = DeviceChild::State::kStarting;
   child.deadline_ns =
-      awake_.now() + (ward.ever_served ? options_.deadline_ns : std::max(kFirstStartNs, options_.deadline_ns));
+      awake_.now() + (ward.ever_served ? deadline_of(ward) : std::max(kFirstStartNs, deadline_of(ward)));
   ward.child = &child;
   if (ward.ever_served && !(ward.upgrade && ward.upgrade->candidate == &child)) {
     ++ward.restarts;
@@ -183,7 +183,7 @@ void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
     events_.add(std::move(event));
   }
   ward->child = nullptr;
-  if (ward->stalled_since_ns == 0) ward->stalled_since_ns = child.hung ? now - options_.deadline_ns : now;
+  if (ward->stalled_since_ns == 0) ward->stalled_since_ns = child.hung ? now - deadline_of(*ward) : now;
   disown(*ward, child);
   succeed(*ward, child, cause);
 }
@@ -323,7 +323,7 @@ void Supervisor::judge_candidate(Ward& ward, const control::Ready& ready) {
   };
   const Result<std::vector<std::byte>> quiesce = control::encode(control::ToDevice(control::Quiesce{}));
   old.asked = retire;
-  old.deadline_ns = awake_.now() + options_.deadline_ns;
+  old.deadline_ns = awake_.now() + deadline_of(ward);
   if (!quiesce || !old.send(*quiesce)) std::exchange(old.asked, nullptr)(make_error("it does not listen"));
 }
 

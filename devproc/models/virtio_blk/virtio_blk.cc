@@ -149,7 +149,12 @@ std::span<const VirtioBlk::Slot> VirtioBlk::by_age(QueueId queue) {
 
 // ---- Taking requests ----
 
+void VirtioBlk::on_ready(VirtioPort& port) {
+  for (QueueId queue = 0; queue < queues_; ++queue) retire(port, queue);  // what has no room is left for on_queue()
+}
+
 QueueWork VirtioBlk::on_queue(VirtioPort& port, QueueId index) {
+  if (retire(port, index)) return QueueWork::kMore;
   const QueueWork work = take(port, index);
   // The driver will not kick: on_backend() goes on.
   lanes_[index].blocked = work == QueueWork::kBlocked;
@@ -221,6 +226,7 @@ bool VirtioBlk::on_backend(VirtioPort& port, BackendId) {
     if (completion) note(*completion);
     more = completion.has_value();
   }
+  if (!port.may_work()) return more;  // guest memory is out of bounds: on_ready() goes on
   for (QueueId queue = 0; queue < queues_; ++queue) {
     if (retire(port, queue)) more = true;
     if (lanes_[queue].blocked && lanes_[queue].free_count != 0 && unblock(port, queue)) more = true;

@@ -97,6 +97,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   [[nodiscard]] std::uint16_t queue_size(QueueId) const override { return kQueueSize; }
   [[nodiscard]] std::uint64_t features() const override;
   [[nodiscard]] std::uint8_t read_config(std::uint32_t offset) const override;
+  void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
   void on_queue_reset(QueueId queue) override;

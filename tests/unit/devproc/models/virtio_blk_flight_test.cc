@@ -56,6 +56,23 @@ TEST(VirtioBlkFlight, split_ring_is_used_in_the_order_of_completion) {
   EXPECT_THAT(taken(rig), ElementsAre(ids[2], ids[1], ids[0]));
 }
 
+TEST(VirtioBlkFlight, completions_wait_while_bus_mastering_is_off) {
+  BlkRig rig;
+  const auto ids = reads(rig, 2);
+  rig.device->on_function_control(kControlMemoryEnable);
+  rig.commit();
+  rig.disk.run();
+  rig.on_backend();
+  EXPECT_THAT(taken(rig), IsEmpty());
+  EXPECT_EQ(rig.status(place(0)), kNoStatus);
+  rig.take_over();
+  EXPECT_THAT(taken(rig), IsEmpty());
+  rig.device->on_function_control(kControlMemoryEnable | kControlBusMaster);
+  rig.commit();
+  EXPECT_THAT(taken(rig), ElementsAreArray(ids));
+  EXPECT_EQ(rig.status(place(1)), kVirtioBlkSOk);
+}
+
 TEST(VirtioBlkFlight, packed_ring_is_used_in_the_order_of_taking) {
   BlkRig rig({.packed = true});
   auto ids = reads(rig, 3);
