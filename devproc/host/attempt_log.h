@@ -22,6 +22,10 @@ class Attempt {
   static Attempt backend(std::uint32_t backend, std::uint64_t commit) {
     return stream(kFirstBackend + backend, commit);
   }
+  // Not the queue's own: it would clear the queue of what it is suspected of.
+  static Attempt after_show(std::uint32_t instance, std::uint64_t commit) {
+    return stream(kFirstAfterShow + instance, commit);
+  }
   static Attempt start() { return Attempt(kStart); }  // reset or restore
   static Attempt from_word(std::uint64_t word) { return Attempt(word); }
 
@@ -41,8 +45,9 @@ class Attempt {
   static constexpr std::uint64_t kStream = std::uint64_t{2} << 62;
   static constexpr std::uint64_t kStart = std::uint64_t{3} << 62;
   static constexpr std::uint64_t kLow = ~kKinds;
-  static constexpr std::uint32_t kFirstQueue = 0x80;     // streams are fewer
-  static constexpr std::uint32_t kFirstBackend = 0x100;  // queues are kMaxKicks at most
+  static constexpr std::uint32_t kFirstQueue = 0x80;       // streams are fewer
+  static constexpr std::uint32_t kFirstBackend = 0x100;    // queues are kMaxKicks at most
+  static constexpr std::uint32_t kFirstAfterShow = 0x180;  // backends are kMaxBackings at most
   static constexpr unsigned kCommitBits = 53;
   static constexpr std::uint64_t kCommit = (std::uint64_t{1} << kCommitBits) - 1;
 

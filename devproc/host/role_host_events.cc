@@ -72,7 +72,8 @@ bool RoleHost::handle_queues() {
   for (Instance& instance : instances_) {
     if (!instance.after_show) continue;
     instance.after_show = false;
-    begin_input(Attempt::queue(instance.first_kick, checkpoint_.commits()));
+    const auto number = static_cast<std::uint32_t>(&instance - instances_.data());
+    begin_input(Attempt::after_show(number, checkpoint_.commits()));
     instance.device->after_show();
     finish_input();
     return true;

@@ -1,5 +1,6 @@
-// devproc/registry.cc of a bulkhead-device whose PCI test function dies whenever the guest touches certain registers: a
-// model with a bug that a guest has found.
+// devproc/registry.cc of a bulkhead-device whose PCI test function dies whenever the guest touches certain registers,
+// and whose entropy device never comes back from a request of a certain length: models with bugs that a guest has
+// found.
 #include <cstdlib>
 
 #include "devproc/models/acpi_pm/acpi_pm.h"
@@ -11,6 +12,9 @@
 #include "devproc/models/pci_test/spec.h"
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
+#include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_blk/virtio_blk.h"
+#include "devproc/models/virtio_rng/virtio_rng.h"
 #include "devproc/registry.h"
 
 namespace bulkhead::devproc {
@@ -54,8 +58,41 @@ class FrailPciTest final : public Device {
   PciTest model_;
 };
 
+// guests/virtqueue.S, HANGING
+constexpr std::size_t kHangingBytes = 13;
+
+class HangingEntropy final : public Entropy {
+ public:
+  explicit HangingEntropy(Entropy& real) : real_(real) {}
+  void fill(std::span<std::byte> out) override {
+    volatile bool for_ever = out.size() == kHangingBytes;
+    while (for_ever) {
+    }
+    real_.fill(out);
+  }
+
+ private:
+  Entropy& real_;
+};
+
+class FrailVirtioRng final : public virtio::VirtioModel {
+ public:
+  FrailVirtioRng(GuestMemory& memory, Entropy& entropy) : entropy_(entropy), model_(memory, entropy_) {}
+  [[nodiscard]] std::string_view name() const override { return model_.name(); }
+  [[nodiscard]] std::uint16_t queues() const override { return model_.queues(); }
+  [[nodiscard]] std::uint64_t features() const override { return model_.features(); }
+  virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override { return model_.on_queue(port, queue); }
+  void reset() override { model_.reset(); }
+  void restore() override { model_.restore(); }
+
+ private:
+  HangingEntropy entropy_;
+  VirtioRng model_;
+};
+
 }  // namespace
 }  // namespace bulkhead::devproc
 
+#define VirtioRng FrailVirtioRng
 #define PciTest FrailPciTest
 #include "devproc/registry.cc"  // NOLINT(bugprone-suspicious-include)

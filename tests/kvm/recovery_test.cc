@@ -228,6 +228,29 @@ TEST_F(Recovery, RequestThatKillsIsAnsweredWithOnes) {
   expect_guest_goes_on();
 }
 
+// Nobody waits for a kick: a queue that is not worked on is found by it. Three processes hang on the same chain.
+TEST_F(Recovery, QueueThatHangsItsDeviceIsGivenUp) {
+  TestVm one(
+      {.guest = "virtqueue", .devices = {"virtio_rng,slot=3"}, .more = {"--device-program", KVMTEST_FRAIL_DEVICE}});
+  ASSERT_TRUE(one.run().wait_for_output("ready\n")) << one.run().err();
+  one.run().send("r");
+  ASSERT_TRUE(one.run().wait_for_output("answered\n")) << one.run().err();
+  one.run().send("s");
+  ASSERT_TRUE(one.run().wait_for_output("works\n")) << one.run().err();
+  one.run().send("h");
+  ASSERT_TRUE(one.run().wait_for_output("kicked\n")) << one.run().err();
+  const auto rng = [&] { return one.devices_by_role().at("virtio_rng0"); };
+  ASSERT_TRUE(wait_until([&] { return rng().at("restarts") == 3 && rng().at("state") == "running"; }))
+      << one.run().err();
+  EXPECT_THAT(bulkhead({"events", one.name(), "--no-follow"}).out,
+              HasSubstr("a kick of one of its queues was not taken in time"));
+  ASSERT_TRUE(wait_until([&] { return rng().at("poisoned") == 1; })) << rng();
+  one.run().send("s");
+  ASSERT_TRUE(one.run().wait_for_output("needs reset\n")) << one.run().out() << one.run().err();
+  one.run().send("q");
+  EXPECT_EQ(one.run().wait().status, kGuestPassed);
+}
+
 // A guest that goes on finding the bug loses the device, not its VM.
 TEST_F(Recovery, GuestThatKillsItsDeviceAgainAndAgainLosesIt) {
   ASSERT_NO_FATAL_FAILURE(start({"--device-program", KVMTEST_FRAIL_DEVICE}));

@@ -245,7 +245,7 @@ void Supervisor::look(std::int64_t now) {
   for (const std::unique_ptr<DeviceChild>& child : children_) {
     if (child->lives()) watching |= watch_process(*child);
   }
-  for (const std::unique_ptr<Ward>& ward : wards_) watching |= watch_progress(*ward);
+  for (const std::unique_ptr<Ward>& ward : wards_) watching |= watch_progress(*ward) || watch_kicks(*ward);
   next_look_ns_ = now + (watching ? kWatchNs : kTickNs);
 }
 
@@ -286,6 +286,28 @@ bool Supervisor::watch_progress(Ward& ward) {
     end_process(ward, fmt::format("request {} was not answered in time", first), true);
   }
   return ward.behind != 0;
+}
+
+// A device process reads a kick before it works on the queue. One that stays, with no work done, was not seen.
+bool Supervisor::watch_kicks(Ward& ward) {
+  const std::vector<DeviceProcess::Kick>& kicks = ward.role->kicks();
+  if (kicks.empty() || ward.child == nullptr || ward.child->state != DeviceChild::State::kServing ||
+      ward.child->killed || ward.role->ring().closed()) {
+    ward.kicked_since_ns = 0;
+    return false;
+  }
+  std::vector<pollfd> polls;
+  for (const DeviceProcess::Kick& kick : kicks) polls.push_back({kick.event.get(), POLLIN, 0});
+  const std::uint64_t done = ward.role->replies().counters.kicks.load(std::memory_order_relaxed);
+  if (::poll(polls.data(), polls.size(), 0) <= 0 || done != ward.kicks_done) {
+    ward.kicks_done = done;
+    ward.kicked_since_ns = 0;
+    return false;
+  }
+  if (ward.kicked_since_ns == 0) ward.kicked_since_ns = awake_.now();
+  if (awake_.now() - ward.kicked_since_ns >= deadline_of(ward))
+    end_process(ward, "a kick of one of its queues was not taken in time", true);
+  return true;
 }
 
 void Supervisor::read_control(DeviceChild& child) {

@@ -50,6 +50,9 @@ struct Ward {
   // the oldest one has not moved.
   ipc::Ticket behind = 0;
   std::int64_t behind_since_ns = 0;
+  // The same for kicks: since when one has waited, while no queue was worked on (DeviceCounters::kicks).
+  std::int64_t kicked_since_ns = 0;
+  std::uint64_t kicks_done = 0;
 
   struct Upgrade {
     DeviceChild* candidate = nullptr;
@@ -146,6 +149,7 @@ class Supervisor {
   // True: it does not get on, and is to be looked at soon.
   bool watch_process(DeviceChild& child);
   bool watch_progress(Ward& ward);
+  bool watch_kicks(Ward& ward);
   Status compile_filters(const std::vector<Role>& roles);
   [[nodiscard]] BorrowedFd filter_of(const Ward& ward) const;
   [[nodiscard]] std::int64_t deadline_of(const Ward& ward) const {
