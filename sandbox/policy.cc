@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -132,7 +133,7 @@ PolicyBuilder& PolicyBuilder::allow_file_io() {
   return add(SYS_pread64).add(SYS_pwrite64).add(SYS_preadv).add(SYS_pwritev).add(SYS_fdatasync);
 }
 
-PolicyBuilder& PolicyBuilder::allow_frame_read() { return add(SYS_readv); }
+PolicyBuilder& PolicyBuilder::allow_tap_offloads() { return add(SYS_ioctl, {{1, kInt, TUNSETOFFLOAD}}); }
 PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
 
 PolicyBuilder& PolicyBuilder::deny_terminal_query() {

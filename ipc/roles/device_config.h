@@ -79,6 +79,7 @@ struct PciBusConfig {
 };
 
 using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
-                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig>;
+                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig,
+                                  VirtioNetConfig>;
 
 }  // namespace bulkhead

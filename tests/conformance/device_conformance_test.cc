@@ -30,6 +30,7 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "virtio_rng") return VirtioRngConfig{};
   if (type == "virtio_blk")
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
+  if (type == "virtio_net") return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }
@@ -38,11 +39,17 @@ DeviceConfig sample_config(std::string_view type) {
 struct Subject {
   explicit Subject(const DeviceType& type)
       : decl(find_device_type(type.name)),
-        fakes({.lines = decl->lines.size(), .streams = decl->streams, .queues = decl->queues.count}),
+        fakes({.lines = decl->lines.size(),
+               .streams = decl->streams,
+               .queues = decl->queues.count,
+               .frames = taps(*decl)}),
         device(make(type, fakes)) {
     fakes.clock.set_now(VmTime{5'000'000'000});
     fakes.clock.set_wall_seconds(1'700'000'000);
     fakes.clock.attach(*device);
+  }
+  static std::size_t taps(const DeviceTypeDecl& decl) {
+    return static_cast<std::size_t>(std::ranges::count(decl.backings, BackingKind::kTap));
   }
   static std::unique_ptr<Device> make(const DeviceType& type, FakeWires& fakes) {
     auto created = type.create(sample_config(type.name), fakes.wires());

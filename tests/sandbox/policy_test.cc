@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
@@ -168,10 +170,23 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   };
   using List = std::vector<std::string>;
   EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
-  EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"readv"}));
+  EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"ioctl"}));
   EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
+}
+
+TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kPacketIo}));
+  EXPECT_TRUE(allows(filter, SYS_ioctl, {5, TUNSETOFFLOAD}));
+  EXPECT_TRUE(allows(filter, SYS_ioctl, {5, 0xdead'beef'0000'0000 | TUNSETOFFLOAD})) << "the kernel looks at 32 bits";
+  constexpr std::uint64_t kOthers[] = {TUNSETIFF,       TUNSETPERSIST,      TUNSETOWNER,     TUNSETQUEUE,
+                                       TUNATTACHFILTER, TUNSETSTEERINGEBPF, TUNSETVNETHDRSZ, TUNSETSNDBUF,
+                                       TUNSETLINK,      TUNGETIFF,          TUNGETDEVNETNS,  SIOCGSKNS};
+  for (const std::uint64_t request : kOthers)
+    EXPECT_FALSE(allows(filter, SYS_ioctl, {5, request})) << request;
+  EXPECT_EQ(verdict(filter, SYS_ioctl, {1, TCGETS}), SECCOMP_RET_ERRNO | ENOTTY);
+  EXPECT_FALSE(allows(compiled(role_policy({})), SYS_ioctl, {5, TUNSETOFFLOAD}));
 }
 
 TEST(TakeRole, maps_passed_regions_without_exec) {
