@@ -134,6 +134,30 @@ TEST_P(DeviceConformance, is_what_its_declaration_says) {
   }
 }
 
+// Doorbells are there for the most queues that a device can have; a guest may ring any of them, and a successor takes
+// all of them as rung.
+TEST(DeviceKicks, of_queues_that_a_device_was_not_given_do_nothing) {
+  const std::vector<std::pair<const char*, DeviceConfig>> small = {
+      {"virtio_blk", VirtioBlkConfig{.queues = 1, .serial = {}, .disk = {.bytes = 64 * 1024}}},
+      {"virtio_net", VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = 1}}};
+  for (const auto& [name, config] : small) {
+    FakeWires fakes({.lines = 1, .queues = 1, .frames = 1});
+    auto device = std::move(find_builtin(name)->create(config, fakes.wires())).value();
+    device->reset();
+    device->on_function_control(kControlMemoryEnable | kControlBusMaster);
+    // driver_feature: VERSION_1 alone; device_status: up to FEATURES_OK, then DRIVER_OK.
+    for (const auto& [offset, value] : {std::pair(0x08, 1U), std::pair(0x0c, 1U)})
+      device->write({kVirtioRegisters, kVirtioCommonOffset + static_cast<std::uint64_t>(offset), 4}, value);
+    for (const std::uint64_t status : {0x03, 0x0b, 0x0f})
+      device->write({kVirtioRegisters, kVirtioCommonOffset + 0x14, 1}, status);
+    for (QueueId queue = 0; queue < find_device_type(name)->queues.count; ++queue) {
+      EXPECT_FALSE(device->on_queue(queue)) << name << " " << queue;
+      device->on_queue_poisoned(queue);
+    }
+    EXPECT_EQ(device->read({kVirtioRegisters, kVirtioCommonOffset + 0x14, 1}), 0x0fU) << name;
+  }
+}
+
 TEST_P(DeviceConformance, takes_every_width_at_every_offset) {
   Subject subject(type());
   subject.device->reset();

@@ -1,6 +1,7 @@
 #include "devproc/models/virtio/transport.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "devproc/models/virtio/spec.h"
@@ -300,7 +301,8 @@ VirtQueue& VirtioPci::queue(QueueId queue) {
 
 bool VirtioPci::on_queue(QueueId index) {
   begin_input();
-  if (!may_work() || !queues_[index]->usable()) return false;
+  // A type declares doorbells for the most queues that a device of it can have; this one may have fewer.
+  if (!may_work() || index >= queues_.size() || !queues_[index]->usable()) return false;
   VirtQueue& own = queue(index);
   own.set_kicks(false);
   const QueueWork work = model_->on_queue(*this, index);
@@ -317,7 +319,7 @@ void VirtioPci::begin_input() { std::fill(begun_.begin(), begun_.end(), false); 
 
 void VirtioPci::on_queue_poisoned(QueueId index) {
   begin_input();
-  if (queues_[index]->usable()) queues_[index]->mut().broken = 1;
+  if (index < queues_.size() && queues_[index]->usable()) queues_[index]->mut().broken = 1;
   check_broken();
 }
 
@@ -407,13 +409,14 @@ void VirtioPci::inspect(Inspector& inspector) const {
   inspector.field("isr", s.isr);
   inspector.field("config_vector", s.config_vector);
   inspector.field("needs_reset", s.needs_reset_count);
-  for (const std::unique_ptr<VirtQueue>& queue : queues_) {
-    const QueueState& q = queue->state();
-    inspector.field("queue_size", q.size);
-    inspector.field("queue_enable", q.enabled);
-    inspector.field("queue_next_avail", q.next_avail);
-    inspector.field("queue_next_used", q.next_used);
-    inspector.field("queue_broken", q.broken);
+  for (std::size_t i = 0; i < queues_.size(); ++i) {
+    const QueueState& q = queues_[i]->state();
+    const std::string name = "queue" + std::to_string(i);
+    inspector.field(name + "_size", q.size);
+    inspector.field(name + "_enable", q.enabled);
+    inspector.field(name + "_next_avail", q.next_avail);
+    inspector.field(name + "_next_used", q.next_used);
+    inspector.field(name + "_broken", q.broken);
   }
   model_->inspect(inspector);
 }
