@@ -30,7 +30,8 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "virtio_rng") return VirtioRngConfig{};
   if (type == "virtio_blk")
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
-  if (type == "virtio_net") return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
+  if (type == "virtio_net")
+    return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }

@@ -5,9 +5,9 @@
 #include <gtest/gtest.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
-#include <linux/sockios.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -183,8 +183,7 @@ TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {
   constexpr std::uint64_t kOthers[] = {TUNSETIFF,       TUNSETPERSIST,      TUNSETOWNER,     TUNSETQUEUE,
                                        TUNATTACHFILTER, TUNSETSTEERINGEBPF, TUNSETVNETHDRSZ, TUNSETSNDBUF,
                                        TUNSETLINK,      TUNGETIFF,          TUNGETDEVNETNS,  SIOCGSKNS};
-  for (const std::uint64_t request : kOthers)
-    EXPECT_FALSE(allows(filter, SYS_ioctl, {5, request})) << request;
+  for (const std::uint64_t request : kOthers) EXPECT_FALSE(allows(filter, SYS_ioctl, {5, request})) << request;
   EXPECT_EQ(verdict(filter, SYS_ioctl, {1, TCGETS}), SECCOMP_RET_ERRNO | ENOTTY);
   EXPECT_FALSE(allows(compiled(role_policy({})), SYS_ioctl, {5, TUNSETOFFLOAD}));
 }

@@ -96,9 +96,10 @@ Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueF
                                      : what + ": is an interface, but no TAP");
       case EBUSY: return make_error(what + ": is in use by another process");
       case EPERM:
-        return make_error(fmt::format("{}: belongs to another user; ip tuntap add {} mode tap user USER makes one "
-                                      "for USER",
-                                      what, name));
+        return make_error(
+            fmt::format("{}: belongs to another user; ip tuntap add {} mode tap user USER makes one "
+                        "for USER",
+                        what, name));
       default: return make_errno_error(what + ": cannot open a queue of it", error);
     }
     // It may have gone meanwhile: then the kernel has made another one, which goes with the descriptor.
@@ -120,7 +121,8 @@ Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
     if (::ioctl(tap.get(), TUNGETIFF, &request) != 0 || (request.ifr_flags & IFF_TAP) == 0)
       return make_error(fmt::format("{}: descriptor {} is no TAP", what, given));
     if ((request.ifr_flags & IFF_VNET_HDR) == 0 || (request.ifr_flags & IFF_NO_PI) == 0)
-      return make_error(fmt::format("{}: descriptor {} must be a TAP opened with IFF_VNET_HDR and IFF_NO_PI", what, given));
+      return make_error(
+          fmt::format("{}: descriptor {} must be a TAP opened with IFF_VNET_HDR and IFF_NO_PI", what, given));
     if (interface.empty()) interface = request.ifr_name;
     if (interface != request.ifr_name)
       return make_error(fmt::format("{}: descriptors of one card are queues of one TAP, not of {} and {}", what,
@@ -141,22 +143,24 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
   RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), net));
   const std::string* tap = find(net, "tap");
   const std::string* fd = find(net, "fd");
-  if ((tap == nullptr) == (fd == nullptr))
-    return make_error(what + ": must have either tap=NAME or fd=N, not both");
+  if ((tap == nullptr) == (fd == nullptr)) return make_error(what + ": must have either tap=NAME or fd=N, not both");
   const std::string* queues = find(net, "queues");
   if (tap != nullptr) {
-    if (!is_interface_name(*tap)) return make_error(fmt::format("{}: '{}' is not the name of an interface", what, *tap));
+    if (!is_interface_name(*tap))
+      return make_error(fmt::format("{}: '{}' is not the name of an interface", what, *tap));
     if (queues == nullptr) return net;
     const auto count = number(*queues);
     if (!count || *count == 0 || *count > kVirtioNetMaxPairs)
-      return make_error(fmt::format("{}: queues={} must be a whole number from 1 to {}", what, *queues, kVirtioNetMaxPairs));
+      return make_error(
+          fmt::format("{}: queues={} must be a whole number from 1 to {}", what, *queues, kVirtioNetMaxPairs));
     net.files = static_cast<std::uint8_t>(*count);
     return net;
   }
   if (queues != nullptr) return make_error(what + ": has as many queues as descriptors; queues= goes with tap= only");
   const std::vector<unsigned> all = descriptors(*fd);
   if (all.empty() || all.size() > kVirtioNetMaxPairs)
-    return make_error(fmt::format("{}: fd={} must be 1 to {} different descriptors, N:N:...", what, *fd, kVirtioNetMaxPairs));
+    return make_error(
+        fmt::format("{}: fd={} must be 1 to {} different descriptors, N:N:...", what, *fd, kVirtioNetMaxPairs));
   net.files = static_cast<std::uint8_t>(all.size());
   return net;
 }

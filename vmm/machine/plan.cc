@@ -99,8 +99,8 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
     if (type == nullptr || type->pci == nullptr)
       return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
     const std::size_t nic = request.type == "virtio_net" ? nics++ : 0;
-    ASSIGN_OR_RETURN(FunctionRequest function, read_request(request, i < disks.size() ? disks[i] : std::nullopt,
-                                                            default_mac(config.name, nic)));
+    ASSIGN_OR_RETURN(FunctionRequest function,
+                     read_request(request, i < disks.size() ? disks[i] : std::nullopt, default_mac(config.name, nic)));
     functions.push_back(std::move(function));
     files.push_back(own);
   }
