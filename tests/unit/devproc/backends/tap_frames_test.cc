@@ -322,13 +322,13 @@ TEST_F(TapFramesKernelTest, interface_that_is_down_is_a_pulled_cable) {
   const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   epoll_event event{.events = EPOLLOUT | static_cast<std::uint32_t>(EPOLLET), .data = {}};
   ASSERT_EQ(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, real_->tap.get(), &event), 0);
+  while (::epoll_wait(epoll.get(), &event, 1, 0) == 1) continue;
   real_->set_up(false);
   EXPECT_EQ(send(tap, ethernet(200)), Sent::kSent);
   EXPECT_FALSE(tap.link());
   EXPECT_EQ(tap.dropped(), 1U);
   EXPECT_FALSE(tap.receive().empty() && tap.link());
   // As the event loop watches it, from before the interface came up; it must not take the host's first frames to tell.
-  while (::epoll_wait(epoll.get(), &event, 1, 0) == 1) continue;
   real_->set_up(true);
   std::uint32_t seen = 0;
   while ((seen & EPOLLOUT) == 0 && ::epoll_wait(epoll.get(), &event, 1, 2000) == 1) tap.on_events(seen = event.events);
