@@ -66,8 +66,8 @@ class RoleHost {
   bool handle_queues();
   [[nodiscard]] bool queue_work_waiting() const;
 
-  // Backend `backend` of the role may have something: its descriptor said so, by `epoll_events`. handle_backends() gives one that has to
-  // its device; true when it did something.
+  // Backend `backend` of the role may have something: its descriptor said so, by `epoll_events`. handle_backends()
+  // gives one that has to its device; true when it did something.
   void backend_stirs(std::size_t backend, std::uint32_t epoll_events = 0);
   bool handle_backends();
   [[nodiscard]] bool backend_work_waiting() const;

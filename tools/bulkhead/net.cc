@@ -113,6 +113,7 @@ Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueF
 Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
   const std::string what = fmt::format("--net fd={}", list);
   std::string interface;
+  bool many = true;
   const std::vector<unsigned> all = descriptors(list);
   for (const unsigned given : all) {
     UniqueFd tap(::fcntl(static_cast<int>(given), F_DUPFD_CLOEXEC, 3));
@@ -127,11 +128,12 @@ Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
     if (interface != request.ifr_name)
       return make_error(fmt::format("{}: descriptors of one card are queues of one TAP, not of {} and {}", what,
                                     interface, request.ifr_name));
-    if (all.size() > 1 && (request.ifr_flags & IFF_MULTI_QUEUE) == 0)
-      return make_error(fmt::format("{}: {} has one queue only", what, interface));
+    many = many && (request.ifr_flags & IFF_MULTI_QUEUE) != 0;
     RETURN_IF_ERROR(set_up(what, tap.borrow()));
     files.push_back(std::move(tap));
   }
+  // The same queue by two numbers.
+  if (all.size() > 1 && !many) return make_error(fmt::format("{}: {} has one queue only", what, interface));
   return ok();
 }
 
