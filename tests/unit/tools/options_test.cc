@@ -99,6 +99,18 @@ TEST(ParseNet, refuses_what_is_no_tap) {
   EXPECT_TRUE(parse_net("tap=fifteen-letters")) << "as long as a name can be";
 }
 
+TEST(ParseNet, more_queues_than_one_message_carries_are_bad_usage) {
+  for (const int cards : {12, 13}) {
+    std::vector<const char*> arguments{"bulkhead", "run", "--kernel", "k"};
+    for (int i = 0; i < cards; ++i) arguments.insert(arguments.end(), {"--net", "tap=a,queues=4"});
+    const Command command = parse_command_line(static_cast<int>(arguments.size()), arguments.data());
+    EXPECT_EQ(std::holds_alternative<RunOptions>(command), cards == 12);
+    if (const auto* leave = std::get_if<Leave>(&command)) {
+      EXPECT_EQ(leave->status, control::kExitUsage);
+    }
+  }
+}
+
 TEST(ParseTopology, takes_three_numbers) {
   EXPECT_EQ(parse_topology("2:4:1").value(), (control::Topology{.sockets = 2, .cores = 4, .threads = 1}));
 }
