@@ -12,6 +12,7 @@
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"
+#include "devproc/models/virtio_net/virtio_net.h"
 #include "devproc/models/virtio_rng/virtio_rng.h"
 
 namespace bulkhead::devproc {
@@ -93,6 +94,14 @@ Result<std::unique_ptr<Device>> create_virtio_blk(const DeviceConfig& config, co
   return create_virtio(std::move(model), wires);
 }
 
+Result<std::unique_ptr<Device>> create_virtio_net(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto net, expect<VirtioNetConfig>(config));
+  if (net.queue_pairs == 0 || net.queue_pairs > kVirtioNetMaxPairs || wires.frames.size() != net.queue_pairs)
+    return make_error("a network card with an impossible number of queues");
+  auto model = std::make_unique<VirtioNet>(VirtioNetStorage::allocate(wires.state), net, *wires.memory, wires.frames);
+  return create_virtio(std::move(model), wires);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -104,6 +113,7 @@ constexpr std::array kTypes = {
     DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
     DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
     DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},
+    DeviceType{"virtio_net", virtio::VirtioPci::kStateVersion + 256 * VirtioNet::kStateVersion, create_virtio_net},
 };
 
 }  // namespace

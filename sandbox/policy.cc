@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/falloc.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -139,7 +140,7 @@ PolicyBuilder& PolicyBuilder::allow_file_io() {
       .add(SYS_fallocate, {{1, kInt, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE}});
 }
 
-PolicyBuilder& PolicyBuilder::allow_frame_read() { return add(SYS_readv); }
+PolicyBuilder& PolicyBuilder::allow_tap_offloads() { return add(SYS_ioctl, {{1, kInt, TUNSETOFFLOAD}}); }
 PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
 
 PolicyBuilder& PolicyBuilder::deny_terminal_query() {

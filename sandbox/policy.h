@@ -76,8 +76,9 @@ class PolicyBuilder {
   // pread64, pwrite64, preadv, pwritev, fdatasync, and fallocate that makes holes or zeroes without growing the file.
   // Positions only: the shared file position is left alone.
   PolicyBuilder& allow_file_io();
-  // readv: a frame from a TAP descriptor.
-  PolicyBuilder& allow_frame_read();
+  // ioctl TUNSETOFFLOAD: which offloads the frames of a TAP may leave to their reader. It means something on a TAP's
+  // descriptor alone. Frames themselves go by read and writev.
+  PolicyBuilder& allow_tap_offloads();
   // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
   // it.
   PolicyBuilder& allow_io_uring_enter();

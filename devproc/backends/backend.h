@@ -4,6 +4,8 @@
 // Threading: single-threaded. Errors: none here. Trust: as the backend's own header says.
 #pragma once
 
+#include <cstdint>
+
 #include "ipc/base/unique_fd.h"
 
 namespace bulkhead::devproc {
@@ -17,6 +19,8 @@ class Backend {
 
   // Tells of news by becoming readable or writable; invalid: it never has any of its own accord.
   [[nodiscard]] virtual BorrowedFd watched() const { return {}; }
+  // What epoll(7), by edges, said of watched(): EPOLLIN and so on. The model is asked next.
+  virtual void on_events(std::uint32_t /*epoll_events*/) {}
   // It has something for the model now.
   [[nodiscard]] virtual bool ready() const { return false; }
   // An input was committed: what the model submitted with it begins. After a take-over, what restore() submitted.

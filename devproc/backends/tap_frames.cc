@@ -2,6 +2,7 @@
 
 #include <linux/if_tun.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -27,11 +28,16 @@ bool is_link_error(int error) {
 
 }  // namespace
 
-TapFrames::TapFrames(BorrowedFd tap, GuestRanges& memory)
-    : fd_(tap), memory_(memory), frame_(std::make_unique<std::array<std::byte, kMostFrame>>()) {
+TapFrames::TapFrames(BorrowedFd tap, GuestRanges& memory, std::atomic<std::uint64_t>& taken)
+    : fd_(tap), memory_(memory), frame_(std::make_unique<std::array<std::byte, kMostFrame>>()), taken_(taken) {
   // A successor begins with the link as it is: a cable that seems to be plugged in for a moment is a change, too.
+  link_ = writable();
+}
+
+bool TapFrames::writable() const {
+  // A TAP is writable when its interface is up.
   pollfd now{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
-  link_ = ::poll(&now, 1, 0) < 0 || (now.revents & POLLOUT) != 0;
+  return ::poll(&now, 1, 0) < 0 || ((now.revents & POLLOUT) != 0 && (now.revents & (POLLERR | POLLHUP)) == 0);
 }
 
 FrameBackend::Sent TapFrames::send(std::span<const std::byte> header, std::span<const Segment> memory) {
@@ -42,18 +48,21 @@ FrameBackend::Sent TapFrames::send(std::span<const std::byte> header, std::span<
     ++dropped_;
     return Sent::kSent;
   }
-  ssize_t sent = -1;
-  do {
-    sent = ::writev(fd_.get(), pieces_.data(), static_cast<int>(piece_count_));
-  } while (sent < 0 && errno == EINTR);
-  if (sent >= 0) return Sent::kSent;
-  if (errno == EAGAIN || errno == EWOULDBLOCK) {
-    full_ = true;
-    return Sent::kFull;
+  // poll() after EAGAIN: room that was made in between would not be told of.
+  for (int tries = 0; tries < 3; ++tries) {
+    ssize_t sent = -1;
+    do {
+      sent = ::writev(fd_.get(), pieces_.data(), static_cast<int>(piece_count_));
+    } while (sent < 0 && errno == EINTR);
+    if (sent >= 0) return Sent::kSent;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) {
+      ++dropped_;
+      fail(errno);
+      return Sent::kSent;
+    }
+    if (!writable()) break;
   }
-  ++dropped_;
-  fail(errno);
-  return Sent::kSent;
+  return Sent::kFull;
 }
 
 bool TapFrames::gather(std::span<const Segment> memory) {
@@ -70,23 +79,27 @@ bool TapFrames::gather(std::span<const Segment> memory) {
 }
 
 std::span<const std::byte> TapFrames::receive() {
+  const std::uint64_t before = taken_.load(std::memory_order_relaxed);
   while (held_ == 0) {
+    taken_.store(before + 1, std::memory_order_relaxed);
     const ssize_t got = ::read(fd_.get(), frame_->data(), frame_->size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return {};
-    if (got <= 0) {
-      fail(got == 0 ? EPIPE : errno);
-      return {};
+    if (got > 0) {
+      link_ = true;
+      held_ = static_cast<std::size_t>(got);
+      break;
     }
-    link_ = true;
-    ++taken_;
-    held_ = static_cast<std::size_t>(got);
+    taken_.store(before, std::memory_order_relaxed);
+    if (got < 0 && errno == EINTR) continue;
+    may_have_frames_ = false;
+    if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) fail(got == 0 ? EPIPE : errno);
+    return {};
   }
   return std::span(*frame_).first(held_);
 }
 
 void TapFrames::fail(int error) {
-  if (is_link_error(error)) link_ = false;
+  // It may be back already; if not, the descriptor tells when it is, now that it was asked.
+  if (is_link_error(error)) link_ = writable();
 }
 
 void TapFrames::set_offloads(const Offloads& offloads) {
@@ -104,20 +117,12 @@ void TapFrames::set_offloads(const Offloads& offloads) {
   (void)::ioctl(fd_.get(), TUNSETOFFLOAD, flags);
 }
 
-short TapFrames::events() const {
-  if (gone_) return 0;
-  // A TAP is writable when its interface is up.
-  return static_cast<short>((wanted_ ? POLLIN : 0) | (full_ || !link_ ? POLLOUT : 0));
-}
-
-void TapFrames::on_events(short events) {
-  if ((events & (POLLERR | POLLHUP)) != 0) {
+void TapFrames::on_events(std::uint32_t epoll_events) {
+  if ((epoll_events & EPOLLIN) != 0) may_have_frames_ = true;
+  if ((epoll_events & (EPOLLERR | EPOLLHUP)) != 0)
     link_ = false;
-    gone_ = true;
-  } else if ((events & POLLOUT) != 0) {
-    full_ = false;
+  else if ((epoll_events & EPOLLOUT) != 0)
     link_ = true;
-  }
 }
 
 }  // namespace bulkhead::devproc

@@ -1,12 +1,14 @@
 // TapFrames: a queue of a TAP device (Linux, Documentation/networking/tuntap.rst) as a frame backend.
 //
 // The descriptor came with the role: a TAP with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE, headers of
-// kFrameHeader bytes (TUNSETVNETHDRSZ), O_NONBLOCK. Used with readv(2)'s and writev(2)'s kin, poll(2) and one ioctl,
+// kFrameHeader bytes (TUNSETVNETHDRSZ), O_NONBLOCK. Used with read(2), writev(2), poll(2) and one ioctl,
 // TUNSETOFFLOAD, which concerns all queues of the device.
 // A frame is written straight from guest RAM: the guest may change it meanwhile, and the host's kernel looks at its own
 // copy. Nothing is allocated after construction.
-// The event loop polls the descriptor for events(), tells of what came by on_events(), and asks the device's
-// on_backend() then.
+// The event loop watches the descriptor by edges. Nobody is asked to look for frames while the model wants none, or
+// after read(2) said that there are none, until the descriptor tells of more.
+// Frames taken are counted in a word that outlives the process, before they are read: what a dead process had read and
+// not committed is the difference to what the model has counted.
 // Units: bytes. Threading: single-threaded. Trust: frames are the network's.
 // Errors: a frame that the kernel refuses is dropped and counted. An interface that is down or gone is a cable that is
 // pulled; poll() tells when it is back.
@@ -15,6 +17,7 @@
 #include <sys/uio.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,10 +29,10 @@
 
 namespace bulkhead::devproc {
 
-class TapFrames final : public FrameBackend {
+class TapFrames final : public FrameBackend, public Backend {
  public:
-  // Both outlive this.
-  TapFrames(BorrowedFd tap, GuestRanges& memory);
+  // All outlive this; `taken` outlives the process as well.
+  TapFrames(BorrowedFd tap, GuestRanges& memory, std::atomic<std::uint64_t>& taken);
 
   Sent send(std::span<const std::byte> header, std::span<const Segment> memory) override;
   std::span<const std::byte> receive() override;
@@ -38,13 +41,12 @@ class TapFrames final : public FrameBackend {
   void set_offloads(const Offloads& offloads) override;
   [[nodiscard]] bool link() const override { return link_; }
 
-  // The poll(2) events that it waits for. 0: it is not to be polled, not even for errors.
-  [[nodiscard]] short events() const;
-  void on_events(short events);
-  [[nodiscard]] BorrowedFd fd() const { return fd_; }
+  [[nodiscard]] std::uint64_t taken() const override { return taken_.load(std::memory_order_relaxed) - (held_ != 0); }
 
-  // Frames read so far. What an input that did not end has read is lost.
-  [[nodiscard]] std::uint64_t taken() const { return taken_; }
+  [[nodiscard]] BorrowedFd watched() const override { return fd_; }
+  [[nodiscard]] bool ready() const override { return wanted_ && (held_ != 0 || may_have_frames_); }
+  void on_events(std::uint32_t epoll_events) override;
+
   // Frames to send that were dropped here or by the kernel.
   [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
 
@@ -54,6 +56,8 @@ class TapFrames final : public FrameBackend {
   // False: not RAM, or in too many pieces.
   bool gather(std::span<const Segment> memory);
   void fail(int error);
+  // Also makes the kernel tell of room that is not there yet.
+  [[nodiscard]] bool writable() const;
 
   BorrowedFd fd_;
   GuestRanges& memory_;
@@ -61,13 +65,12 @@ class TapFrames final : public FrameBackend {
   std::array<iovec, kMostPieces> pieces_{};
   std::size_t piece_count_ = 0;
   std::size_t held_ = 0;  // bytes of the next frame, which is in frame_
-  std::uint64_t taken_ = 0;
+  std::atomic<std::uint64_t>& taken_;
   std::uint64_t dropped_ = 0;
   std::optional<Offloads> offloads_;  // as the kernel was told
   bool wanted_ = false;
-  bool full_ = false;
+  bool may_have_frames_ = true;
   bool link_ = true;
-  bool gone_ = false;  // for good
 };
 
 }  // namespace bulkhead::devproc

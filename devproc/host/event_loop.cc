@@ -125,7 +125,7 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
       drain_eventfd(kicks_[kick]);
       host_.kick(kick);
     } else if (key >= kBackend && key < kBackend + kMaxBackings) {
-      host_.backend_stirs(static_cast<std::size_t>(key - kBackend));
+      host_.backend_stirs(static_cast<std::size_t>(key - kBackend), events[static_cast<std::size_t>(i)].events);
     }
   }
   if (timer_fired) timer_set_for_ = kTimerOff;

@@ -66,9 +66,9 @@ class RoleHost {
   bool handle_queues();
   [[nodiscard]] bool queue_work_waiting() const;
 
-  // Backend `backend` of the role may have something: its descriptor said so. handle_backends() gives one that has to
-  // its device; true when it did something.
-  void backend_stirs(std::size_t backend);
+  // Backend `backend` of the role may have something: its descriptor said so, by `epoll_events`. handle_backends()
+  // gives one that has to its device; true when it did something.
+  void backend_stirs(std::size_t backend, std::uint32_t epoll_events = 0);
   bool handle_backends();
   [[nodiscard]] bool backend_work_waiting() const;
   // In the order of backend_stirs(); some are invalid.
@@ -105,7 +105,8 @@ class RoleHost {
     std::vector<CharBackend*> stream_pointers;
     std::unique_ptr<HostMsiSender> msi;
     std::unique_ptr<FdEntropy> entropy;
-    BlockBackend* block = nullptr;  // one of `backends`
+    BlockBackend* block = nullptr;      // one of `backends`
+    std::vector<FrameBackend*> frames;  // likewise
     std::unique_ptr<HostTimerQueue> timers;
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;

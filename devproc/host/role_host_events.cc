@@ -117,8 +117,11 @@ RoleHost::BackendState* RoleHost::find_backend(std::size_t index) {
   return nullptr;
 }
 
-void RoleHost::backend_stirs(std::size_t backend) {
-  if (BackendState* state = find_backend(backend); state != nullptr) state->stirs = true;
+void RoleHost::backend_stirs(std::size_t backend, std::uint32_t epoll_events) {
+  BackendState* state = find_backend(backend);
+  if (state == nullptr) return;
+  state->backend->on_events(epoll_events);
+  state->stirs = true;
 }
 
 bool RoleHost::backend_work_waiting() const {

@@ -4,12 +4,15 @@
 #include <utility>
 
 #include "devproc/backends/file_block.h"
+#include "devproc/backends/tap_frames.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/host/role_host.h"
 #include "devproc/host/role_host_util.h"
 #include "devproc/registry.h"
 
 namespace bulkhead::devproc {
+
+static_assert(ipc::kMostTakers >= kMaxBackings);
 
 RoleHost::RoleHost(RoleWorld world, std::uint32_t incarnation)
     : world_(std::move(world)),
@@ -112,7 +115,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .msi = instance.msi.get(),
                     .memory = world_.memory,
                     .entropy = instance.entropy.get(),
-                    .block = instance.block};
+                    .block = instance.block,
+                    .frames = instance.frames};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);
@@ -123,7 +127,10 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
 }
 
 Status RoleHost::add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance) {
-  for (std::size_t i = 0; i < decl.backings.size(); ++i) {
+  const std::size_t count = backing_count(decl, setup.config);
+  if (setup.backings.count != count || std::size_t{setup.backings.first} + count > kMaxBackings)
+    return make_error("device \"" + setup.name + "\" was not given the backings that its configuration names");
+  for (std::size_t i = 0; i < count; ++i) {
     // A process that is only asked whether it could play the role holds none of them.
     const std::size_t at = setup.backings.first + i;
     const BorrowedFd fd = at < world_.backings.size() ? world_.backings[at] : BorrowedFd();
@@ -136,6 +143,13 @@ Status RoleHost::add_backings(const control::DeviceInstance& setup, const Device
         auto disk = std::make_unique<FileBlock>(fd, config->disk, *world_.ranges);
         instance.block = disk.get();
         add_backend(instance, std::move(disk));
+        break;
+      }
+      case BackingKind::kTap: {
+        if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
+        auto tap = std::make_unique<TapFrames>(fd, *world_.ranges, checkpoint_.header().frames_taken[at]);
+        instance.frames.push_back(tap.get());
+        add_backend(instance, std::move(tap));
         break;
       }
     }

@@ -44,6 +44,12 @@ struct VirtioBlkConfig {
   disk @2 :DiskGeometry;
 }
 
+struct VirtioNetConfig {
+  mac @0 :Data;
+  mtu @1 :UInt16;
+  queuePairs @2 :UInt16;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -56,5 +62,6 @@ struct DeviceConfig {
     pciBus @7 :PciBusConfig;
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
+    virtioNet @10 :VirtioNetConfig;
   }
 }

@@ -1,5 +1,7 @@
 #include "ipc/control/device_config_codec.h"
 
+#include <algorithm>
+
 #include "ipc/control/capnp_codec.h"
 
 namespace bulkhead::control::codec {
@@ -53,6 +55,21 @@ VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
                    .write_zeroes = disk.getWriteZeroes()}};
 }
 
+void write(Builder out, const VirtioNetConfig& config) {
+  auto body = out.initVirtioNet();
+  body.setMac(kj::arrayPtr(config.mac.data(), config.mac.size()));
+  body.setMtu(config.mtu);
+  body.setQueuePairs(config.queue_pairs);
+}
+
+VirtioNetConfig read_virtio_net(schema::VirtioNetConfig::Reader in) {
+  VirtioNetConfig config{.mtu = in.getMtu(), .queue_pairs = in.getQueuePairs()};
+  const auto mac = in.getMac();
+  if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
+  std::copy(mac.begin(), mac.end(), config.mac.begin());
+  return config;
+}
+
 void write(Builder out, const PciBusConfig& config) {
   auto body = out.initPciBus();
   body.setPmBase(config.pm_base);
@@ -99,6 +116,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::PCI_TEST: return PciTestConfig{};
     case Kind::VIRTIO_RNG: return VirtioRngConfig{};
     case Kind::VIRTIO_BLK: return read_virtio_blk(in.getVirtioBlk());
+    case Kind::VIRTIO_NET: return read_virtio_net(in.getVirtioNet());
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

@@ -78,7 +78,8 @@ struct PciBusConfig {
   bool operator==(const PciBusConfig&) const = default;
 };
 
-using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
-                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig>;
+using DeviceConfig =
+    std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
+                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig>;
 
 }  // namespace bulkhead

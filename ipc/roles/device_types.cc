@@ -1,5 +1,6 @@
 #include "ipc/roles/device_types.h"
 
+#include <algorithm>
 #include <array>
 
 #include "ipc/roles/pci_test_decl.h"
@@ -35,6 +36,8 @@ constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096}, Reg
 
 constexpr std::array kRngBackings = {BackingKind::kEntropy};
 constexpr std::array kBlkBackings = {BackingKind::kDisk};
+constexpr std::array kNetBackings = {BackingKind::kTap, BackingKind::kTap, BackingKind::kTap, BackingKind::kTap};
+static_assert(kNetBackings.size() == kVirtioNetMaxPairs);
 
 constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
@@ -105,11 +108,26 @@ constexpr std::array kTypes = {
                    .syscalls = {SyscallGroup::kFileIo},
                    .pci = &kVirtioBlkDecl,
                    .purpose = "virtio disk"},
+    DeviceTypeDecl{.type = "virtio_net",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .messages = kVirtioNetMaxQueues + 1,
+                   .queues = {kVirtioNetMaxQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .backings = kNetBackings,
+                   .syscalls = {SyscallGroup::kPacketIo},
+                   .pci = &kVirtioNetDecl,
+                   .purpose = "virtio network card"},
 };
 
 }  // namespace
 
 std::span<const DeviceTypeDecl> all_device_types() { return kTypes; }
+
+std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  const auto* net = std::get_if<VirtioNetConfig>(&config);
+  return net == nullptr ? decl.backings.size() : std::min<std::size_t>(net->queue_pairs, decl.backings.size());
+}
 
 const DeviceTypeDecl* find_device_type(std::string_view type) {
   for (const DeviceTypeDecl& decl : kTypes) {

@@ -2,10 +2,12 @@
 // (syscalls) and by the device process (wires). A test holds the models against it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "ipc/roles/device_config.h"
 #include "ipc/roles/pci_decl.h"
 #include "ipc/roles/syscall_groups.h"
 #include "ipc/state/effects.h"
@@ -42,6 +44,7 @@ inline constexpr std::uint32_t kMaxKicks = 128;  // queues of one role
 enum class BackingKind : std::uint8_t {
   kEntropy,  // the kernel's random number generator, read only
   kDisk,     // the file or block device of VirtioBlkConfig::disk
+  kTap,      // a queue of a TAP
 };
 
 inline constexpr std::uint32_t kMaxBackings = 64;  // of one role
@@ -58,12 +61,15 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
-  std::span<const BackingKind> backings{};
+  std::span<const BackingKind> backings{};  // at most: backing_count()
   SyscallGroups syscalls{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`
 };
+
+// How many of `decl.backings`, from the first on, a device of this configuration has.
+[[nodiscard]] std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config);
 
 // nullptr when there is no such type.
 [[nodiscard]] const DeviceTypeDecl* find_device_type(std::string_view type);

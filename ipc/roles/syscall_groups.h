@@ -17,7 +17,7 @@ enum class SyscallGroup : std::uint8_t {
   kBase,      // the event loop of any device process; every role has it
   kTakeRole,  // mapping regions, epoll_ctl, close, loading the role's own filter: only until the role runs
   kFileIo,    // positioned reads and writes, and flushes, on a backing file that was passed in open
-  kPacketIo,  // one frame at a time on a TAP descriptor that was passed in open (readv; writev is in kBase)
+  kPacketIo,  // the offloads of a TAP descriptor that was passed in open (its frames go by kBase's read and writev)
   kIoUring,   // io_uring_enter on a ring that the VMM made and registered
 };
 

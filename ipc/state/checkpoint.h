@@ -38,6 +38,8 @@ struct alignas(kCacheLine) InputRecord {
   std::uint32_t reserved = 0;
 };
 
+inline constexpr std::size_t kMostTakers = 64;
+
 struct StateHeader {
   std::uint64_t magic;
   std::uint64_t layout;  // hash of the role's segments and versions
@@ -47,6 +49,9 @@ struct StateHeader {
   // The input that the last deaths are laid to, and how many of them.
   std::atomic<std::uint64_t> suspect;
   std::atomic<std::uint32_t> suspect_deaths;
+  // Frames that the role's processes have taken off the network, by backing: each counted before it is read, so that a
+  // death between the two shows as one frame lost, not as one frame forgotten.
+  alignas(kCacheLine) std::atomic<std::uint64_t> frames_taken[kMostTakers];
 };
 
 class Checkpoint final : public StateAllocator {

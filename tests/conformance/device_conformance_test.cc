@@ -30,6 +30,8 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "virtio_rng") return VirtioRngConfig{};
   if (type == "virtio_blk")
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
+  if (type == "virtio_net")
+    return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }
@@ -38,11 +40,17 @@ DeviceConfig sample_config(std::string_view type) {
 struct Subject {
   explicit Subject(const DeviceType& type)
       : decl(find_device_type(type.name)),
-        fakes({.lines = decl->lines.size(), .streams = decl->streams, .queues = decl->queues.count}),
+        fakes({.lines = decl->lines.size(),
+               .streams = decl->streams,
+               .queues = decl->queues.count,
+               .frames = taps(*decl)}),
         device(make(type, fakes)) {
     fakes.clock.set_now(VmTime{5'000'000'000});
     fakes.clock.set_wall_seconds(1'700'000'000);
     fakes.clock.attach(*device);
+  }
+  static std::size_t taps(const DeviceTypeDecl& decl) {
+    return static_cast<std::size_t>(std::ranges::count(decl.backings, BackingKind::kTap));
   }
   static std::unique_ptr<Device> make(const DeviceType& type, FakeWires& fakes) {
     auto created = type.create(sample_config(type.name), fakes.wires());
@@ -124,6 +132,30 @@ TEST_P(DeviceConformance, is_what_its_declaration_says) {
     EXPECT_NE(regions[i].sizes, 0) << regions[i].name;
     const bool port = regions[i].kind == AddressKind::kPort;
     EXPECT_FALSE(port && (regions[i].sizes & kSize8) != 0) << "ports: 4 bytes at most";
+  }
+}
+
+// Doorbells are there for the most queues that a device can have; a guest may ring any of them, and a successor takes
+// all of them as rung.
+TEST(DeviceKicks, of_queues_that_a_device_was_not_given_do_nothing) {
+  const std::vector<std::pair<const char*, DeviceConfig>> small = {
+      {"virtio_blk", VirtioBlkConfig{.queues = 1, .serial = {}, .disk = {.bytes = 64 * 1024}}},
+      {"virtio_net", VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = 1}}};
+  for (const auto& [name, config] : small) {
+    FakeWires fakes({.lines = 1, .queues = 1, .frames = 1});
+    auto device = std::move(find_builtin(name)->create(config, fakes.wires())).value();
+    device->reset();
+    device->on_function_control(kControlMemoryEnable | kControlBusMaster);
+    // driver_feature: VERSION_1 alone; device_status: up to FEATURES_OK, then DRIVER_OK.
+    for (const auto& [offset, value] : {std::pair(0x08, 1U), std::pair(0x0c, 1U)})
+      device->write({kVirtioRegisters, kVirtioCommonOffset + static_cast<std::uint64_t>(offset), 4}, value);
+    for (const std::uint64_t status : {0x03, 0x0b, 0x0f})
+      device->write({kVirtioRegisters, kVirtioCommonOffset + 0x14, 1}, status);
+    for (QueueId queue = 0; queue < find_device_type(name)->queues.count; ++queue) {
+      EXPECT_FALSE(device->on_queue(queue)) << name << " " << queue;
+      device->on_queue_poisoned(queue);
+    }
+    EXPECT_EQ(device->read({kVirtioRegisters, kVirtioCommonOffset + 0x14, 1}), 0x0fU) << name;
   }
 }
 

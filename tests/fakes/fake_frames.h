@@ -53,6 +53,7 @@ class FakeFrames final : public FrameBackend {
     ++offloads_told;
   }
   [[nodiscard]] bool link() const override { return link_up; }
+  [[nodiscard]] std::uint64_t taken() const override { return consumed.size() + lost; }
 
   std::deque<Frame> incoming;
   std::vector<Frame> sent;
@@ -63,6 +64,7 @@ class FakeFrames final : public FrameBackend {
   int refused = 0;
   int unreadable = 0;
   int offloads_told = 0;
+  std::uint64_t lost = 0;  // frames that went with a process
   bool wanted = false;
   bool link_up = true;
   bool dead = false;  // the process is: nothing that it does counts

@@ -14,6 +14,7 @@
 #include "tests/fakes/fake_char_backend.h"
 #include "tests/fakes/fake_effects.h"
 #include "tests/fakes/fake_entropy.h"
+#include "tests/fakes/fake_frames.h"
 #include "tests/fakes/fake_irq.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
@@ -26,6 +27,7 @@ struct FakeWireCounts {
   std::size_t streams = 0;
   std::uint16_t queues = 0;
   std::size_t memory_bytes = 64 * 1024;
+  std::size_t frames = 0;  // backends of a NIC
 };
 
 class FakeWires {
@@ -34,6 +36,7 @@ class FakeWires {
       : queues(counts.queues), memory(counts.memory_bytes), lines(counts.lines), streams(counts.streams) {
     for (auto& line : lines) line_pointers_.push_back(&line);
     for (auto& stream : streams) stream_pointers_.push_back(&stream);
+    for (std::size_t i = 0; i < counts.frames; ++i) frame_pointers_.push_back(&frames.emplace_back(memory));
   }
   FakeWires(const FakeWires&) = delete;
   FakeWires& operator=(const FakeWires&) = delete;
@@ -50,7 +53,8 @@ class FakeWires {
                  .msi = &msi,
                  .memory = &memory,
                  .entropy = &entropy,
-                 .block = &block};
+                 .block = &block,
+                 .frames = frame_pointers_};
   }
 
   FakeStateAllocator state;
@@ -62,12 +66,14 @@ class FakeWires {
   std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
   FakeBlock block{memory, {.bytes = 64 * 1024}};
+  std::deque<FakeFrames> frames;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;
 
  private:
   std::vector<IrqLine*> line_pointers_;
   std::vector<CharBackend*> stream_pointers_;
+  std::vector<FrameBackend*> frame_pointers_;
 };
 
 }  // namespace bulkhead::devproc

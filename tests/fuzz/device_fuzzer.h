@@ -17,6 +17,7 @@
 #include <random>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "devproc/core/device.h"
@@ -107,6 +108,26 @@ class DeviceFuzzer {
     }
   }
 
+  // A frame arrives, a queue of the network is full or takes frames again, or a cable is pulled or plugged in.
+  void work_on_network(FuzzBytes& bytes) {
+    constexpr int kMostInputs = 64;
+    const std::uint8_t how = bytes.byte();
+    const auto id = static_cast<BackendId>(how % fakes_.frames.size());
+    FakeFrames& frames = fakes_.frames[id];
+    frames.link_up = (how >> 2 & 7) != 0;
+    frames.room = (how >> 5 & 3) == 0 ? how >> 7 : -1;
+    if ((how >> 5 & 1) != 0) {
+      FakeFrames::Frame frame(bytes.byte() * ((how >> 7) != 0 ? 16U : 1U));
+      for (std::size_t i = 0; i < frame.size() && i < 32; ++i) frame[i] = static_cast<std::byte>(bytes.byte());
+      if (!frame.empty()) frames.incoming.push_back(std::move(frame));
+    }
+    for (int i = 0; i < kMostInputs; ++i) {
+      const bool more = device_.on_backend(id);
+      finish_input();
+      if (!more || !complaint_.empty()) return;
+    }
+  }
+
   // Any bytes as state, as a hostile predecessor could leave them: all of them, one value everywhere, or a
   // few wrong bytes in a good state.
   void corrupt_state(std::uint64_t seed) {
@@ -171,7 +192,10 @@ class DeviceFuzzer {
   void host_event(FuzzBytes& bytes, unsigned which) {
     const bool queues = fakes_.queues != 0;
     if (queues && which % 8 == 6) {
-      work_on_disk();
+      if (fakes_.frames.empty())
+        work_on_disk();
+      else
+        work_on_network(bytes);
     } else if (queues && which % 4 == 2) {
       work_on_queue(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
     } else if (queues && which % 4 == 3) {

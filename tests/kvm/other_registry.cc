@@ -9,6 +9,7 @@
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"
+#include "devproc/models/virtio_net/virtio_net.h"
 #include "devproc/models/virtio_rng/virtio_rng.h"
 #include "devproc/registry.h"
 

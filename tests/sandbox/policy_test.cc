@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 #include <linux/falloc.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -169,7 +171,7 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   };
   using List = std::vector<std::string>;
   EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fallocate", "fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
-  EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"readv"}));
+  EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"ioctl"}));
   EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
@@ -182,6 +184,18 @@ TEST(Groups, file_io_makes_holes_and_zeroes_and_nothing_longer) {
         mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) || mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
     EXPECT_EQ(allows(filter, SYS_fallocate, {7, mode}), fine) << mode;
   }
+}
+
+TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kPacketIo}));
+  EXPECT_TRUE(allows(filter, SYS_ioctl, {5, TUNSETOFFLOAD}));
+  EXPECT_TRUE(allows(filter, SYS_ioctl, {5, 0xdead'beef'0000'0000 | TUNSETOFFLOAD})) << "the kernel looks at 32 bits";
+  constexpr std::uint64_t kOthers[] = {TUNSETIFF,       TUNSETPERSIST,      TUNSETOWNER,     TUNSETQUEUE,
+                                       TUNATTACHFILTER, TUNSETSTEERINGEBPF, TUNSETVNETHDRSZ, TUNSETSNDBUF,
+                                       TUNSETLINK,      TUNGETIFF,          TUNGETDEVNETNS,  SIOCGSKNS};
+  for (const std::uint64_t request : kOthers) EXPECT_FALSE(allows(filter, SYS_ioctl, {5, request})) << request;
+  EXPECT_EQ(verdict(filter, SYS_ioctl, {1, TCGETS}), SECCOMP_RET_ERRNO | ENOTTY);
+  EXPECT_FALSE(allows(compiled(role_policy({})), SYS_ioctl, {5, TUNSETOFFLOAD}));
 }
 
 TEST(TakeRole, maps_passed_regions_without_exec) {

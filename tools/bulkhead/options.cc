@@ -10,6 +10,7 @@
 
 #include "ipc/base/checked.h"
 #include "ipc/control/device_messages.h"
+#include "tools/bulkhead/net.h"
 #include "tools/bulkhead/print.h"
 
 namespace bulkhead::cli {
@@ -49,6 +50,7 @@ struct Raw {
   std::string device_deadline = "1s";
   std::vector<std::string> devices;
   std::vector<std::string> disks;
+  std::vector<std::string> nets;
   std::vector<std::string> on_crash;
   std::optional<std::string> vm_name;
   std::string name;
@@ -100,6 +102,13 @@ void add_machine(CLI::App* run, Raw& raw) {
                   "(O_DIRECT), serial=TEXT, queues=N, slot=N; a comma in FILE is written twice; may be given several\n"
                   "times")
       ->type_name("FILE[,KEY=VALUE...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_option("--net", raw.nets,
+                  "add a network card (virtio-net) on a TAP that exists, or fd=N[:N...] for one that is open; keys:\n"
+                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N; may be given several times")
+      ->type_name("tap=NAME[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -309,7 +318,7 @@ Result<RunOptions> check_run(Raw& raw) {
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
-  const std::size_t devices = raw.devices.size() + raw.disks.size();
+  const std::size_t devices = raw.devices.size() + raw.disks.size() + raw.nets.size();
   if (devices > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", devices, control::kMaxDevices));
   for (const std::string& text : raw.devices) {
@@ -320,6 +329,15 @@ Result<RunOptions> check_run(Raw& raw) {
     ASSIGN_OR_RETURN(control::DeviceRequest disk, parse_disk(text));
     run.devices.push_back(std::move(disk));
   }
+  for (const std::string& text : raw.nets) {
+    ASSIGN_OR_RETURN(control::DeviceRequest net, parse_net(text));
+    run.devices.push_back(std::move(net));
+  }
+  std::size_t files = 0;
+  for (const control::DeviceRequest& device : run.devices) files += device.files;
+  if (files > control::kMaxDeviceFiles)
+    return make_error(fmt::format("--net: disks and queues of network cards are {}, at most {} together allowed", files,
+                                  control::kMaxDeviceFiles));
   return run;
 }
 
@@ -381,9 +399,6 @@ Result<std::int64_t> parse_duration(std::string_view text) {
   return static_cast<std::int64_t>(*nanoseconds);
 }
 
-namespace {
-
-// `text`: empty, or a comma and KEY=VALUE as often as one likes.
 Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device) {
   const auto fail = [&](std::string_view why) { return make_error(fmt::format("{}: {}", what, why)); };
   if (text.ends_with(',')) return fail("ends with a comma");
@@ -400,8 +415,6 @@ Status read_properties(const std::string& what, std::string_view text, control::
   if (device.properties.size() > control::kMaxProperties) return fail("has too many properties");
   return ok();
 }
-
-}  // namespace
 
 Result<control::DeviceRequest> parse_device(std::string_view text) {
   const std::string_view type = text.substr(0, text.find(','));

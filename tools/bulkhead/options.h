@@ -27,7 +27,7 @@ struct RunOptions {
   control::OnReset on_reset = control::OnReset::kReboot;
   std::int64_t device_deadline_ns = control::kDefaultDeviceDeadlineNs;
   std::vector<control::OnCrashRule> on_crash;
-  std::vector<control::DeviceRequest> devices;  // those of --disk too, each with its path as a property
+  std::vector<control::DeviceRequest> devices;  // those of --disk and --net too, each with its file as a property
   std::string vmm;                              // empty: bulkhead-vmm beside this program
   std::string device_program;                   // empty: bulkhead-device beside this program
 };
@@ -93,6 +93,8 @@ using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, Ins
 [[nodiscard]] Result<std::int64_t> parse_duration(std::string_view text);
 // "TYPE[,key=value...]"
 [[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
+// `text`: empty, or a comma and KEY=VALUE as often as one likes. `what`: the option, for messages.
+[[nodiscard]] Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device);
 // --disk FILE[,KEY=VALUE...] as a request for a virtio_blk; a comma in FILE is written twice.
 [[nodiscard]] Result<control::DeviceRequest> parse_disk(std::string_view text);
 // "[ROLE=]restart|isolate|stop"

@@ -14,6 +14,7 @@
 #include <ctime>
 
 #include "ipc/control/run_directory.h"
+#include "tools/bulkhead/net.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -56,10 +57,14 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
   return file;
 }
 
-// Disks are opened as their user may open them: the VMM and the device processes get descriptors.
-Status open_disks(control::VmConfig& config) {
+// Disks and TAPs are opened as their user may open them: the VMM and the device processes get descriptors.
+Status open_device_files(control::VmConfig& config) {
   for (const control::DeviceRequest& device : config.devices) {
     if (device.files == 0) continue;
+    if (device.type == "virtio_net") {
+      RETURN_IF_ERROR(open_net(device, config.files.devices));
+      continue;
+    }
     const auto value_of = [&](std::string_view key) -> std::string {
       for (const control::Property& property : device.properties) {
         if (property.key == key) return property.value;
@@ -164,7 +169,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
-  RETURN_IF_ERROR(open_disks(config));
+  RETURN_IF_ERROR(open_device_files(config));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {
     ASSIGN_OR_RETURN(setup.vmm_program, beside_us("bulkhead-vmm"));

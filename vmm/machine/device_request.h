@@ -1,12 +1,16 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
 // Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
-// and direct, which were honoured where the file was opened. Errors: one sentence that names what is wrong. Threading:
+// and direct, which were honoured where the file was opened; virtio_net: mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and
+// queues, which were honoured where the TAP was opened. Errors: one sentence that names what is wrong. Threading:
 // pure. Trust: the configuration is the user's.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "ipc/control/vm_config.h"
 #include "ipc/roles/device_types.h"
@@ -22,8 +26,13 @@ struct FunctionRequest {
   DeviceConfig config;
 };
 
-// `disk`: of a device type with BackingKind::kDisk, what its file is like.
+using MacAddress = std::array<std::uint8_t, 6>;
+
+// Of the nth network card of a VM: the same each time that a VM of this name runs.
+[[nodiscard]] MacAddress default_mac(std::string_view vm, std::size_t nic);
+
+// `disk`: of a device type with BackingKind::kDisk, what its file is like. `mac`: of a network card, if it names none.
 [[nodiscard]] Result<FunctionRequest> read_request(const control::DeviceRequest& request,
-                                                   const std::optional<DiskGeometry>& disk);
+                                                   const std::optional<DiskGeometry>& disk, const MacAddress& mac = {});
 
 }  // namespace bulkhead::vmm

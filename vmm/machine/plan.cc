@@ -85,6 +85,7 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
                                                    std::vector<FileRange>& files) {
   std::vector<FunctionRequest> functions;
   std::size_t first_file = 0;
+  std::size_t nics = 0;
   for (std::size_t i = 0; i < config.devices.size(); ++i) {
     const control::DeviceRequest& request = config.devices[i];
     const FileRange own{first_file, request.files};
@@ -97,7 +98,9 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
     const DeviceTypeDecl* type = find_device_type(request.type);
     if (type == nullptr || type->pci == nullptr)
       return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
-    ASSIGN_OR_RETURN(FunctionRequest function, read_request(request, i < disks.size() ? disks[i] : std::nullopt));
+    const std::size_t nic = request.type == "virtio_net" ? nics++ : 0;
+    ASSIGN_OR_RETURN(FunctionRequest function,
+                     read_request(request, i < disks.size() ? disks[i] : std::nullopt, default_mac(config.name, nic)));
     functions.push_back(std::move(function));
     files.push_back(own);
   }

@@ -63,7 +63,7 @@ Status DeviceProcess::create_wires(std::span<const UniqueFd> files) {
 
 Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<const UniqueFd> files) {
   std::size_t next_file = instance.files.first;
-  for (const BackingKind kind : instance.type->backings) {
+  for (const BackingKind kind : instance.type->backings.first(backing_count(*instance.type, instance.config))) {
     switch (kind) {
       case BackingKind::kEntropy: {
         UniqueFd fd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
@@ -71,6 +71,7 @@ Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<cons
         backings_.push_back(std::move(fd));
         break;
       }
+      case BackingKind::kTap:
       case BackingKind::kDisk: {
         if (next_file >= files.size()) return make_error(instance.name + " has no file");
         ASSIGN_OR_RETURN(UniqueFd fd, UniqueFd::duplicate(files[next_file++].borrow()));
@@ -111,7 +112,7 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
     lines += instance.lines.count;
     streams += instance.streams.count;
     vectors += instance.vectors.count;
-    instance.backings = {backings, static_cast<std::uint32_t>(plan.type->backings.size())};
+    instance.backings = {backings, static_cast<std::uint32_t>(backing_count(*plan.type, plan.config))};
     kicks += instance.kicks.count;
     backings += instance.backings.count;
     role.instances.push_back(std::move(instance));

@@ -263,6 +263,12 @@ void VirtioNet::inspect(Inspector& inspector) const {
   inspector.field("received_not_agreed", c.received_not_agreed);
   inspector.field("received_filtered", c.received_filtered);
   inspector.field("received_no_fit", c.received_no_fit);
+  // What a process had taken when it died, and had not committed.
+  std::uint64_t taken = 0;
+  for (const FrameBackend* frames : frames_) taken += frames->taken();
+  const std::uint64_t known = c.received_frames + c.received_bad_length + c.received_bad_header +
+                              c.received_not_agreed + c.received_filtered + c.received_no_fit;
+  inspector.field("received_lost", taken > known ? taken - known : 0);
   inspector.field("commands_refused", c.commands_refused);
 }
 

@@ -73,6 +73,7 @@ struct VirtioNetStorage {
 
 class VirtioNet final : public virtio::VirtioModel {
  public:
+  static constexpr std::uint32_t kStateVersion = 1;
   // Bounds of one input's work on one queue. What an unfinished input sent is sent again after a kill.
   static constexpr unsigned kMostFrames = virtio::kMaxShown;
   static constexpr std::uint64_t kMostBytes = 262'144;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tools/bulkhead/net.h"
+
 namespace bulkhead::cli {
 namespace {
 
@@ -43,6 +45,70 @@ TEST(ParseDevice, takes_a_type_and_properties) {
 TEST(ParseDevice, refuses_what_is_no_device) {
   for (const char* text : {"", ",a=b", "x,", "x,a", "x,=1", "x,,a=b", "x y", "x,a b=c"})
     EXPECT_FALSE(parse_device(text)) << text;
+}
+
+TEST(ParseNet, takes_a_tap_and_properties) {
+  const auto plain = parse_net("tap=tap0").value();
+  EXPECT_EQ(plain.type, "virtio_net");
+  EXPECT_EQ(plain.files, 1);
+  EXPECT_EQ(plain.properties, (std::vector<control::Property>{{"tap", "tap0"}}));
+  const auto all = parse_net("mac=02:00:00:00:00:01,tap=t-0.1,queues=4,mtu=9000,slot=7").value();
+  EXPECT_EQ(all.files, 4);
+  EXPECT_EQ(all.properties.size(), 5U);
+  EXPECT_EQ(all.properties[1], (control::Property{"tap", "t-0.1"}));
+}
+
+TEST(ParseNet, takes_descriptors) {
+  EXPECT_EQ(parse_net("fd=5").value().files, 1);
+  EXPECT_EQ(parse_net("fd=5:6:12,mtu=1400").value().files, 3);
+}
+
+TEST(ParseNet, refuses_what_is_no_tap) {
+  for (const char* text : {"",
+                           "tap0",
+                           "tap=",
+                           "tap=.",
+                           "tap=..",
+                           "tap=a/b",
+                           "tap=a b",
+                           "tap=a:b",
+                           "tap=sixteen-letters-",
+                           "tap=a,tap=b,fd=3",
+                           "tap=a,fd=3",
+                           "mtu=1500",
+                           "tap=a,",
+                           "tap=a,mtu",
+                           "tap=a,queues=0",
+                           "tap=a,queues=5",
+                           "tap=a,queues=",
+                           "tap=a,queues=x",
+                           "fd=",
+                           "fd=x",
+                           "fd=3:",
+                           "fd=:3",
+                           "fd=-1",
+                           "fd=3:3",
+                           "fd=3:4:5:6:7",
+                           "fd=4294967296",
+                           "fd=2147483648",
+                           "fd=3,queues=1"}) {
+    const auto net = parse_net(text);
+    ASSERT_FALSE(net) << text;
+    EXPECT_TRUE(net.error().message.starts_with(std::string("--net ") + text + ": ")) << net.error().message;
+  }
+  EXPECT_TRUE(parse_net("tap=fifteen-letters")) << "as long as a name can be";
+}
+
+TEST(ParseNet, more_queues_than_one_message_carries_are_bad_usage) {
+  for (const int cards : {12, 13}) {
+    std::vector<const char*> arguments{"bulkhead", "run", "--kernel", "k"};
+    for (int i = 0; i < cards; ++i) arguments.insert(arguments.end(), {"--net", "tap=a,queues=4"});
+    const Command command = parse_command_line(static_cast<int>(arguments.size()), arguments.data());
+    EXPECT_EQ(std::holds_alternative<RunOptions>(command), cards == 12);
+    if (const auto* leave = std::get_if<Leave>(&command)) {
+      EXPECT_EQ(leave->status, control::kExitUsage);
+    }
+  }
 }
 
 TEST(ParseTopology, takes_three_numbers) {

@@ -48,8 +48,9 @@ class RoleSetup {
     vectors += instance.vectors.count;
     instance.kicks = {kicks, decl.queues.count};
     kicks += instance.kicks.count;
-    instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(decl.backings.size())};
-    backings.insert(backings.end(), decl.backings.begin(), decl.backings.end());
+    const std::span<const BackingKind> own = decl.backings.first(backing_count(decl, instance.config));
+    instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(own.size())};
+    backings.insert(backings.end(), own.begin(), own.end());
     role.instances.push_back(std::move(instance));
     return *this;
   }
@@ -402,6 +403,7 @@ class RoleRig {
         return file;
       }
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+      case BackingKind::kTap: return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
     }
     return {};
   }

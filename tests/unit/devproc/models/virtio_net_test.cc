@@ -400,6 +400,9 @@ TEST(VirtioNetReceive, what_is_no_frame_is_dropped) {
   EXPECT_EQ(rig.counter("received_bad_header"), 1U) << "its checksum lies outside";
   EXPECT_FALSE(rig.drivers[0]->has_used());
   EXPECT_THAT(rig.frames[0]->incoming, IsEmpty());
+  EXPECT_EQ(rig.counter("received_lost"), 0U) << "what became of each is known";
+  rig.frames[0]->lost = 2;
+  EXPECT_EQ(rig.counter("received_lost"), 2U);
 }
 
 TEST(VirtioNetReceive, buffer_outside_ram_needs_a_reset) {

@@ -9,6 +9,7 @@
 
 #include "ipc/roles/pci_decl.h"
 #include "vmm/bus/address_space.h"
+#include "vmm/machine/device_request.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -241,6 +242,69 @@ TEST(PlanMachine, grants_are_the_union_of_what_the_devices_of_a_role_declare) {
   }
   EXPECT_FALSE(plan.roles[plan.pci_role].guest_memory());
   EXPECT_FALSE(plan.roles[plan.platform_role].guest_memory());
+}
+
+// ---- virtio_net ----
+
+control::DeviceRequest card(std::vector<control::Property> properties = {}, std::uint8_t files = 1) {
+  properties.insert(properties.begin(), {"tap", "tap0"});
+  return {"virtio_net", std::move(properties), files};
+}
+VirtioNetConfig net_config(const MachinePlan& plan, std::size_t nth = 0) {
+  return std::get<VirtioNetConfig>(plan.roles.at(2 + nth).instances.at(0).config);
+}
+
+TEST(PlanNet, a_card_has_a_pair_for_each_queue_of_its_tap) {
+  const MachinePlan plan = plan_of(config({card({}, 2), card({{"queues", "3"}, {"mtu", "9000"}}, 3)}));
+  EXPECT_EQ(net_config(plan).queue_pairs, 2);
+  EXPECT_EQ(net_config(plan).mtu, 1500);
+  EXPECT_EQ(net_config(plan, 1).queue_pairs, 3);
+  EXPECT_EQ(net_config(plan, 1).mtu, 9000);
+  const InstancePlan& first = plan.roles[2].instances[0];
+  const InstancePlan& second = plan.roles[3].instances[0];
+  EXPECT_EQ(first.files.first, 0U);
+  EXPECT_EQ(second.files.first, 2U);
+  EXPECT_EQ(backing_count(*first.type, first.config), 2U);
+  EXPECT_EQ(backing_count(*second.type, second.config), 3U);
+  EXPECT_TRUE(plan.roles[2].syscalls.contains(SyscallGroup::kPacketIo));
+}
+
+TEST(PlanNet, a_card_without_a_tap_is_refused) {
+  EXPECT_NE(error_of(config({device("virtio_net")})).find("--net tap=NAME"), std::string::npos);
+  EXPECT_NE(error_of(config({card({{"queues", "2"}}, 1)})), "no error");
+  EXPECT_NE(error_of(config({card({}, 5)})), "no error");
+}
+
+TEST(PlanNet, addresses) {
+  const auto mac_of = [](const char* text) { return net_config(plan_of(config({card({{"mac", text}})}))).mac; };
+  EXPECT_EQ(mac_of("52:54:00:ab:CD:ef"), (std::array<std::uint8_t, 6>{0x52, 0x54, 0, 0xab, 0xcd, 0xef}));
+  for (const char* text : {"", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:00:ab:cd:e", "52-54-00-ab-cd-ef",
+                           "52:54:00:ab:cd:eg", "+2:54:00:ab:cd:ef", "52:54:00:ab:cd: f", "5:254:00:ab:cd:ef"}) {
+    const std::string error = error_of(config({card({{"mac", text}})}));
+    EXPECT_NE(error.find("is no MAC address"), std::string::npos) << text << ": " << error;
+  }
+  EXPECT_NE(error_of(config({card({{"mac", "01:00:5e:00:00:01"}})})).find("multicast"), std::string::npos);
+  EXPECT_NE(error_of(config({card({{"mac", "ff:ff:ff:ff:ff:ff"}})})).find("multicast"), std::string::npos);
+  EXPECT_NE(error_of(config({card({{"mac", "00:00:00:00:00:00"}})})).find("nobody"), std::string::npos);
+  EXPECT_NE(error_of(config({card({{"mac", "02:00:00:00:00:01"}, {"mac", "02:00:00:00:00:02"}})})), "no error");
+}
+
+// The same each time, whatever other devices there are; another one for each card and each VM.
+TEST(PlanNet, a_card_without_an_address_gets_one_of_its_own) {
+  control::VmConfig vm = config({card(), card()});
+  const auto first = net_config(plan_of(vm)).mac;
+  EXPECT_EQ(first[0], 0x02) << "locally administered, for one card";
+  EXPECT_NE(net_config(plan_of(vm), 1).mac, first);
+  EXPECT_EQ(net_config(plan_of(config({device("pci_test"), card()})), 1).mac, first);
+  vm.name = "other";
+  EXPECT_NE(net_config(plan_of(vm)).mac, first);
+  EXPECT_EQ(default_mac("test", 0), (MacAddress{0x02, 0x71, 0x20, 0x85, 0xdc, 0xfe})) << "for ever";
+}
+
+TEST(PlanNet, mtus_that_no_network_has_are_refused) {
+  for (const char* mtu : {"67", "65536", "0", "-1", "1500x", ""})
+    EXPECT_NE(error_of(config({card({{"mtu", mtu}})})).find("is not an MTU"), std::string::npos) << mtu;
+  for (const char* mtu : {"68", "65535"}) EXPECT_EQ(error_of(config({card({{"mtu", mtu}})})), "no error") << mtu;
 }
 
 }  // namespace

@@ -1,0 +1,176 @@
+#include "tools/bulkhead/net.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "ipc/roles/virtio_decl.h"
+#include "tools/bulkhead/options.h"
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr int kHeaderBytes = 12;  // struct virtio_net_hdr_v1
+constexpr short kFlags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+
+std::optional<unsigned> number(std::string_view text) {
+  unsigned value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+const std::string* find(const control::DeviceRequest& request, std::string_view key) {
+  for (const control::Property& property : request.properties) {
+    if (property.key == key) return &property.value;
+  }
+  return nullptr;
+}
+
+// "3:4:5"; empty: it is nothing of the kind.
+std::vector<unsigned> descriptors(std::string_view text) {
+  std::vector<unsigned> all;
+  for (;;) {
+    const std::size_t colon = text.find(':');
+    const auto one = number(text.substr(0, colon));
+    if (!one || *one > INT32_MAX || std::find(all.begin(), all.end(), *one) != all.end()) return {};
+    all.push_back(*one);
+    if (colon == std::string_view::npos) return all;
+    text.remove_prefix(colon + 1);
+  }
+}
+
+bool is_interface_name(const std::string& name) {
+  return !name.empty() && name.size() < IFNAMSIZ && name != "." && name != ".." &&
+         std::none_of(name.begin(), name.end(), [](char c) { return c == '/' || c == ':' || c <= ' ' || c == 0x7f; });
+}
+
+Status set_up(const std::string& what, BorrowedFd tap) {
+  if (::ioctl(tap.get(), TUNSETVNETHDRSZ, &kHeaderBytes) != 0)
+    return make_errno_error(what + ": does not take headers of 12 bytes");
+  const int flags = ::fcntl(tap.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(tap.get(), F_SETFL, flags | O_NONBLOCK) != 0)
+    return make_errno_error(what + ": cannot make it non-blocking");
+  return ok();
+}
+
+// 0 or errno. `flags` gets IFF_MULTI_QUEUE when the interface cannot do without.
+int attach(BorrowedFd tap, const std::string& name, short& flags) {
+  ifreq request{};
+  std::memcpy(request.ifr_name, name.c_str(), name.size());
+  for (;;) {
+    request.ifr_flags = flags;
+    if (::ioctl(tap.get(), TUNSETIFF, &request) == 0) return 0;
+    if (errno != EINVAL || (flags & IFF_MULTI_QUEUE) != 0) return errno;
+    flags = static_cast<short>(flags | IFF_MULTI_QUEUE);
+  }
+}
+
+Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueFd>& files) {
+  const std::string what = fmt::format("--net tap={}", name);
+  const auto missing = [&] {
+    return make_error(fmt::format("{}: there is no such interface; ip tuntap add {} mode tap{} makes one", what, name,
+                                  queues > 1 ? " multi_queue" : ""));
+  };
+  const unsigned index = ::if_nametoindex(name.c_str());
+  if (index == 0) return missing();
+  auto flags = static_cast<short>(queues > 1 ? kFlags | IFF_MULTI_QUEUE : kFlags);
+  for (std::size_t i = 0; i < queues; ++i) {
+    UniqueFd tap(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    if (!tap.valid()) return make_errno_error(what + ": cannot open /dev/net/tun");
+    switch (const int error = attach(tap.borrow(), name, flags); error) {
+      case 0: break;
+      case EINVAL:
+        return make_error(queues > 1 ? fmt::format("{}: is no TAP with several queues; ip tuntap add {} mode tap "
+                                                   "multi_queue makes one",
+                                                   what, name)
+                                     : what + ": is an interface, but no TAP");
+      case EBUSY: return make_error(what + ": is in use by another process");
+      case EPERM:
+        return make_error(
+            fmt::format("{}: belongs to another user; ip tuntap add {} mode tap user USER makes one "
+                        "for USER",
+                        what, name));
+      default: return make_errno_error(what + ": cannot open a queue of it", error);
+    }
+    // It may have gone meanwhile: then the kernel has made another one, which goes with the descriptor.
+    if (::if_nametoindex(name.c_str()) != index) return missing();
+    RETURN_IF_ERROR(set_up(what, tap.borrow()));
+    files.push_back(std::move(tap));
+  }
+  return ok();
+}
+
+Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
+  const std::string what = fmt::format("--net fd={}", list);
+  std::string interface;
+  bool many = true;
+  const std::vector<unsigned> all = descriptors(list);
+  for (const unsigned given : all) {
+    UniqueFd tap(::fcntl(static_cast<int>(given), F_DUPFD_CLOEXEC, 3));
+    if (!tap.valid()) return make_error(fmt::format("{}: there is no descriptor {}", what, given));
+    ifreq request{};
+    if (::ioctl(tap.get(), TUNGETIFF, &request) != 0 || (request.ifr_flags & IFF_TAP) == 0)
+      return make_error(fmt::format("{}: descriptor {} is no TAP", what, given));
+    if ((request.ifr_flags & IFF_VNET_HDR) == 0 || (request.ifr_flags & IFF_NO_PI) == 0)
+      return make_error(
+          fmt::format("{}: descriptor {} must be a TAP opened with IFF_VNET_HDR and IFF_NO_PI", what, given));
+    if (interface.empty()) interface = request.ifr_name;
+    if (interface != request.ifr_name)
+      return make_error(fmt::format("{}: descriptors of one card are queues of one TAP, not of {} and {}", what,
+                                    interface, request.ifr_name));
+    many = many && (request.ifr_flags & IFF_MULTI_QUEUE) != 0;
+    RETURN_IF_ERROR(set_up(what, tap.borrow()));
+    files.push_back(std::move(tap));
+  }
+  // The same queue by two numbers.
+  if (all.size() > 1 && !many) return make_error(fmt::format("{}: {} has one queue only", what, interface));
+  return ok();
+}
+
+}  // namespace
+
+Result<control::DeviceRequest> parse_net(std::string_view text) {
+  const std::string what = fmt::format("--net {}", text);
+  control::DeviceRequest net{.type = "virtio_net", .properties = {}, .files = 1};
+  RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), net));
+  const std::string* tap = find(net, "tap");
+  const std::string* fd = find(net, "fd");
+  if ((tap == nullptr) == (fd == nullptr)) return make_error(what + ": must have either tap=NAME or fd=N, not both");
+  const std::string* queues = find(net, "queues");
+  if (tap != nullptr) {
+    if (!is_interface_name(*tap))
+      return make_error(fmt::format("{}: '{}' is not the name of an interface", what, *tap));
+    if (queues == nullptr) return net;
+    const auto count = number(*queues);
+    if (!count || *count == 0 || *count > kVirtioNetMaxPairs)
+      return make_error(
+          fmt::format("{}: queues={} must be a whole number from 1 to {}", what, *queues, kVirtioNetMaxPairs));
+    net.files = static_cast<std::uint8_t>(*count);
+    return net;
+  }
+  if (queues != nullptr) return make_error(what + ": has as many queues as descriptors; queues= goes with tap= only");
+  const std::vector<unsigned> all = descriptors(*fd);
+  if (all.empty() || all.size() > kVirtioNetMaxPairs)
+    return make_error(
+        fmt::format("{}: fd={} must be 1 to {} different descriptors, N:N:...", what, *fd, kVirtioNetMaxPairs));
+  net.files = static_cast<std::uint8_t>(all.size());
+  return net;
+}
+
+Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files) {
+  if (const std::string* tap = find(request, "tap"); tap != nullptr) return open_tap(*tap, request.files, files);
+  const std::string* list = find(request, "fd");
+  return list == nullptr ? make_error("--net: names no TAP") : take_descriptors(*list, files);
+}
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,23 @@
+// --net: network cards of a VM. The TAP's queues are opened with the rights of the user, or are the launcher's own
+// descriptors; the VMM and the device processes get them open.
+//
+// No interface is made here: one that does not exist is refused (TUNSETIFF would make it).
+// Errors: one sentence that names the option.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "ipc/base/result.h"
+#include "ipc/base/unique_fd.h"
+#include "ipc/control/vm_config.h"
+
+namespace bulkhead::cli {
+
+// tap=NAME[,queues=N][,KEY=VALUE...] or fd=N[:N...][,KEY=VALUE...] as a request for a virtio_net.
+[[nodiscard]] Result<control::DeviceRequest> parse_net(std::string_view text);
+
+// The queues of the TAP that a request of parse_net() names, `request.files` of them, behind what is in `files`.
+[[nodiscard]] Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files);
+
+}  // namespace bulkhead::cli
