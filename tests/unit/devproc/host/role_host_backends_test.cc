@@ -44,7 +44,7 @@ RoleSetup disk_setup() {
 
 class RoleHostBackends : public ::testing::Test {
  protected:
-  RoleHostBackends() : rig(disk_setup()), ranges(rig), memory(rig.memory_bytes()), driver(memory, {.at = kRing}) {
+  RoleHostBackends() : rig(disk_setup()), ranges(rig), memory(rig.memory_bytes()) {
     rig.ranges = &ranges;
     EXPECT_TRUE(rig.succeed(2, false));
     start_driver();
@@ -68,9 +68,9 @@ class RoleHostBackends : public ::testing::Test {
     common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk);
     common(kQueueSelect, 2, 0);
     common(kQueueSize, 2, 8);
-    common(kQueueDesc, 4, driver.desc());
-    common(kQueueDriver, 4, driver.driver());
-    common(kQueueDevice, 4, driver.device());
+    common(kQueueDesc, 4, driver->desc());
+    common(kQueueDriver, 4, driver->driver());
+    common(kQueueDevice, 4, driver->device());
     common(kQueueEnable, 2, 1);
     common(kDeviceStatus, 1, kAwake);
   }
@@ -85,7 +85,7 @@ class RoleHostBackends : public ::testing::Test {
     memory.store(kBuffers, VirtioBlkHeader{.type = kVirtioBlkTOut, .sector = 3});
     memory.store(kStatusAt, kUntouched);
     for (GuestPhys i = 0; i < 512; ++i) memory.store(kDataAt + i, std::uint8_t{0x5a});
-    EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{
+    EXPECT_TRUE(driver->add(std::vector<VirtioDriver::Buffer>{
         {kBuffers, sizeof(VirtioBlkHeader), false}, {kDataAt, 512, false}, {kStatusAt, 1, true}}));
     rig.host->kick(0);
   }
@@ -109,7 +109,7 @@ class RoleHostBackends : public ::testing::Test {
   RoleRig rig;
   WatchedRanges ranges;
   SpanMemory memory;
-  VirtioDriver driver;
+  std::optional<VirtioDriver> driver{std::in_place, memory, VirtioDriver::Layout{.at = kRing}};
 };
 
 TEST_F(RoleHostBackends, backend_that_has_nothing_is_not_asked_again) {
@@ -150,7 +150,7 @@ TEST_F(RoleHostBackends, what_is_submitted_begins_only_after_the_commit) {
   EXPECT_TRUE(rig.host->backend_work_waiting());
   EXPECT_TRUE(rig.host->handle_backends());
   EXPECT_EQ(status_byte(), kVirtioBlkSOk);
-  EXPECT_TRUE(driver.take_used());
+  EXPECT_TRUE(driver->take_used());
 }
 
 TEST_F(RoleHostBackends, what_a_successor_submits_again_begins_only_after_its_commit) {
@@ -163,9 +163,9 @@ TEST_F(RoleHostBackends, what_a_successor_submits_again_begins_only_after_its_co
   EXPECT_GT(*std::min_element(ranges.looks.begin(), ranges.looks.end()), commits);
   settle();
   EXPECT_EQ(status_byte(), kVirtioBlkSOk);
-  EXPECT_TRUE(driver.take_used());
-  EXPECT_FALSE(driver.take_used()) << "told once";
-  EXPECT_EQ(driver.complaint(), "");
+  EXPECT_TRUE(driver->take_used());
+  EXPECT_FALSE(driver->take_used()) << "told once";
+  EXPECT_EQ(driver->complaint(), "");
 }
 
 TEST_F(RoleHostBackends, backends_stand_still_while_the_vm_is_paused) {
@@ -202,7 +202,7 @@ TEST_F(RoleHostBackends, input_that_killed_three_processes_is_not_given_to_the_d
   // A driver that resets its device has it back.
   common(kDeviceStatus, 1, 0);
   EXPECT_EQ(device_status(), 0);
-  driver = VirtioDriver(memory, {.at = kRing});
+  driver.emplace(memory, VirtioDriver::Layout{.at = kRing});
   start_driver();
   EXPECT_EQ(device_status(), kAwake);
   submit_write();

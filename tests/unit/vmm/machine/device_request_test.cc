@@ -28,7 +28,7 @@ std::string refusal(const control::DeviceRequest& request) {
   const Result<FunctionRequest> function = read(request);
   return function ? "accepted" : function.error().message;
 }
-std::string refusal(Properties properties) { return refusal(disk(std::move(properties))); }
+std::string disk_refusal(Properties properties) { return refusal(disk(std::move(properties))); }
 
 TEST(DeviceRequest, disk_without_properties) {
   const FunctionRequest function = read(disk()).value();
@@ -48,7 +48,7 @@ TEST(DeviceRequest, serial_has_twenty_bytes_at_most) {
   const std::string most(kMaxDiskSerial, 's');
   EXPECT_EQ(config_of({{"serial", most}}).serial, most);
   EXPECT_EQ(config_of({{"serial", ""}}).serial, "");
-  EXPECT_EQ(refusal({{"serial", most + "t"}}),
+  EXPECT_EQ(disk_refusal({{"serial", most + "t"}}),
             "serial=" + most + "t has 21 bytes; at most 20 are shown to a guest");
 }
 
@@ -56,20 +56,20 @@ TEST(DeviceRequest, queues_are_one_to_four) {
   for (int queues = 1; queues <= kVirtioBlkMaxQueues; ++queues)
     EXPECT_EQ(config_of({{"queues", std::to_string(queues)}}).queues, queues);
   for (const char* queues : {"0", "5", "-1", "", "1x", " 1", "+1", "0x1", "65537", "4294967297"})
-    EXPECT_EQ(refusal({{"queues", queues}}), fmt::format("queues={} is not a number of queues; 1 to 4 are", queues));
+    EXPECT_EQ(disk_refusal({{"queues", queues}}), fmt::format("queues={} is not a number of queues; 1 to 4 are", queues));
 }
 
 TEST(DeviceRequest, slots_are_those_that_are_free_on_every_machine) {
   for (int slot = kFirstFreeSlot; slot < kSlots; ++slot)
     EXPECT_EQ(read(disk({{"slot", std::to_string(slot)}})).value().slot, slot);
   for (const char* slot : {"0", "1", "2", "32", "259", "", "x", "4294967299"})
-    EXPECT_EQ(refusal({{"slot", slot}}), fmt::format("slot={} is not a PCI slot; 3 to 31 are", slot));
+    EXPECT_EQ(disk_refusal({{"slot", slot}}), fmt::format("slot={} is not a PCI slot; 3 to 31 are", slot));
 }
 
 TEST(DeviceRequest, unknown_property_is_named_with_the_known_ones) {
-  EXPECT_EQ(refusal({{"serial", "x"}, {"colour", "red"}}),
+  EXPECT_EQ(disk_refusal({{"serial", "x"}, {"colour", "red"}}),
             "device virtio_blk has no property \"colour\"; it takes slot, path, readonly, direct, serial, queues");
-  EXPECT_EQ(refusal({{"Serial", "x"}}),
+  EXPECT_EQ(disk_refusal({{"Serial", "x"}}),
             "device virtio_blk has no property \"Serial\"; it takes slot, path, readonly, direct, serial, queues");
   for (const char* type : {"virtio_rng", "pci_test"})
     EXPECT_EQ(refusal({.type = type, .properties = {{"serial", "x"}}}),
@@ -80,7 +80,7 @@ TEST(DeviceRequest, property_twice_is_refused) {
   for (const char* key : {"serial", "queues", "slot", "readonly", "path"}) {
     Properties properties{{key, "4"}};
     if (std::string_view(key) != "path") properties.push_back({key, "5"});
-    EXPECT_EQ(refusal(properties), fmt::format("device virtio_blk is given two of \"{}\"", key));
+    EXPECT_EQ(disk_refusal(properties), fmt::format("device virtio_blk is given two of \"{}\"", key));
   }
 }
 
