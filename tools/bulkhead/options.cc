@@ -321,6 +321,9 @@ Result<RunOptions> check_run(Raw& raw) {
   const std::size_t devices = raw.devices.size() + raw.disks.size() + raw.nets.size();
   if (devices > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", devices, control::kMaxDevices));
+  if (raw.disks.size() > control::kMaxDeviceFiles)
+    return make_error(
+        fmt::format("--disk: given {} times, at most {} allowed", raw.disks.size(), control::kMaxDeviceFiles));
   for (const std::string& text : raw.devices) {
     ASSIGN_OR_RETURN(control::DeviceRequest device, parse_device(text));
     run.devices.push_back(std::move(device));

@@ -76,11 +76,13 @@ Status open_device_files(control::VmConfig& config) {
     // O_NONBLOCK: a FIFO must not hold us up before the VMM refuses it.
     const int flags = (value_of("readonly") == "on" ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
     const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 && errno == EISDIR) return make_error(fmt::format("--disk {}: is a directory", path));
+    if (fd >= 0) config.files.devices.emplace_back(fd);
+    struct stat info {};
+    if (fd < 0 ? errno == EISDIR : ::fstat(fd, &info) == 0 && S_ISDIR(info.st_mode))
+      return make_error(fmt::format("--disk {}: is a directory", path));
     if (fd < 0 && errno == EINVAL && direct)
       return make_error(fmt::format("--disk {}: its file system does not take direct=on (O_DIRECT)", path));
     if (fd < 0) return make_errno_error(fmt::format("--disk {}", path));
-    config.files.devices.emplace_back(fd);
     ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
   }
   return ok();

@@ -1,6 +1,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+
+#include <set>
 
 #include "ipc/control/vm_config.h"
 #include "tests/unit/ipc/control_test_util.h"
@@ -103,6 +106,77 @@ TEST(VmConfigMessages, each_descriptor_arrives_in_its_place) {
   EXPECT_TRUE(files.console_output.valid());
   EXPECT_FALSE(files.log.valid());
   EXPECT_FALSE(files.device_executable.valid());
+}
+
+// A file of its own, told from others by its inode.
+UniqueFd distinct_fd() { return UniqueFd(::memfd_create("disk", MFD_CLOEXEC)); }
+ino_t inode_of(const UniqueFd& fd) {
+  struct stat info {};
+  EXPECT_EQ(::fstat(fd.get(), &info), 0);
+  return info.st_ino;
+}
+
+// Devices with so many descriptors each.
+VmConfig with_files(const std::vector<int>& counts) {
+  VmConfig config = sample();
+  config.devices.clear();
+  for (const int count : counts) {
+    config.devices.push_back({.type = "virtio_blk", .properties = {}, .files = static_cast<std::uint8_t>(count)});
+    for (int i = 0; i < count; ++i) config.files.devices.push_back(distinct_fd());
+  }
+  return config;
+}
+
+TEST(VmConfigMessages, files_of_devices_arrive_in_order) {
+  const VmConfig sent = with_files({1, 0, 3, 1});
+  const auto decoded = pass_on(sent);
+  ASSERT_TRUE(decoded) << decoded.error().message;
+  const auto& got = std::get<VmConfig>(*decoded);
+  EXPECT_EQ(got.devices, sent.devices);
+  ASSERT_EQ(got.files.devices.size(), 5U);
+  std::set<ino_t> inodes;
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(inode_of(got.files.devices[i]), inode_of(sent.files.devices[i])) << i;
+    inodes.insert(inode_of(got.files.devices[i]));
+  }
+  EXPECT_EQ(inodes.size(), 5U);
+  EXPECT_EQ(inode_of(got.files.console_output), inode_of(sent.files.console_output)) << "nor do others move";
+}
+
+TEST(VmConfigMessages, devices_whose_counts_do_not_fit_the_descriptors_are_refused) {
+  for (const int change : {-1, 1, 100}) {
+    VmConfig config = with_files({1, 1});
+    config.devices[1].files = static_cast<std::uint8_t>(config.devices[1].files + change);
+    const auto decoded = pass_on(config);
+    ASSERT_FALSE(decoded) << change;
+    EXPECT_NE(decoded.error().message.find("descriptors"), std::string::npos) << decoded.error().message;
+  }
+  // What is short for a device is not taken from the rest.
+  VmConfig config = with_files({1});
+  config.devices[0].files = 2;
+  config.files.log = any_fd();
+  EXPECT_FALSE(pass_on(config));
+}
+
+TEST(VmConfigMessages, so_many_files_of_devices_and_no_more) {
+  EXPECT_TRUE(pass_on(with_files(std::vector<int>(kMaxDeviceFiles, 1))));
+  const auto more = pass_on(with_files(std::vector<int>(kMaxDeviceFiles + 1, 1)));
+  ASSERT_FALSE(more);
+  EXPECT_EQ(more.error().message, "bad control message: 49 descriptors of devices, at most 48 allowed");
+}
+
+TEST(VmConfigMessages, properties_are_checked) {
+  EXPECT_EQ(refusal([](VmConfig& c) { c.devices[0].properties.assign(kMaxProperties, {"a", "b"}); }), "accepted");
+  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties.assign(kMaxProperties + 1, {"a", "b"}); })
+                .find("properties"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties[0].key = "a b"; }).find("name of a property"),
+            std::string::npos);
+  EXPECT_EQ(refusal([](VmConfig& c) { c.devices[0].properties[0].value.assign(kMaxPathLength, '/'); }), "accepted");
+  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties[0].value.assign(kMaxPathLength + 1, '/'); })
+                .find("a property"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].type = "virtio blk"; }).find("device type"), std::string::npos);
 }
 
 TEST(VmConfigMessages, values_that_make_no_machine_are_refused) {

@@ -157,6 +157,14 @@ void facts(const VmConfig& config) {
     for (const auto& property : device.properties) out += fmt::format(" [{}]=[{}]", property.key, property.value);
     out += "\n";
   }
+  for (const UniqueFd& file : config.files.devices) {
+    std::error_code error;
+    const int flags = ::fcntl(file.get(), F_GETFL);
+    out += fmt::format("device file {}{}{}{}\n",
+                       std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", file.get()), error).string(),
+                       (flags & O_ACCMODE) == O_RDONLY ? " read-only" : "", (flags & O_DIRECT) != 0 ? " direct" : "",
+                       (flags & O_NONBLOCK) != 0 ? " non-blocking" : "");
+  }
   out += fmt::format("name {} derived {}\n", config.name, config.name_is_derived);
   out += fmt::format("initrd {} log {}\n", config.files.initrd.valid(), config.files.log.valid());
   const int fd = config.files.console_output.valid() ? config.files.console_output.get() : STDERR_FILENO;

@@ -111,6 +111,88 @@ TEST(ParseNet, more_queues_than_one_message_carries_are_bad_usage) {
   }
 }
 
+using Properties = std::vector<control::Property>;
+
+TEST(ParseDisk, takes_a_file_and_properties_in_order) {
+  const auto plain = parse_disk("/images/a.img").value();
+  EXPECT_EQ(plain.type, "virtio_blk");
+  EXPECT_EQ(plain.files, 1);
+  EXPECT_EQ(plain.properties, (Properties{{"path", "/images/a.img"}}));
+  EXPECT_EQ(parse_disk("a.img,slot=7,direct=on,serial=a=b c,readonly=off,queues=4").value().properties,
+            (Properties{{"path", "a.img"},
+                        {"slot", "7"},
+                        {"direct", "on"},
+                        {"serial", "a=b c"},
+                        {"readonly", "off"},
+                        {"queues", "4"}}));
+  EXPECT_EQ(parse_disk("a.img,serial=").value().properties, (Properties{{"path", "a.img"}, {"serial", ""}}));
+}
+
+TEST(ParseDisk, file_may_be_called_anything) {
+  const auto path_of = [](const char* text) { return parse_disk(text).value().properties; };
+  EXPECT_EQ(path_of("a=b"), (Properties{{"path", "a=b"}}));
+  EXPECT_EQ(path_of("readonly=on"), (Properties{{"path", "readonly=on"}})) << "the first word is the file";
+  EXPECT_EQ(path_of("a=b,slot=3"), (Properties{{"path", "a=b"}, {"slot", "3"}}));
+  EXPECT_EQ(path_of("a,,b"), (Properties{{"path", "a,b"}}));
+  EXPECT_EQ(path_of("a,,slot=3"), (Properties{{"path", "a,slot=3"}}));
+  EXPECT_EQ(path_of("a,,"), (Properties{{"path", "a,"}}));
+  EXPECT_EQ(path_of(",,"), (Properties{{"path", ","}}));
+  EXPECT_EQ(path_of(",,,,"), (Properties{{"path", ",,"}}));
+  EXPECT_EQ(path_of("a,,,slot=3"), (Properties{{"path", "a,"}, {"slot", "3"}}));
+  EXPECT_EQ(path_of("a,,b,,,,c,slot=3"), (Properties{{"path", "a,b,,c"}, {"slot", "3"}}));
+  EXPECT_EQ(path_of(" a "), (Properties{{"path", " a "}}));
+}
+
+TEST(ParseDisk, mistakes_are_named) {
+  const auto refusal = [](const std::string& text) {
+    const auto disk = parse_disk(text);
+    return disk ? "accepted" : disk.error().message;
+  };
+  EXPECT_EQ(refusal(""), "--disk : must begin with a file");
+  EXPECT_EQ(refusal(",readonly=on"), "--disk ,readonly=on: must begin with a file");
+  EXPECT_EQ(refusal("a,"), "--disk a,: ends with a comma");
+  EXPECT_EQ(refusal("a,slot=3,"), "--disk a,slot=3,: ends with a comma");
+  EXPECT_EQ(refusal("a,,,"), "--disk a,,,: ends with a comma");
+  EXPECT_EQ(refusal("a,slot"), "--disk a,slot: 'slot' is not KEY=VALUE");
+  EXPECT_EQ(refusal("a,slot=3,,serial=x"), "--disk a,slot=3,,serial=x: '' is not KEY=VALUE");
+  EXPECT_EQ(refusal("a,=3"), "--disk a,=3: '=3' is not KEY=VALUE");
+  EXPECT_EQ(refusal("a,path=b"), "--disk a,path=b: the path is given twice");
+  for (const char* key : {"readonly", "direct"}) {
+    for (const char* value : {"", "yes", "ON", "on ", "1", "true"}) {
+      const std::string text = std::string("a,") + key + "=" + value;
+      EXPECT_EQ(refusal(text), "--disk " + text + ": " + key + "=" + value + " must be on or off");
+    }
+  }
+}
+
+TEST(ParseDisk, limits) {
+  const std::string longest(control::kMaxPathLength, 'p');
+  EXPECT_TRUE(parse_disk(longest));
+  EXPECT_FALSE(parse_disk(longest + "p"));
+  EXPECT_TRUE(parse_disk(longest.substr(1) + ",,")) << "a comma counts once";
+  std::string most = "a";
+  for (std::size_t i = 1; i < control::kMaxProperties; ++i) most += ",k" + std::to_string(i) + "=v";
+  EXPECT_EQ(parse_disk(most).value().properties.size(), control::kMaxProperties) << "the path is one of them";
+  EXPECT_FALSE(parse_disk(most + ",k=v"));
+}
+
+TEST(ParseCommandLine, disks_come_behind_devices_in_the_order_given) {
+  const char* const arguments[] = {"bulkhead", "run",    "--disk", "b,slot=9", "--kernel",   "k",      "--device",
+                                   "pci_test", "--disk", "a,,a",   "--device", "virtio_rng", "--disk", "b,serial=2"};
+  const Command command = parse_command_line(std::size(arguments), arguments);
+  const auto* run = std::get_if<RunOptions>(&command);
+  ASSERT_NE(run, nullptr);
+  std::string seen;
+  for (const control::DeviceRequest& device : run->devices) {
+    seen += device.type + "/" + std::to_string(device.files);
+    for (const control::Property& property : device.properties) seen += " " + property.key + "=" + property.value;
+    seen += "\n";
+  }
+  EXPECT_EQ(seen,
+            "pci_test/0\nvirtio_rng/0\nvirtio_blk/1 path=b slot=9\nvirtio_blk/1 path=a,a\n"
+            "virtio_blk/1 path=b serial=2\n");
+}
+
 TEST(ParseTopology, takes_three_numbers) {
   EXPECT_EQ(parse_topology("2:4:1").value(), (control::Topology{.sockets = 2, .cores = 4, .threads = 1}));
 }

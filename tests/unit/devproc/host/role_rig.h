@@ -374,7 +374,7 @@ class RoleRig {
     for (const UniqueFd& fd : message_fds_) world.messages.push_back(fd.borrow());
     for (const UniqueFd& fd : backing_fds_) world.backings.push_back(fd.borrow());
     world.memory = &memory_;
-    world.ranges = &memory_;
+    world.ranges = ranges;
     auto made = RoleHost::create(setup_.role, std::move(world));
     if (!made) return false;
     host = std::move(*made);
@@ -383,6 +383,7 @@ class RoleRig {
 
   std::unique_ptr<RoleHost> host;
   std::uint32_t generation = 1;
+  GuestRanges* ranges = &memory_;  // what backends of the next host get
 
  private:
   RoleRig(RoleSetup setup, Regions regions)
