@@ -111,9 +111,8 @@ TEST(ParseDisk, limits) {
 }
 
 TEST(ParseCommandLine, disks_come_behind_devices_in_the_order_given) {
-  const char* const arguments[] = {"bulkhead", "run",       "--disk",     "b,slot=9", "--kernel", "k",
-                                   "--device", "pci_test",  "--disk",     "a,,a",     "--device", "virtio_rng",
-                                   "--disk",   "b,serial=2"};
+  const char* const arguments[] = {"bulkhead", "run",    "--disk", "b,slot=9", "--kernel",   "k",      "--device",
+                                   "pci_test", "--disk", "a,,a",   "--device", "virtio_rng", "--disk", "b,serial=2"};
   const Command command = parse_command_line(std::size(arguments), arguments);
   const auto* run = std::get_if<RunOptions>(&command);
   ASSERT_NE(run, nullptr);
