@@ -136,7 +136,8 @@ VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   config.devices = read_devices(in.getDevices());
   std::size_t of_devices = 0;
   for (const DeviceRequest& device : config.devices) of_devices += device.files;
-  if (of_devices > kMaxDeviceFiles) refuse("{} descriptors of devices, at most {} allowed", of_devices, kMaxDeviceFiles);
+  if (of_devices > kMaxDeviceFiles)
+    refuse("{} descriptors of devices, at most {} allowed", of_devices, kMaxDeviceFiles);
   config.files = read_files(in.getFiles(), std::move(fds), of_devices);
   config.name = read_name(in.getName(), "the VM's name");
   config.name_is_derived = in.getNameIsDerived();

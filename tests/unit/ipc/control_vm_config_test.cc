@@ -167,15 +167,16 @@ TEST(VmConfigMessages, so_many_files_of_devices_and_no_more) {
 
 TEST(VmConfigMessages, properties_are_checked) {
   EXPECT_EQ(refusal([](VmConfig& c) { c.devices[0].properties.assign(kMaxProperties, {"a", "b"}); }), "accepted");
-  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties.assign(kMaxProperties + 1, {"a", "b"}); })
-                .find("properties"),
+  EXPECT_NE(refusal([](VmConfig& c) {
+              c.devices[0].properties.assign(kMaxProperties + 1, {"a", "b"});
+            }).find("properties"),
             std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties[0].key = "a b"; }).find("name of a property"),
             std::string::npos);
   EXPECT_EQ(refusal([](VmConfig& c) { c.devices[0].properties[0].value.assign(kMaxPathLength, '/'); }), "accepted");
-  EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].properties[0].value.assign(kMaxPathLength + 1, '/'); })
-                .find("a property"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal([](VmConfig& c) { c.devices[0].properties[0].value.assign(kMaxPathLength + 1, '/'); }).find("a property"),
+      std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.devices[0].type = "virtio blk"; }).find("device type"), std::string::npos);
 }
 

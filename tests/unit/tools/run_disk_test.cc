@@ -62,9 +62,10 @@ TEST(RunDisk, direct_is_a_property_of_the_descriptor) {
   const int direct = ::open(disk.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
   if (direct < 0) GTEST_SKIP() << "no O_DIRECT here";
   ::close(direct);
-  EXPECT_EQ(files_of(run_program(scratch.run("facts", {"--disk", disk + ",direct=on", "--disk",
-                                                       disk + ",direct=on,readonly=on", "--disk", disk + ",direct=off"}))),
-            (std::vector<std::string>{real(disk) + " direct", real(disk) + " read-only direct", real(disk)}));
+  EXPECT_EQ(
+      files_of(run_program(scratch.run("facts", {"--disk", disk + ",direct=on", "--disk",
+                                                 disk + ",direct=on,readonly=on", "--disk", disk + ",direct=off"}))),
+      (std::vector<std::string>{real(disk) + " direct", real(disk) + " read-only direct", real(disk)}));
 }
 
 TEST(RunDisk, direct_where_there_is_none_is_refused) {

@@ -56,7 +56,8 @@ TEST(DeviceRequest, queues_are_one_to_four) {
   for (int queues = 1; queues <= kVirtioBlkMaxQueues; ++queues)
     EXPECT_EQ(config_of({{"queues", std::to_string(queues)}}).queues, queues);
   for (const char* queues : {"0", "5", "-1", "", "1x", " 1", "+1", "0x1", "65537", "4294967297"})
-    EXPECT_EQ(disk_refusal({{"queues", queues}}), fmt::format("queues={} is not a number of queues; 1 to 4 are", queues));
+    EXPECT_EQ(disk_refusal({{"queues", queues}}),
+              fmt::format("queues={} is not a number of queues; 1 to 4 are", queues));
 }
 
 TEST(DeviceRequest, slots_are_those_that_are_free_on_every_machine) {
@@ -103,13 +104,14 @@ MachinePlan plan_of(std::vector<control::DeviceRequest> devices,
 DiskGeometry disk_of(std::uint64_t bytes) { return {.bytes = bytes, .read_only = bytes == 1024}; }
 
 TEST(DeviceRequest, each_disk_gets_its_own_geometry_and_descriptors) {
-  const MachinePlan plan = plan_of({{.type = "pci_test", .properties = {}},
-                                    disk({{"slot", "9"}}),
-                                    {.type = "debug_exit", .properties = {}},
-                                    disk({{"serial", "second"}}),
-                                    {.type = "virtio_rng", .properties = {}},
-                                    disk()},
-                                   {std::nullopt, disk_of(512), std::nullopt, disk_of(1024), std::nullopt, disk_of(2048)});
+  const MachinePlan plan =
+      plan_of({{.type = "pci_test", .properties = {}},
+               disk({{"slot", "9"}}),
+               {.type = "debug_exit", .properties = {}},
+               disk({{"serial", "second"}}),
+               {.type = "virtio_rng", .properties = {}},
+               disk()},
+              {std::nullopt, disk_of(512), std::nullopt, disk_of(1024), std::nullopt, disk_of(2048)});
   std::string text;
   for (std::size_t i = 2; i < plan.roles.size(); ++i) {
     const InstancePlan& instance = plan.roles[i].instances.at(0);
