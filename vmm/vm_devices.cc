@@ -54,7 +54,9 @@ control::JailSummary jail_of(pid_t pid) {
 
 std::int64_t VirtualMachine::patience_ns() const {
   // A hang is found after a deadline, three hangs make a poisoned input, and pauses lie between restarts.
-  return 4 * options_.device_deadline_ns + 5'000'000'000;
+  std::int64_t longest = options_.device_deadline_ns;
+  for (const RolePlan& role : plan_.roles) longest = std::max(longest, role.deadline_ns(options_.device_deadline_ns));
+  return 4 * longest + 5'000'000'000;
 }
 
 RestartPolicy VirtualMachine::policy_of(const RolePlan& role) const {

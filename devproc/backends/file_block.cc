@@ -114,8 +114,9 @@ bool FileBlock::work(Slot slot, std::uint64_t& budget) {
   switch (request.what.op) {
     case BlockOp::kRead:
     case BlockOp::kWrite: return transfer(slot, budget);
-    case BlockOp::kFlush: budget = 0; return sync(request);
+    case BlockOp::kFlush: return sync(request, budget);
     case BlockOp::kDiscard:
+      budget = 0;  // as long as the file system likes: nothing else in this turn
       if (const int error =
               allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, request.what.offset, request.what.length))
         return fail(request, error);
@@ -130,7 +131,8 @@ bool FileBlock::fail(Request& request, int error) {
   return true;
 }
 
-bool FileBlock::sync(Request& request) {
+bool FileBlock::sync(Request& request, std::uint64_t& budget) {
+  budget = 0;  // as long as the disk likes: nothing else in this turn
   const std::int64_t result = uninterrupted([&] { return ::fdatasync(file_.get()); });
   if (result < 0) return fail(request, static_cast<int>(-result));
   return true;
@@ -165,7 +167,7 @@ bool FileBlock::transfer(Slot slot, std::uint64_t& budget) {
     request.progress += whole;
     budget -= std::min(budget, whole);
   }
-  return request.what.op == BlockOp::kWrite && request.what.stable ? sync(request) : true;
+  return request.what.op == BlockOp::kWrite && request.what.stable ? sync(request, budget) : true;
 }
 
 std::optional<FileBlock::Batch> FileBlock::next_batch(Slot slot, std::uint64_t most) const {
@@ -249,9 +251,11 @@ bool FileBlock::zero(Request& request, std::uint64_t& budget) {
   if (request.progress == 0 && (hole ? can_punch_ : can_zero_)) {
     const int how = hole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
     const int error = allocate(how | FALLOC_FL_KEEP_SIZE, request.what.offset, request.what.length);
-    if (error == 0) return request.what.stable ? sync(request) : true;
+    budget = 0;
+    if (error == 0) return request.what.stable ? sync(request, budget) : true;
     if (error != EOPNOTSUPP) return fail(request, error);
     (hole ? can_punch_ : can_zero_) = false;
+    budget = kMostBytesAtOnce;
   }
   return zero_by_writing(request, budget);
 }
@@ -269,7 +273,7 @@ bool FileBlock::zero_by_writing(Request& request, std::uint64_t& budget) {
     request.progress += whole;
     budget -= std::min(budget, whole);
   }
-  return request.what.stable ? sync(request) : true;
+  return request.what.stable ? sync(request, budget) : true;
 }
 
 }  // namespace bulkhead::devproc

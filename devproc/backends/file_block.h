@@ -84,7 +84,7 @@ class FileBlock final : public BlockBackend, public Backend {
   bool transfer(Slot slot, std::uint64_t& budget);
   bool zero(Request& request, std::uint64_t& budget);
   bool zero_by_writing(Request& request, std::uint64_t& budget);
-  bool sync(Request& request);
+  bool sync(Request& request, std::uint64_t& budget);
   // The part of a request from `progress` on, at most `most` bytes. nullopt: it is not RAM.
   std::optional<Batch> next_batch(Slot slot, std::uint64_t most) const;
   // Bytes moved, or -errno.

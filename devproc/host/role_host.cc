@@ -159,10 +159,11 @@ void RoleHost::finish_input() {
   }
   drive_world();
   if (streams) publish_streams();
-  if (has_backends_) [[unlikely]]
-    begin_submitted();
   const ipc::Ticket ticket = checkpoint_.committed_input().last_ticket;
   if (ticket != before) publish_reply(ticket, checkpoint_.committed_input().reply);
+  // Behind the reply: nobody waits for a disk who only asked for a register.
+  if (has_backends_) [[unlikely]]
+    begin_submitted();
   if (shows) [[unlikely]]
     return;
   FAILPOINT("sync: before");

@@ -253,14 +253,13 @@ void RoleHost::resume(const control::TakeRole& setup) {
   checkpoint_.sync();
   show(nullptr, true);
   drive_world();
-  begin_submitted();
   publish_streams();
   // The predecessor may have died between an index and its notice: the VMM's stream thread looks again in any case.
   signal_eventfd(world_.output_doorbell);
   FAILPOINT("resume: before replies");
   republish_after_takeover();
   FAILPOINT("resume: replies out");
-  kick_all();
+  kick_all();  // what restore() submitted begins with the backends' first input, when the replies are out
   FAILPOINT("resume: done");
 }
 

@@ -245,7 +245,10 @@ void Supervisor::look(std::int64_t now) {
   for (const std::unique_ptr<DeviceChild>& child : children_) {
     if (child->lives()) watching |= watch_process(*child);
   }
-  for (const std::unique_ptr<Ward>& ward : wards_) watching |= watch_progress(*ward) || watch_kicks(*ward);
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    watching |= watch_progress(*ward);
+    watching |= watch_kicks(*ward);
+  }
   next_look_ns_ = now + (watching ? kWatchNs : kTickNs);
 }
 
@@ -253,7 +256,8 @@ bool Supervisor::watch_process(DeviceChild& child) {
   if (child.killed) {
     if (child.dying_since_ns == 0) child.dying_since_ns = awake_.now();
     Ward* ward = child.ward;
-    if (awake_.now() - child.dying_since_ns > kDyingNs && ward != nullptr && ward->child == &child && !ward->isolated)
+    if (ward != nullptr && awake_.now() - child.dying_since_ns > std::max(kDyingNs, deadline_of(*ward)) &&
+        ward != nullptr && ward->child == &child && !ward->isolated)
       give_up(*ward, true, fmt::format("{} (pid {}) was killed and does not end", child.name, child.pid()));
     return true;
   }

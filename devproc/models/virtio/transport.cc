@@ -389,7 +389,8 @@ bool VirtioPci::show(bool again, MsiSender& interrupts) {
     }
   }
   std::fill(begun_.begin(), begun_.end(), false);
-  return line;
+  // Whether the predecessor got as far as after_show() is not known: at a take-over the driver is told to look.
+  return line || (again && !msix() && running());
 }
 
 // INTx: the ISR bit is state, and must not be seen before what it tells of.
