@@ -90,7 +90,8 @@ Result<std::unique_ptr<Device>> create_virtio_blk(const DeviceConfig& config, co
   ASSIGN_OR_RETURN(const auto disk, expect<VirtioBlkConfig>(config));
   if (disk.queues == 0 || disk.queues > kVirtioBlkMaxQueues)
     return make_error("a disk with an impossible number of queues");
-  auto model = std::make_unique<VirtioBlk>(VirtioBlkStorage::allocate(wires.state), disk, *wires.memory, *wires.block);
+  auto model = std::make_unique<VirtioBlk>(VirtioBlkStorage::allocate(wires.state), disk, *wires.memory, *wires.block,
+                                           wires.clock, wires.timers, wires.effects);
   return create_virtio(std::move(model), wires);
 }
 
@@ -98,7 +99,8 @@ Result<std::unique_ptr<Device>> create_virtio_net(const DeviceConfig& config, co
   ASSIGN_OR_RETURN(const auto net, expect<VirtioNetConfig>(config));
   if (net.queue_pairs == 0 || net.queue_pairs > kVirtioNetMaxPairs || wires.frames.size() != net.queue_pairs)
     return make_error("a network card with an impossible number of queues");
-  auto model = std::make_unique<VirtioNet>(VirtioNetStorage::allocate(wires.state), net, *wires.memory, wires.frames);
+  auto model = std::make_unique<VirtioNet>(VirtioNetStorage::allocate(wires.state), net, *wires.memory, wires.frames,
+                                           wires.clock, wires.timers);
   return create_virtio(std::move(model), wires);
 }
 

@@ -128,7 +128,8 @@ Status VirtualMachine::create_memory() {
 Status VirtualMachine::create_devices(UniqueFd child_signals) {
   router_ = std::make_unique<InterruptRouter>(*vm_);
   effects_ = std::make_unique<MachineEffects>(
-      space_, *router_, *vm_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); });
+      space_, *router_, *vm_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); },
+      [this](std::size_t role, PauseReason reason) { on_pause_wanted(role, reason); });
   const std::int64_t born = ipc::monotonic_ns();
   processes_.resize(plan_.roles.size());
   for (std::size_t role = 0; role < plan_.roles.size(); ++role) {

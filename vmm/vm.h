@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "vmm/hypervisor/kvm_vm.h"
 #include "vmm/machine/effects.h"
 #include "vmm/machine/plan.h"
+#include "vmm/machine/rate_limits.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/pci/bar_map.h"
 #include "vmm/process/device_process.h"
@@ -76,6 +78,7 @@ class VirtualMachine final : public VmControl {
   Status fault(const std::string& role, int signal) override;
   Status upgrade(const std::string& role, const std::string& executable_path) override;
   Status restore(const std::string& role) override;
+  Status limit(const std::string& instance, const std::vector<control::Property>& properties) override;
   DeviceEvents& events() override { return events_; }
 
  private:
@@ -105,6 +108,7 @@ class VirtualMachine final : public VmControl {
   void post(Task task);
   void end(control::Exited how);
   void on_power(PowerAction action, std::uint64_t debug_value);
+  void on_pause_wanted(std::size_t role, PauseReason reason);
   void on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report);
   void on_loss(DeviceProcess& process, bool stop, const control::DeviceEvent& isolated);
   void on_violation(DeviceProcess& process, const char* what, std::uint32_t incarnation);
@@ -117,13 +121,17 @@ class VirtualMachine final : public VmControl {
   // Holds every vCPU. On false they run on (unless the VM is paused): one waits for a device too long, or the VM ends.
   bool hold_vcpus();
   void handle_launcher(control::ControlChannel& launcher);
-  Status do_pause();
+  Status do_pause(std::string why = "");
+  void pause_for(DeviceProcess& process, PauseReason reason);
   Status do_resume();
   Status do_reset();
   Status finish_reset();
   void do_isolate(DeviceProcess& process, const control::DeviceEvent& isolated);
   Status do_restore(DeviceProcess& process);
   void set_presence(const DeviceProcess& process, bool present);
+  // What managers set while the VM ran.
+  Status send_limits(DeviceProcess& process, std::uint16_t instance, const Limits& limits);
+  void repeat_limits(DeviceProcess& process);
   [[nodiscard]] Result<DeviceProcess*> find_role(const std::string& name);
   [[nodiscard]] RestartPolicy policy_of(const RolePlan& role) const;
   [[nodiscard]] control::DeviceInfo describe_process(DeviceProcess& process);
@@ -160,11 +168,14 @@ class VirtualMachine final : public VmControl {
   bool shut_down_ = false;
   LogLimiter reset_limiter_;
   std::atomic<bool> reset_waits_{false};  // one is posted: more of them ask for nothing more
+  std::atomic<bool> pause_waits_{false};  // likewise
 
   std::mutex lock_;  // guards what follows
   std::vector<Task> tasks_;
   std::optional<control::Exited> ending_;
   control::VmState state_ = control::VmState::kStarting;
+  std::map<std::string, Limits> limits_;  // by instance, as managers set them
+  std::string pause_reason_;              // kPaused: why, if a device asked for it
   std::uint32_t generation_ = 1;
   bool accepts_tasks_ = true;
   UniqueFd event_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "ipc/base/log.h"
 #include "sandbox/jail_status.h"
@@ -19,8 +20,8 @@ std::string permissions_of(const RolePlan& role) {
     if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
   }
   text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
-  constexpr std::array<std::string_view, 6> kEffectNames = {"",          "window", "intx-route", "function-control",
-                                                            "msi-route", "power"};
+  constexpr std::array<std::string_view, 7> kEffectNames = {"",          "window", "intx-route", "function-control",
+                                                            "msi-route", "power",  "pause"};
   text += "effects:";
   for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
     if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);
@@ -156,6 +157,52 @@ Status VirtualMachine::upgrade(const std::string& role, const std::string& execu
   return supervisor_->upgrade(*process, std::move(executable));
 }
 
+Status VirtualMachine::send_limits(DeviceProcess& process, std::uint16_t instance, const Limits& limits) {
+  for (std::uint8_t which = 0; which < process.plan().instances[instance].type->limits; ++which) {
+    if (limits[which] == kLimitUnchanged) continue;
+    ipc::Request request;
+    request.kind = ipc::RequestKind::kSetLimit;
+    request.instance = instance;
+    request.offset = which;
+    std::memcpy(request.payload, &limits[which], sizeof limits[which]);
+    const std::optional<ipc::Reply> reply = process.channel().request(request);
+    if (!reply || reply->status != ipc::ReplyStatus::kDone || reply->payload[0] != 1)
+      return make_error(process.plan().name + " did not take the limit");
+  }
+  return ok();
+}
+
+Status VirtualMachine::limit(const std::string& name, const std::vector<control::Property>& properties) {
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    const std::vector<InstancePlan>& instances = process->plan().instances;
+    const auto found = std::find_if(instances.begin(), instances.end(),
+                                    [&](const InstancePlan& instance) { return instance.name == name; });
+    if (found == instances.end()) continue;
+    if (found->type->limits == 0) return make_error(name + " has no rate limits");
+    ASSIGN_OR_RETURN(const Limits limits, read_limits_change(*found->type, properties));
+    {
+      const std::lock_guard lock(lock_);
+      Limits& all = limits_.try_emplace(name, Limits{kLimitUnchanged, kLimitUnchanged}).first->second;
+      for (std::size_t i = 0; i < all.size(); ++i) all[i] = merged(all[i], limits[i]);
+    }
+    return send_limits(*process, static_cast<std::uint16_t>(found - instances.begin()), limits);
+  }
+  return make_error("there is no device \"" + name + "\" in this VM");
+}
+
+void VirtualMachine::repeat_limits(DeviceProcess& process) {
+  const std::vector<InstancePlan>& instances = process.plan().instances;
+  for (std::uint16_t i = 0; i < instances.size(); ++i) {
+    std::optional<Limits> limits;
+    {
+      const std::lock_guard lock(lock_);
+      if (const auto found = limits_.find(instances[i].name); found != limits_.end()) limits = found->second;
+    }
+    if (!limits) continue;
+    if (const Status sent = send_limits(process, i, *limits); !sent) log(LogLevel::kWarning, "{}", sent.error().message);
+  }
+}
+
 void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
   for (const InstancePlan& instance : process.plan().instances) {
     if (!instance.devfn) continue;
@@ -181,7 +228,10 @@ Status VirtualMachine::do_restore(DeviceProcess& process) {
     process.ring().reopen();
     status = supervisor_->revive(process);  // on failure it is isolated again
   }
-  if (status) set_presence(process, true);
+  if (status) {
+    repeat_limits(process);  // its state began anew, from the configuration
+    set_presence(process, true);
+  }
   if (!paused_) threads_->open();
   return status;
 }

@@ -50,6 +50,26 @@ void VirtualMachine::on_power(PowerAction action, std::uint64_t debug_value) {
   });
 }
 
+void VirtualMachine::on_pause_wanted(std::size_t role, PauseReason reason) {
+  // A hostile device may ask without end: one request waits at most, and one event tells of each pause.
+  if (pause_waits_.exchange(true)) return;
+  post([this, role, reason] {
+    pause_waits_.store(false);
+    pause_for(*processes_[role], reason);
+  });
+}
+
+void VirtualMachine::pause_for(DeviceProcess& process, PauseReason /*kDiskFull*/) {
+  if (paused_ || is_ending()) return;
+  const std::string& role = process.plan().name;
+  // Not now: the device asks again.
+  if (!do_pause(fmt::format("disk full: {}", role))) return;
+  events_.add({.kind = control::DeviceEventKind::kPaused,
+               .role = role,
+               .incarnation = process.ring().incarnation(),
+               .cause = "the host has no room for what it writes; the VM is paused until `bulkhead resume`"});
+}
+
 void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report) {
   switch (action) {
     case ExitAction::kPowerOff: return on_power(PowerAction::kPowerOff, 0);
@@ -151,7 +171,7 @@ void VirtualMachine::handle_launcher(control::ControlChannel& launcher) {
   }
 }
 
-Status VirtualMachine::do_pause() {
+Status VirtualMachine::do_pause(std::string why) {
   if (paused_) return ok();
   if (!hold_vcpus()) return make_error("a CPU waits for a device process that does not answer");
   paused_at_ns_ = ipc::monotonic_ns();
@@ -164,7 +184,9 @@ Status VirtualMachine::do_pause() {
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpu->note_pause();
   paused_ = true;
   const std::lock_guard lock(lock_);
+  if (state_ == control::VmState::kEnding) return ok();
   state_ = control::VmState::kPaused;
+  pause_reason_ = std::move(why);
   return ok();
 }
 
@@ -181,7 +203,8 @@ Status VirtualMachine::do_resume() {
   paused_ = false;
   threads_->open();
   const std::lock_guard lock(lock_);
-  state_ = control::VmState::kRunning;
+  pause_reason_.clear();
+  if (state_ == control::VmState::kPaused) state_ = control::VmState::kRunning;
   return ok();
 }
 
@@ -234,6 +257,7 @@ Result<control::VmStatus> VirtualMachine::status() {
   status.console = config_.console_path;
   const std::lock_guard lock(lock_);
   status.state = state_;
+  status.pause_reason = pause_reason_;
   status.generation = generation_;
   return status;
 }

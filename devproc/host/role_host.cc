@@ -95,6 +95,13 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       return;
     }
     case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
+    case ipc::RequestKind::kSetLimit: {
+      RateLimit limit;
+      static_assert(sizeof limit <= sizeof request.payload);
+      std::memcpy(&limit, request.payload, sizeof limit);
+      reply.payload[0] = request.offset < UINT8_MAX && device.on_limit(static_cast<LimitId>(request.offset), limit);
+      return;
+    }
     case ipc::RequestKind::kDesiredState: list_desired_effects(request, reply); return;
     case ipc::RequestKind::kReset: break;
   }

@@ -38,16 +38,27 @@ struct DiskGeometry {
   writeZeroes @8 :Bool;
 }
 
+struct RateLimit {
+  bytesPerSecond @0 :UInt64;      # 0: no limit
+  bytesBurst @1 :UInt64;
+  operationsPerSecond @2 :UInt64;
+  operationsBurst @3 :UInt64;
+}
+
 struct VirtioBlkConfig {
   queues @0 :UInt16;
   serial @1 :Text;
   disk @2 :DiskGeometry;
+  stopOnNoSpace @3 :Bool;
+  limit @4 :RateLimit;
 }
 
 struct VirtioNetConfig {
   mac @0 :Data;
   mtu @1 :UInt16;
   queuePairs @2 :UInt16;
+  receiveLimit @3 :RateLimit;
+  sendLimit @4 :RateLimit;
 }
 
 struct DeviceConfig {

@@ -24,8 +24,24 @@ void write(Builder out, const CmosRtcConfig& config) {
   body.setCpus(config.cpus);
 }
 
+void write(schema::RateLimit::Builder out, const RateLimit& limit) {
+  out.setBytesPerSecond(limit.bytes_per_second);
+  out.setBytesBurst(limit.bytes_burst);
+  out.setOperationsPerSecond(limit.operations_per_second);
+  out.setOperationsBurst(limit.operations_burst);
+}
+
+RateLimit read_limit(schema::RateLimit::Reader in) {
+  return {.bytes_per_second = in.getBytesPerSecond(),
+          .bytes_burst = in.getBytesBurst(),
+          .operations_per_second = in.getOperationsPerSecond(),
+          .operations_burst = in.getOperationsBurst()};
+}
+
 void write(Builder out, const VirtioBlkConfig& config) {
   auto body = out.initVirtioBlk();
+  body.setStopOnNoSpace(config.stop_on_no_space);
+  write(body.initLimit(), config.limit);
   body.setQueues(config.queues);
   body.setSerial(text(config.serial));
   auto disk = body.initDisk();
@@ -52,7 +68,9 @@ VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
                    .read_only = disk.getReadOnly(),
                    .volatile_cache = disk.getVolatileCache(),
                    .discard = disk.getDiscard(),
-                   .write_zeroes = disk.getWriteZeroes()}};
+                   .write_zeroes = disk.getWriteZeroes()},
+          .stop_on_no_space = in.getStopOnNoSpace(),
+          .limit = read_limit(in.getLimit())};
 }
 
 void write(Builder out, const VirtioNetConfig& config) {
@@ -60,10 +78,14 @@ void write(Builder out, const VirtioNetConfig& config) {
   body.setMac(kj::arrayPtr(config.mac.data(), config.mac.size()));
   body.setMtu(config.mtu);
   body.setQueuePairs(config.queue_pairs);
+  write(body.initReceiveLimit(), config.limits[kReceiveLimit]);
+  write(body.initSendLimit(), config.limits[kSendLimit]);
 }
 
 VirtioNetConfig read_virtio_net(schema::VirtioNetConfig::Reader in) {
-  VirtioNetConfig config{.mtu = in.getMtu(), .queue_pairs = in.getQueuePairs()};
+  VirtioNetConfig config{.mtu = in.getMtu(),
+                         .queue_pairs = in.getQueuePairs(),
+                         .limits = {read_limit(in.getReceiveLimit()), read_limit(in.getSendLimit())}};
   const auto mac = in.getMac();
   if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
   std::copy(mac.begin(), mac.end(), config.mac.begin());

@@ -20,6 +20,7 @@ struct VmStatus {
   unclaimedAccesses @8 :UInt64;
   kernel @9 :Text;
   console @10 :Text;
+  pauseReason @11 :Text;       # paused: why, when it was not a manager's wish
 }
 
 struct JailSummary {
@@ -61,6 +62,11 @@ struct DeviceEvent {
   systemCall @8 :Text;         # that the jail refused
   ticket @9 :UInt64;
   stallNs @10 :Int64;
+}
+
+struct LimitProperty {
+  key @0 :Text;
+  value @1 :Text;
 }
 
 struct Outcome {
@@ -126,6 +132,9 @@ interface Management {
 
   restore @10 (role :Text) -> (outcome :Outcome);
   # Brings an isolated device back, from reset. Answered once it serves.
+
+  limit @12 (instance :Text, properties :List(LimitProperty)) -> (outcome :Outcome);
+  # Sets rate limits of a device instance, as --disk and --net name them: {"bps", "10M"}. What is not named stays.
 
   events @11 (after :UInt64, most :UInt32, wait :Bool) -> (answer :EventsAnswer);
   # Those with a number above `after`, oldest first, at most `most`. When there are none and `wait` is set, the answer

@@ -26,6 +26,7 @@ struct VmStatus {
   std::uint64_t unclaimed_accesses = 0;
   std::string kernel;
   std::string console;
+  std::string pause_reason;  // VmState::kPaused: why, when it was not a manager's wish
   bool operator==(const VmStatus&) const = default;
 };
 
@@ -47,8 +48,9 @@ enum class DeviceEventKind : std::uint8_t {
   kIsolated = 4,    // the device was given up: it reads all ones
   kReturned = 5,    // an isolated device was brought back, from reset
   kUpgraded = 6,    // another executable plays the role
+  kPaused = 7,      // the device had the VM paused
 };
-inline constexpr std::uint8_t kDeviceEventKinds = 7;
+inline constexpr std::uint8_t kDeviceEventKinds = 8;
 inline constexpr std::uint32_t kMaxEventsAtOnce = 256;
 inline constexpr std::chrono::seconds kEventsPatience{10};  // for which the VMM lets a caller wait for an event
 

@@ -104,6 +104,13 @@ class Client final : public ManagementClient {
     return act(std::move(request), kReplacePatience);
   }
 
+  Status limit(const std::string& instance, const std::vector<Property>& properties) override {
+    auto request = connection_->management.limitRequest();
+    request.setInstance(codec::text(instance));
+    codec::write_properties(request.initProperties(static_cast<unsigned>(properties.size())), properties);
+    return act(std::move(request), kReplacePatience);
+  }
+
   Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) override {
     using Events = std::vector<DeviceEvent>;
     auto request = connection_->management.eventsRequest();

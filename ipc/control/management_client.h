@@ -11,6 +11,7 @@
 #include "ipc/base/result.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/management.h"
+#include "ipc/control/vm_config.h"
 
 namespace bulkhead::control {
 
@@ -34,6 +35,8 @@ class ManagementClient {
   // These two may take as long as a VM needs to replace a process (kReplacePatience).
   virtual Status upgrade(const std::string& role, const std::string& path) = 0;
   virtual Status restore(const std::string& role) = 0;
+  // Rate limits of a device instance, as --disk and --net name them; what is not named stays.
+  virtual Status limit(const std::string& instance, const std::vector<Property>& properties) = 0;
   // Those after number `after`. With `wait` the answer comes with the next one, or empty after kEventsPatience.
   virtual Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) = 0;
 };

@@ -86,6 +86,7 @@ void write_status(schema::VmStatus::Builder out, const VmStatus& status) {
   out.setUnclaimedAccesses(status.unclaimed_accesses);
   out.setKernel(text(status.kernel));
   out.setConsole(text(status.console));
+  out.setPauseReason(text(status.pause_reason));
 }
 
 VmStatus read_status(schema::VmStatus::Reader in) {
@@ -99,7 +100,8 @@ VmStatus read_status(schema::VmStatus::Reader in) {
           .exits = in.getExits(),
           .unclaimed_accesses = in.getUnclaimedAccesses(),
           .kernel = read_sentence(in.getKernel(), "the kernel's path", 4096),
-          .console = read_sentence(in.getConsole(), "the console", 4096)};
+          .console = read_sentence(in.getConsole(), "the console", 4096),
+          .pause_reason = read_sentence(in.getPauseReason(), "the reason of the pause", kMaxSentenceLength)};
 }
 
 void write_devices(capnp::List<schema::DeviceInfo>::Builder out, const std::vector<DeviceInfo>& devices) {
@@ -136,7 +138,7 @@ std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in
   for (const auto item : in) {
     events.push_back({.number = item.getNumber(),
                       .time_ns = item.getTimeNs(),
-                      .kind = read_enum(item.getKind(), DeviceEventKind::kUpgraded, "the kind of an event"),
+                      .kind = read_enum(item.getKind(), DeviceEventKind::kPaused, "the kind of an event"),
                       .role = read_name(item.getRole(), "a role"),
                       .pid = item.getPid(),
                       .incarnation = item.getIncarnation(),
@@ -147,6 +149,22 @@ std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in
                       .stall_ns = item.getStallNs()});
   }
   return events;
+}
+
+void write_properties(capnp::List<schema::LimitProperty>::Builder out, const std::vector<Property>& properties) {
+  for (unsigned i = 0; i < out.size(); ++i) {
+    out[i].setKey(text(properties[i].key));
+    out[i].setValue(text(properties[i].value));
+  }
+}
+
+std::vector<Property> read_properties(capnp::List<schema::LimitProperty>::Reader in) {
+  std::vector<Property> properties;
+  check_size(in, "properties", kMaxProperties);
+  for (const auto item : in)
+    properties.push_back({.key = read_name(item.getKey(), "the name of a limit"),
+                          .value = read_sentence(item.getValue(), "a limit", kMaxSentenceLength)});
+  return properties;
 }
 
 }  // namespace bulkhead::control::codec

@@ -3,6 +3,7 @@
 
 #include "ipc/control/management.capnp.h"
 #include "ipc/control/management.h"
+#include "ipc/control/vm_config.h"
 
 namespace bulkhead::control::codec {
 
@@ -14,5 +15,8 @@ void write_devices(capnp::List<schema::DeviceInfo>::Builder out, const std::vect
 
 void write_events(capnp::List<schema::DeviceEvent>::Builder out, const std::vector<DeviceEvent>& events);
 [[nodiscard]] std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in);
+
+void write_properties(capnp::List<schema::LimitProperty>::Builder out, const std::vector<Property>& properties);
+[[nodiscard]] std::vector<Property> read_properties(capnp::List<schema::LimitProperty>::Reader in);
 
 }  // namespace bulkhead::control::codec

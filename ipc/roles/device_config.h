@@ -33,6 +33,27 @@ struct DebugExitConfig {};
 struct PciTestConfig {};
 struct VirtioRngConfig {};
 
+// How much of something a device may do in the long run, and at once. Bytes and operations (requests of a disk, frames
+// of a network card) are limited independently; what is asked for must pass both.
+struct RateLimit {
+  static constexpr std::uint64_t kUnchanged = UINT64_MAX;           // kSetLimit: as it was
+  static constexpr std::uint64_t kMost = std::uint64_t{1} << 60;  // of each number
+
+  std::uint64_t bytes_per_second = 0;  // 0: no limit
+  std::uint64_t bytes_burst = 0;       // after a time of rest; 0: a tenth of a second's worth
+  std::uint64_t operations_per_second = 0;
+  std::uint64_t operations_burst = 0;
+  bool operator==(const RateLimit&) const = default;
+};
+static_assert(sizeof(RateLimit) == 32);
+
+// Index of a limit among a device's own: what a request of RequestKind::kSetLimit names.
+enum LimitId : std::uint8_t {
+  kDiskLimit = 0,     // of a disk: reads and writes together
+  kReceiveLimit = 0,  // of a network card
+  kSendLimit = 1,
+};
+
 // What the VMM found out about a disk's file or block device.
 struct DiskGeometry {
   std::uint64_t bytes = 0;            // a multiple of logical_block
@@ -53,6 +74,8 @@ struct VirtioBlkConfig {
   std::uint16_t queues = 1;  // 1 to kVirtioBlkMaxQueues
   std::string serial;        // at most kMaxDiskSerial bytes
   DiskGeometry disk{};
+  bool stop_on_no_space = false;  // a full host file system pauses the VM; false: the guest sees an error
+  RateLimit limit{};
   bool operator==(const VirtioBlkConfig&) const = default;
 };
 
@@ -60,6 +83,7 @@ struct VirtioNetConfig {
   std::array<std::uint8_t, 6> mac{};
   std::uint16_t mtu = 1500;
   std::uint16_t queue_pairs = 1;  // 1 to kVirtioNetMaxPairs; one frame backend each
+  std::array<RateLimit, 2> limits{};  // kReceiveLimit, kSendLimit
   bool operator==(const VirtioNetConfig&) const = default;
 };
 

@@ -64,6 +64,7 @@ struct DeviceTypeDecl {
   std::span<const BackingKind> backings{};  // at most: backing_count()
   SyscallGroups syscalls{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
+  std::uint8_t limits = 0;    // RateLimits that it obeys (LimitId)
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`
 };

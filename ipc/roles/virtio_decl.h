@@ -74,11 +74,13 @@ static_assert(pci_decl_valid(kVirtioRngDecl));
 
 // Block device (section 5.2).
 inline constexpr std::uint16_t kVirtioBlkMaxQueues = 4;
+inline constexpr std::uint16_t kVirtioBlkTimers = 2;  // VirtioBlk::kRetryTimer, kLimitTimer
 inline constexpr PciDecl kVirtioBlkDecl = virtio_pci_decl(2, 0x010000, kVirtioBlkMaxQueues);
 static_assert(pci_decl_valid(kVirtioBlkDecl));
 
 // Network device (section 5.1): receiveq and transmitq of each pair, then the control queue.
 inline constexpr std::uint16_t kVirtioNetMaxPairs = 4;
+inline constexpr std::uint16_t kNetTimers = 2;  // of each network card: its limits, LimitId
 inline constexpr std::uint16_t kVirtioNetMaxQueues = 2 * kVirtioNetMaxPairs + 1;
 inline constexpr PciDecl kVirtioNetDecl = virtio_pci_decl(1, 0x020000, kVirtioNetMaxQueues);
 static_assert(pci_decl_valid(kVirtioNetDecl));

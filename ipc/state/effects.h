@@ -18,6 +18,7 @@ enum class EffectKind : std::uint16_t {
   kFunctionControl = 3,  // command register bits and MSI-X state that the function's owner must know
   kMsiRoute = 4,         // one MSI-X vector's message, or the messages of all MSI vectors of a function
   kPower = 5,            // power off, reset, debug exit
+  kPause = 6,            // the VM is to stand still until a person has helped
 };
 
 // The wire record. 32 bytes; fields that a kind does not name are zero.
@@ -47,6 +48,7 @@ static_assert(sizeof(Effect) == 32);
 //                bits clear, size = mask bits (bit v: vector v is masked) and kEffectEnabled.
 //                msi_message() derives vector v's message.
 //   kPower       data = PowerAction; kDebugExit: address = the value that the guest wrote.
+//   kPause       data = PauseReason. Asked for again and again while the reason lasts and the VM runs.
 // Of a window, pin or vector that is off, the fields after "while" are zero: that is also its state after
 // a reset, which nobody reports. MSI and MSI-X both need kControlBusMaster and no kControlPowerD3.
 
@@ -75,6 +77,11 @@ enum class PowerAction : std::uint32_t {
   kPowerOff = 1,
   kReset = 2,      // the whole machine, as the reset button does
   kDebugExit = 3,  // Effect::address holds the value that the guest wrote
+};
+
+// Effect::data of kPause.
+enum class PauseReason : std::uint32_t {
+  kDiskFull = 1,  // the host's file system has no room for what the guest wrote
 };
 
 inline constexpr std::uint32_t kBarCount = 7;  // BAR 0-5; 6 is the expansion ROM
@@ -120,6 +127,9 @@ inline constexpr std::uint32_t kMaxEffects = 14;
       return effect;
     case EffectKind::kPower:
       if (effect.data < 1 || effect.data > 3) return std::nullopt;
+      return effect;
+    case EffectKind::kPause:
+      if (effect.data != static_cast<std::uint32_t>(PauseReason::kDiskFull)) return std::nullopt;
       return effect;
     case EffectKind::kNone: break;
   }

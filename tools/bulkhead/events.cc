@@ -24,6 +24,7 @@ const char* name_of(DeviceEventKind kind) {
     case DeviceEventKind::kIsolated: return "isolated";
     case DeviceEventKind::kReturned: return "returned";
     case DeviceEventKind::kUpgraded: return "upgraded";
+    case DeviceEventKind::kPaused: return "paused";
   }
   return "?";
 }

@@ -101,7 +101,8 @@ ordered_json to_json(const control::VmStatus& status) {
           {"exits", status.exits},
           {"unclaimed_accesses", status.unclaimed_accesses},
           {"kernel", status.kernel},
-          {"console", status.console}};
+          {"console", status.console},
+          {"pause_reason", status.pause_reason}};
 }
 
 ordered_json to_json(const control::Statistics& s) {
@@ -221,7 +222,9 @@ int manage(const ListOptions& options) {
     if (!status && !directory->is_live(vm.name)) continue;  // it ended meanwhile
     if (status) {
       json.push_back(to_json(*status));
-      rows.push_back({vm.name, fmt::to_string(status->pid), name_of(status->state), fmt::to_string(status->cpus),
+      std::string state = name_of(status->state);
+      if (!status->pause_reason.empty()) state += fmt::format(" ({})", status->pause_reason);
+      rows.push_back({vm.name, fmt::to_string(status->pid), state, fmt::to_string(status->cpus),
                       human_size(status->memory_bytes),
                       fmt::format("{:.1f} s", static_cast<double>(status->uptime_ns) / 1e9)});
     } else {
@@ -262,6 +265,13 @@ int manage(const InspectOptions& options) {
     json[instance.name] = std::move(fields);
   }
   return print_out(options.json ? text_of(json) : text);
+}
+
+int manage(const LimitOptions& options) {
+  const auto client = reach(options.name);
+  if (!client) return fail(client.error());
+  const Status done = (*client)->limit(options.device, options.properties);
+  return done ? 0 : fail(done.error());
 }
 
 int manage(const ActionOptions& options) {

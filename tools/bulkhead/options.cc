@@ -52,6 +52,7 @@ struct Raw {
   std::vector<std::string> disks;
   std::vector<std::string> nets;
   std::vector<std::string> on_crash;
+  std::vector<std::string> limits;
   std::optional<std::string> vm_name;
   std::string name;
   std::string instance;
@@ -99,15 +100,19 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--disk", raw.disks,
                   "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
-                  "(O_DIRECT), serial=TEXT, queues=N, slot=N; a comma in FILE is written twice; may be given several\n"
-                  "times")
+                  "(O_DIRECT), serial=TEXT, queues=N, slot=N, werror=report|stop (what follows when the host's file\n"
+                  "system is full: the guest sees an error, or the VM is paused until `bulkhead resume`), and limits:\n"
+                  "bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
+                  "comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--net", raw.nets,
                   "add a network card (virtio-net) on a TAP that exists, or fd=N[:N...] for one that is open; keys:\n"
-                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N; may be given several times")
+                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N, and limits: bps=N bytes a second, bps-burst=N at\n"
+                  "once, pps=N frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front;\n"
+                  "may be given several times")
       ->type_name("tap=NAME[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
@@ -168,6 +173,17 @@ void add_managers(CLI::App& app, Raw& raw) {
   named("pause", "Stop a VM's CPUs and clock.");
   named("resume", "Let a paused VM go on.");
   named("reset", "Press a VM's reset button.");
+  CLI::App* limit = named("limit", "Set rate limits of a disk or network card while its VM runs.");
+  limit->add_option("DEVICE", raw.device, "as `bulkhead devices` names it, such as virtio_blk0")
+      ->required()
+      ->type_name(" ");
+  limit
+      ->add_option("LIMIT", raw.limits,
+                   "bps=N, bps-burst=N and, of a disk, iops=N, iops-burst=N, of a network card pps=N, pps-burst=N, also\n"
+                   "with rx- or tx- in front; 0: no limit. What is not named stays")
+      ->required()
+      ->type_name("KEY=VALUE...");
+  limit->footer("`bulkhead inspect` shows the limits. They last as long as the VM.");
 }
 
 void add_recovery(CLI::App& app, Raw& raw) {
@@ -296,6 +312,14 @@ Result<FaultOptions> check_fault(const Raw& raw) {
     if (!fault.seed) return make_error(fmt::format("--random-seed {}: must be a whole number", *raw.seed));
   }
   return fault;
+}
+
+Result<LimitOptions> check_limit(const Raw& raw) {
+  if (!control::is_name(raw.device)) return make_error(fmt::format("'{}' is not the name of a device", raw.device));
+  control::DeviceRequest request;
+  for (const std::string& text : raw.limits)
+    RETURN_IF_ERROR(read_properties(fmt::format("limit {}", raw.device), "," + text, request));
+  return LimitOptions{.name = raw.name, .device = raw.device, .properties = std::move(request.properties)};
 }
 
 Result<RunOptions> check_run(Raw& raw) {
@@ -534,6 +558,11 @@ Command parse_command_line(int argc, const char* const* argv) {
     const auto fault = check_fault(raw);
     if (!fault) return bad_usage(fault.error().message);
     return *fault;
+  }
+  if (command == "limit") {
+    auto limit = check_limit(raw);
+    if (!limit) return bad_usage(limit.error().message);
+    return std::move(*limit);
   }
   return ActionOptions{.name = raw.name, .action = command};
 }

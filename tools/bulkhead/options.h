@@ -69,6 +69,12 @@ struct FaultOptions {
   std::optional<std::uint64_t> seed;
 };
 
+struct LimitOptions {
+  std::string name;
+  std::string device;  // an instance
+  std::vector<control::Property> properties;
+};
+
 // upgrade, restore.
 struct ReplaceOptions {
   std::string name;
@@ -83,7 +89,7 @@ struct Leave {
 };
 
 using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions,
-                             EventsOptions, FaultOptions, ReplaceOptions>;
+                             EventsOptions, FaultOptions, ReplaceOptions, LimitOptions>;
 
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
 

@@ -137,6 +137,17 @@ class ManagementImpl final : public schema::Management::Server {
     return run_aside_for(context, role, [this, role] { return vm_.restore(role); });
   }
 
+  kj::Promise<void> limit(LimitContext context) override {
+    std::string instance(codec::view(context.getParams().getInstance()));
+    std::vector<control::Property> properties = codec::read_properties(context.getParams().getProperties());
+    if (control::is_name(instance))
+      return run_aside(context, devices_, [this, instance = std::move(instance), properties = std::move(properties)] {
+        return vm_.limit(instance, properties);
+      });
+    context.getResults().initOutcome().setFailed("that is not the name of a device instance");
+    return kj::READY_NOW;
+  }
+
   kj::Promise<void> events(EventsContext context) override {
     const auto params = context.getParams();
     const std::uint64_t after = params.getAfter();

@@ -10,6 +10,7 @@
 
 #include "ipc/base/result.h"
 #include "ipc/control/management.h"
+#include "ipc/control/vm_config.h"
 #include "vmm/process/device_events.h"
 
 namespace bulkhead::vmm {
@@ -32,6 +33,9 @@ class VmControl {
   virtual Status upgrade(const std::string& role, const std::string& executable_path) = 0;
   // Brings an isolated device back, from reset.
   virtual Status restore(const std::string& role) = 0;
+  // Sets rate limits of a device instance, as properties of --disk and --net name them; what is not named stays. Called
+  // on the thread of upgrade() and restore().
+  virtual Status limit(const std::string& instance, const std::vector<control::Property>& properties) = 0;
   // Valid as long as the VM.
   virtual DeviceEvents& events() = 0;
 };

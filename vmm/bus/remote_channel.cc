@@ -109,6 +109,10 @@ std::optional<ipc::Reply> RemoteChannel::request(ipc::RequestKind kind, std::uin
   request.instance = instance;
   request.offset = offset;
   std::memcpy(request.payload, &payload, sizeof payload);
+  return this->request(request);
+}
+
+std::optional<ipc::Reply> RemoteChannel::request(const ipc::Request& request) {
   ipc::AdaptiveWait wait;
   return ring_.call(request, wait);
 }

@@ -48,6 +48,7 @@ class RemoteChannel final : public DeviceChannel {
   // A request on the VMM's own account; waits for its reply. nullopt: the device process is gone.
   std::optional<ipc::Reply> request(ipc::RequestKind kind, std::uint16_t instance = 0, std::uint32_t payload = 0,
                                     std::uint64_t offset = 0);
+  std::optional<ipc::Reply> request(const ipc::Request& request);
 
   [[nodiscard]] std::uint64_t requests() const { return requests_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t posted() const { return posted_.load(std::memory_order_relaxed); }

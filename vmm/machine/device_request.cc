@@ -7,6 +7,7 @@
 #include <map>
 
 #include "ipc/roles/virtio_decl.h"
+#include "vmm/machine/rate_limits.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -69,6 +70,14 @@ Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optio
   ASSIGN_OR_RETURN(const std::optional<unsigned> queues,
                    properties.take_number("queues", 1, kVirtioBlkMaxQueues, "a number of queues"));
   config.queues = static_cast<std::uint16_t>(queues.value_or(1));
+  const std::string werror = properties.take("werror").value_or("report");
+  if (werror != "report" && werror != "stop")
+    return make_error(fmt::format("werror={} must be report or stop", werror));
+  config.stop_on_no_space = werror == "stop";
+  ASSIGN_OR_RETURN(const Limits limits, read_limits(LimitKeys::kDisk, kNoLimit, [&](const std::string& key) {
+                     return properties.take(key);
+                   }));
+  config.limit = limits[kDiskLimit];
   if (!disk) return make_error("device virtio_blk needs a file: --disk FILE gives it one");
   config.disk = *disk;
   return config;
@@ -101,6 +110,8 @@ Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t fil
   config.mtu = static_cast<std::uint16_t>(mtu.value_or(config.mtu));
   ASSIGN_OR_RETURN(const std::optional<unsigned> queues,
                    properties.take_number("queues", 1, kVirtioNetMaxPairs, "a number of queues"));
+  ASSIGN_OR_RETURN(config.limits, read_limits(LimitKeys::kNetwork, kNoLimit,
+                                              [&](const std::string& key) { return properties.take(key); }));
   if (files == 0) return make_error("device virtio_net needs a TAP: --net tap=NAME gives it one");
   if (files > kVirtioNetMaxPairs || (queues && *queues != files))
     return make_error(fmt::format("device virtio_net was given {} queues of a TAP", files));

@@ -9,11 +9,11 @@ bool MachineEffects::Role::apply_effect(const Effect& untrusted) {
   const std::optional<Effect> effect = parse_effect(untrusted);
   if (!effect) return false;
   if ((granted_ & effect_bit(static_cast<EffectKind>(effect->kind))) == 0) return false;
-  return machine_.apply(*effect);
+  return machine_.apply(number_, *effect);
 }
 
 ipc::EffectReceiver& MachineEffects::add_role(std::uint32_t granted) {
-  roles_.push_back(std::make_unique<Role>(*this, granted));
+  roles_.push_back(std::make_unique<Role>(*this, roles_.size(), granted));
   return *roles_.back();
 }
 
@@ -27,13 +27,16 @@ void MachineEffects::add_function_owner(std::uint8_t devfn, RemoteChannel& chann
   owners_.push_back({devfn, &channel, instance});
 }
 
-bool MachineEffects::apply(const Effect& effect) {
+bool MachineEffects::apply(std::size_t role, const Effect& effect) {
   switch (static_cast<EffectKind>(effect.kind)) {
     case EffectKind::kWindow: return apply_window(effect);
     case EffectKind::kIntxRoute:
     case EffectKind::kMsiRoute: return router_.apply(effect);
     case EffectKind::kFunctionControl: return apply_function_control(effect);
     case EffectKind::kPower: power_(static_cast<PowerAction>(effect.data), effect.address); return true;
+    case EffectKind::kPause:
+      if (pause_) pause_(role, static_cast<PauseReason>(effect.data));
+      return true;
     case EffectKind::kNone: break;
   }
   return false;

@@ -23,11 +23,13 @@ class MachineEffects {
  public:
   // `power` must not block: it is called on vCPU threads. `debug_value` is for PowerAction::kDebugExit.
   using PowerSink = std::function<void(PowerAction action, std::uint64_t debug_value)>;
+  // Nor this one; a device may ask as often as it likes.
+  using PauseSink = std::function<void(std::size_t role, PauseReason reason)>;
 
-  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power)
-      : space_(space), router_(router), doorbells_(vm), power_(std::move(power)) {}
+  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power, PauseSink pause = {})
+      : space_(space), router_(router), doorbells_(vm), power_(std::move(power)), pause_(std::move(pause)) {}
 
-  // The receiver for one role, which may ask for `granted` (effect_bit()s) and nothing else.
+  // The receiver for the next role (0, 1 ...), which may ask for `granted` (effect_bit()s) and nothing else.
   ipc::EffectReceiver& add_role(std::uint32_t granted);
 
   // A queue's doorbell, which KVM rings wherever its window is in force.
@@ -46,11 +48,13 @@ class MachineEffects {
  private:
   class Role final : public ipc::EffectReceiver {
    public:
-    Role(MachineEffects& machine, std::uint32_t granted) : machine_(machine), granted_(granted) {}
+    Role(MachineEffects& machine, std::size_t number, std::uint32_t granted)
+        : machine_(machine), number_(number), granted_(granted) {}
     bool apply_effect(const Effect& untrusted) override;
 
    private:
     MachineEffects& machine_;
+    std::size_t number_;
     std::uint32_t granted_;
   };
   struct Owner {
@@ -59,7 +63,7 @@ class MachineEffects {
     std::uint16_t instance;
   };
 
-  bool apply(const Effect& effect);
+  bool apply(std::size_t role, const Effect& effect);
   bool apply_window(const Effect& effect);
   Status publish_windows();
   void republish_windows();
@@ -69,6 +73,7 @@ class MachineEffects {
   InterruptRouter& router_;
   Doorbells doorbells_;  // under windows_lock_
   PowerSink power_;
+  PauseSink pause_;
   std::mutex windows_lock_;
   std::unique_ptr<WindowMap> windows_;
   std::vector<Owner> owners_;

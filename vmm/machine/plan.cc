@@ -159,7 +159,13 @@ std::int64_t RolePlan::deadline_ns(std::int64_t usual) const {
 
 std::uint32_t RolePlan::effects() const {
   std::uint32_t all = 0;
-  for (const InstancePlan& instance : instances) all |= instance.type->effects;
+  for (const InstancePlan& instance : instances) {
+    std::uint32_t granted = instance.type->effects;
+    // Only a disk whose user wants that may pause the VM.
+    const auto* disk = std::get_if<VirtioBlkConfig>(&instance.config);
+    if (disk != nullptr && !disk->stop_on_no_space) granted &= ~effect_bit(EffectKind::kPause);
+    all |= granted;
+  }
   return all;
 }
 

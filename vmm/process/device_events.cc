@@ -24,6 +24,7 @@ std::string sentence_of(const control::DeviceEvent& event) {
     case control::DeviceEventKind::kReturned: return fmt::format("{} is brought back from reset", event.role);
     case control::DeviceEventKind::kUpgraded:
       return fmt::format("{} (pid {}) goes on under {} after {:.2f} ms", event.role, event.pid, event.cause, stall_ms);
+    case control::DeviceEventKind::kPaused: return fmt::format("{}: {}", event.role, event.cause);
   }
   return {};
 }
@@ -35,7 +36,7 @@ void DeviceEvents::add(control::DeviceEvent event) {
   ::clock_gettime(CLOCK_REALTIME, &now);
   event.time_ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
   const bool bad = event.kind == control::DeviceEventKind::kDied || event.kind == control::DeviceEventKind::kHung ||
-                   event.kind == control::DeviceEventKind::kIsolated;
+                   event.kind == control::DeviceEventKind::kIsolated || event.kind == control::DeviceEventKind::kPaused;
   if (may_log(event)) log(bad ? LogLevel::kWarning : LogLevel::kInfo, "{}", sentence_of(event));
   std::function<void()> listener;
   {
@@ -57,7 +58,7 @@ bool DeviceEvents::may_log(const control::DeviceEvent& event) {
   // What changes the machine is always worth a line.
   const bool rare = event.kind == control::DeviceEventKind::kIsolated ||
                     event.kind == control::DeviceEventKind::kReturned ||
-                    event.kind == control::DeviceEventKind::kUpgraded;
+                    event.kind == control::DeviceEventKind::kUpgraded || event.kind == control::DeviceEventKind::kPaused;
   if (!rare && lines_ == 0) return false;
   lines_ = std::max<std::int64_t>(lines_ - 1, 0);
   return true;

@@ -177,10 +177,11 @@ bool StreamPump::collect_effects(std::size_t role) {
   }
   for (; taken != produced; ++taken) {
     const Effect effect = ipc::read_once_racing(process.replies().outbound[taken % ipc::kOutboundEffects]);
-    // On its own account a device may end or reset the machine and nothing else: any other effect could wait for
-    // another device process, and this thread waits for none.
-    const bool power = effect.kind == static_cast<std::uint16_t>(EffectKind::kPower);
-    if (!power || !roles_[role].effects->apply_effect(effect))
+    // On its own account a device may end, reset or pause the machine and nothing else: any other effect could wait
+    // for another device process, and this thread waits for none.
+    const auto kind = static_cast<EffectKind>(effect.kind);
+    const bool its_own = kind == EffectKind::kPower || kind == EffectKind::kPause;
+    if (!its_own || !roles_[role].effects->apply_effect(effect))
       on_violation_(process, "an effect that it was not granted", serving);
   }
   process.requests().outbound_consumed.store(taken, std::memory_order_release);

@@ -76,6 +76,8 @@ class VirtioModel {
   virtual QueueWork on_queue(VirtioPort& port, QueueId queue) = 0;
   virtual void on_timer(VirtioPort&, TimerId) {}
   virtual void on_stream(VirtioPort&, StreamId) {}
+  // See Device::on_limit.
+  virtual bool on_limit(LimitId, const RateLimit&) { return false; }
   // See Device::on_backend. May work on any of its queues.
   virtual bool on_backend(VirtioPort&, BackendId) { return false; }
   virtual void on_backend_poisoned(VirtioPort& port, BackendId) { port.needs_reset(); }
@@ -134,6 +136,7 @@ class VirtioPci final : public Device, private VirtioPort {
   bool on_backend(BackendId backend) override;
   void on_backend_poisoned(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;
+  bool on_limit(LimitId which, const RateLimit& limit) override { return model_->on_limit(which, limit); }
   void inspect(Inspector& inspector) const override;
 
  private:

@@ -58,11 +58,12 @@ std::optional<GuestPhys> status_place(const Chain& chain) {
 
 VirtioBlkRecord in_range(VirtioBlkRecord record) {
   const std::uint16_t generation = record.generation;
-  if (record.phase != VirtioBlkRecord::kInBackend && record.phase != VirtioBlkRecord::kOver)
+  if (record.phase == VirtioBlkRecord::kFree || record.phase > VirtioBlkRecord::kHeld)
     return {.generation = generation};
-  if (record.phase == VirtioBlkRecord::kInBackend) record.status = kVirtioBlkSOk;
+  if (record.phase != VirtioBlkRecord::kOver) record.status = kVirtioBlkSOk;
   if (record.status > kVirtioBlkSUnsupp) record.status = kVirtioBlkSIoErr;
   record.status_only = record.status_only != 0 ? 1 : 0;
+  record.may_hold = record.may_hold != 0 ? 1 : 0;
   record.reserved = {};
   return record;
 }
@@ -70,17 +71,24 @@ VirtioBlkRecord in_range(VirtioBlkRecord record) {
 }  // namespace
 
 VirtioBlkStorage VirtioBlkStorage::allocate(StateAllocator& allocator) {
-  VirtioBlkStorage storage{allocate_state<VirtioBlkState>(allocator), {}};
+  const auto state = allocate_state<VirtioBlkState>(allocator);
+  VirtioBlkStorage storage{state, allocate_state<RateLimiterState>(allocator), {}};
   for (std::size_t i = 0; i < kParts; ++i) storage.parts.push_back(allocate_state<VirtioBlkPart>(allocator));
   return storage;
 }
 
 VirtioBlk::VirtioBlk(const VirtioBlkStorage& storage, const VirtioBlkConfig& config, GuestMemory& memory,
-                     BlockBackend& backend)
+                     BlockBackend& backend, Clock& clock, TimerQueue& timers, EffectSink& effects)
     : state_(storage.state),
       parts_(storage.parts),
       memory_(memory),
       backend_(backend),
+      clock_(clock),
+      timers_(timers),
+      effects_(effects),
+      limiter_(storage.limit, clock, timers, kLimitTimer),
+      configured_limit_(config.limit),
+      stop_on_no_space_(config.stop_on_no_space),
       geometry_(backend.geometry()),
       queues_(config.queues),
       share_(static_cast<std::uint16_t>(BlockBackend::kMostInFlight / std::max<std::uint16_t>(config.queues, 1))),
@@ -116,6 +124,8 @@ void VirtioBlk::put(Slot slot, const VirtioBlkRecord& value) {
   Lane& lane = lanes_[queue_of(slot)];
   if (old.phase == VirtioBlkRecord::kOver) --lane.over;
   if (value.phase == VirtioBlkRecord::kOver) ++lane.over;
+  if (old.phase == VirtioBlkRecord::kHeld) --lane.held;
+  if (value.phase == VirtioBlkRecord::kHeld) ++lane.held;
   if (value.phase == VirtioBlkRecord::kFree && old.phase != VirtioBlkRecord::kFree) lane.free[lane.free_count++] = slot;
   parts_[slot / VirtioBlkPart::kRecords].mut().records[slot % VirtioBlkPart::kRecords] = value;
 }
@@ -127,10 +137,12 @@ void VirtioBlk::rebuild_lanes() {
     Lane& lane = lanes_[queue];
     lane.free_count = 0;
     lane.over = 0;
+    lane.held = 0;
     for (std::uint16_t i = share_; i > 0; --i) {
       const auto slot = static_cast<Slot>(queue * share_ + i - 1);
       if (record(slot).phase == VirtioBlkRecord::kFree) lane.free[lane.free_count++] = slot;
       if (record(slot).phase == VirtioBlkRecord::kOver) ++lane.over;
+      if (record(slot).phase == VirtioBlkRecord::kHeld) ++lane.held;
     }
   }
 }
@@ -151,6 +163,8 @@ std::span<const VirtioBlk::Slot> VirtioBlk::by_age(QueueId queue) {
 
 void VirtioBlk::on_ready(VirtioPort& port) {
   for (QueueId queue = 0; queue < queues_; ++queue) retire(port, queue);  // what has no room is left for on_queue()
+  if (holds_any()) timers_.arm(kRetryTimer, clock_.now());
+  limiter_.wake();  // its timer may have fired in vain
 }
 
 QueueWork VirtioBlk::on_queue(VirtioPort& port, QueueId index) {
@@ -170,19 +184,29 @@ QueueWork VirtioBlk::take(VirtioPort& port, QueueId index) {
       work = QueueWork::kBlocked;
       break;
     }
+    const std::uint16_t before = queue.mark();
     switch (queue.pop(chain)) {
-      case Pop::kEmpty: work = QueueWork::kDrained; break;
+      case Pop::kEmpty: work = QueueWork::kDrained; continue;
       case Pop::kBroken: return QueueWork::kBlocked;
-      case Pop::kChain:
-        if (accept(port, index, chain)) break;
-        port.needs_reset();
-        return QueueWork::kBlocked;
+      case Pop::kChain: break;
+    }
+    switch (accept(port, index, chain)) {
+      case Accepted::kTaken: break;
+      case Accepted::kNoStatus: port.needs_reset(); return QueueWork::kBlocked;
+      case Accepted::kHeldBack:
+        queue.put_back(before);
+        work = QueueWork::kBlocked;
+        break;
     }
   }
   return retire(port, index) ? QueueWork::kMore : work;
 }
 
-bool VirtioBlk::accept(VirtioPort& port, QueueId queue, const Chain& chain) {
+VirtioBlk::Accepted VirtioBlk::accept(VirtioPort& port, QueueId queue, const Chain& chain) {
+  const auto status_at = status_place(chain);
+  if (!status_at || !memory_.load<std::byte>(*status_at)) return Accepted::kNoStatus;
+  const Plan planned = plan(port, chain);
+  if (!pass_limit(queue, planned)) return Accepted::kHeldBack;
   Lane& lane = lanes_[queue];
   const Slot slot = lane.free[lane.free_count - 1];
   VirtioBlkRecord taken;
@@ -191,40 +215,59 @@ bool VirtioBlk::accept(VirtioPort& port, QueueId queue, const Chain& chain) {
   taken.position = chain.position;
   taken.id = chain.id;
   taken.descriptors = chain.descriptors;
-  if (!start(port, slot, chain, taken)) return false;
+  submit(slot, planned, chain, *status_at, taken);
   --lane.free_count;
   put(slot, taken);
   ++state_.mut().taken[queue];
-  return true;
+  return Accepted::kTaken;
+}
+
+bool VirtioBlk::pass_limit(QueueId queue, const Plan& planned) {
+  if (!planned.request) return true;  // nothing is asked of the disk
+  const BlockOp op = planned.request->op;
+  const bool moves = op == BlockOp::kRead || op == BlockOp::kWrite || op == BlockOp::kWriteZeroes;
+  return limiter_.pass(queue, moves ? planned.request->length : 0);
 }
 
 bool VirtioBlk::start(const VirtioPort& port, Slot slot, const Chain& chain, VirtioBlkRecord& value) {
   const auto status_at = status_place(chain);
   if (!status_at || !memory_.load<std::byte>(*status_at)) return false;
-  const Plan planned = plan(port, chain);
-  value.status_at = *status_at;
+  submit(slot, plan(port, chain), chain, *status_at, value);
+  return true;
+}
+
+void VirtioBlk::submit(Slot slot, const Plan& planned, const Chain& chain, GuestPhys status_at,
+                       VirtioBlkRecord& value) {
+  value.status_at = status_at;
   value.status_only = chain.writable_bytes == 1 ? 1 : 0;
   value.written = planned.written;
   value.status = planned.status;
   value.phase = VirtioBlkRecord::kOver;
-  if (!planned.request) return true;
+  value.may_hold = 0;
+  if (!planned.request) return;
+  value.may_hold = planned.request->op != BlockOp::kRead && planned.request->op != BlockOp::kFlush ? 1 : 0;
   BlockRequest request = *planned.request;
   request.tag = (std::uint32_t{value.generation} << 16) | slot;
   if (backend_.submit(request))
     value.phase = VirtioBlkRecord::kInBackend;
   else
     value.status = kVirtioBlkSIoErr;
-  return true;
 }
 
 // ---- Completing requests ----
 
 bool VirtioBlk::on_backend(VirtioPort& port, BackendId) {
   bool more = true;
+  bool held = false;
   for (int i = 0; i < kMaxShown && more; ++i) {
     const auto completion = backend_.complete();
-    if (completion) note(*completion);
+    if (completion && note(*completion)) held = true;
     more = completion.has_value();
+  }
+  if (held) {
+    effects_.emit({.kind = static_cast<std::uint16_t>(EffectKind::kPause),
+                   .data = static_cast<std::uint32_t>(PauseReason::kDiskFull)});
+    timers_.arm(kRetryTimer, VmTime{clock_.now().ns + kRetryAfterNs});
   }
   if (!port.may_work()) return more;  // guest memory is out of bounds: on_ready() goes on
   for (QueueId queue = 0; queue < queues_; ++queue) {
@@ -234,14 +277,62 @@ bool VirtioBlk::on_backend(VirtioPort& port, BackendId) {
   return more;
 }
 
-void VirtioBlk::note(const BlockCompletion& completion) {
+bool VirtioBlk::note(const BlockCompletion& completion) {
   const auto slot = static_cast<Slot>(completion.tag & 0xffff);
-  if (slot >= queues_ * share_ || tag(slot) != completion.tag) return;
+  if (slot >= queues_ * share_ || tag(slot) != completion.tag) return false;
   VirtioBlkRecord value = record(slot);
-  if (value.phase != VirtioBlkRecord::kInBackend) return;
-  value.phase = VirtioBlkRecord::kOver;
-  value.status = status_of(completion.status);
+  if (value.phase != VirtioBlkRecord::kInBackend) return false;
+  const bool held = stop_on_no_space_ && completion.status == BlockStatus::kNoSpace && value.may_hold != 0;
+  value.phase = held ? VirtioBlkRecord::kHeld : VirtioBlkRecord::kOver;
+  value.status = held ? kVirtioBlkSOk : status_of(completion.status);
   put(slot, value);
+  return held;
+}
+
+bool VirtioBlk::holds_any() const {
+  return std::ranges::any_of(std::span(lanes_).first(queues_), [](const Lane& lane) { return lane.held != 0; });
+}
+
+void VirtioBlk::on_timer(VirtioPort& port, TimerId timer) {
+  if (!port.may_work()) return;  // on_ready() goes on, or a kick
+  if (timer == kRetryTimer) {
+    for (QueueId queue = 0; queue < queues_; ++queue) {
+      retry(port, queue);
+      if (retire(port, queue)) timers_.arm(kRetryTimer, clock_.now());  // what is no disk request any more
+    }
+    return;
+  }
+  const QueueId first = limiter_.woken().value_or(0);
+  bool more = false;
+  for (QueueId i = 0; i < queues_; ++i) {
+    const auto queue = static_cast<QueueId>((first + i) % queues_);
+    if (lanes_[queue].blocked && lanes_[queue].free_count != 0 && unblock(port, queue)) more = true;
+  }
+  if (more) limiter_.wake();
+}
+
+bool VirtioBlk::on_limit(LimitId which, const RateLimit& limit) {
+  if (which != kDiskLimit) return false;
+  limiter_.set(limit);
+  return true;
+}
+
+void VirtioBlk::retry(VirtioPort& port, QueueId index) {
+  if (lanes_[index].held == 0) return;
+  VirtQueue& queue = port.queue(index);
+  Chain chain;
+  for (const Slot slot : by_age(index)) {
+    VirtioBlkRecord value = record(slot);
+    if (value.phase != VirtioBlkRecord::kHeld) continue;
+    if (!queue.usable()) return;
+    ++value.generation;  // what the disk may still tell of the first time is not about this one
+    if (queue.fetch(value.position, chain) != Pop::kChain) return;
+    if (chain.id != value.id || chain.descriptors != value.descriptors || !start(port, slot, chain, value)) {
+      queue.mut().broken = 1;
+      return;
+    }
+    put(slot, value);
+  }
 }
 
 bool VirtioBlk::retire(VirtioPort& port, QueueId index) {
@@ -397,6 +488,9 @@ void VirtioBlk::on_queue_reset(QueueId queue) {
 }
 
 void VirtioBlk::reset() {
+  timers_.cancel(kRetryTimer);
+  timers_.cancel(kLimitTimer);
+  limiter_.start(configured_limit_);
   for (QueueId queue = 0; queue < queues_; ++queue) on_queue_reset(queue);
   rebuild_lanes();  // the first reset finds none: there was no state to look at before it
 }
@@ -410,6 +504,7 @@ void VirtioBlk::restore() {
     }
     if (clean.records != parts_[part]->records) parts_[part].mut() = clean;
   }
+  limiter_.restore();
   rebuild_lanes();
 }
 
@@ -418,6 +513,7 @@ void VirtioBlk::resume(VirtioPort& port) {
     resume_queue(port, queue);
     lanes_[queue].blocked = true;  // it may have been: on_backend() looks
   }
+  if (holds_any()) timers_.arm(kRetryTimer, clock_.now());
 }
 
 // What cannot be taken up again was changed by the guest under way, or never honest: then the queue is broken.
@@ -432,7 +528,7 @@ void VirtioBlk::resume_queue(VirtioPort& port, QueueId index) {
     VirtioBlkRecord value = record(slot);
     const bool twice = seen.test(value.position);
     seen.set(value.position);
-    if (value.phase == VirtioBlkRecord::kOver && !twice) continue;
+    if (value.phase != VirtioBlkRecord::kInBackend && !twice) continue;
     if (!twice && queue.fetch(value.position, chain) != Pop::kChain) return;
     if (twice || chain.id != value.id || chain.descriptors != value.descriptors || !start(port, slot, chain, value)) {
       queue.mut().broken = 1;
@@ -445,6 +541,10 @@ void VirtioBlk::resume_queue(VirtioPort& port, QueueId index) {
 void VirtioBlk::inspect(Inspector& inspector) const {
   inspector.field("requests", state_->requests);
   inspector.field("failed", state_->failed);
+  std::uint64_t held = 0;
+  for (const Lane& lane : std::span(lanes_).first(queues_)) held += lane.held;
+  inspector.field("held", held);
+  limiter_.inspect(inspector);
   for (QueueId queue = 0; queue < queues_; ++queue)
     inspector.field(fmt::format("queue{}_in_flight", queue), std::uint64_t{share_} - lanes_[queue].free_count);
 }

@@ -14,12 +14,17 @@
 // packed one in the order in which chains were taken, or fetching them again would find used elements (queue.h).
 // Each queue has its own share of what may be in flight: no queue starves another.
 //
+// No space (VirtioBlkConfig::stop_on_no_space): a write for which the host has no room is held, and the VM asked to
+// pause; it is tried again a moment of VM time later, hence after the VM was resumed. Only what moves data is: a flush
+// that fails has lost what it was to keep, and doing it again would seem to succeed.
+// Limits: what has no tokens stays in its queue (rate_limiter.h).
+//
 // Reset: what was taken is cancelled before the driver's register write returns, since it then frees its buffers.
 // A tag has its record's generation, which a reset does not take back: an old completion is never taken for a new one.
 //
 // Threading: single-threaded. Trust: rings, headers and ranges are the guest's; the backend's answers are believed, but
 // tags that are not in flight are ignored. Errors: the guest's mistakes get IOERR or UNSUPP, and a chain without a
-// place for that DEVICE_NEEDS_RESET; the host's errors are IOERR. Config: VirtioBlkConfig{.queues = 1, .serial =
+// place for that DEVICE_NEEDS_RESET; the host's errors are IOERR (but see No space). Config: VirtioBlkConfig{.queues = 1, .serial =
 // "disk0"}
 #pragma once
 
@@ -33,6 +38,8 @@
 #include "devproc/core/block_backend.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
+#include "devproc/core/rate_limiter.h"
+#include "devproc/core/wires.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_blk/spec.h"
 #include "ipc/roles/device_config.h"
@@ -49,7 +56,7 @@ struct VirtioBlkState {
 
 // A request that was taken and not used yet; or, but for its generation, zeroes.
 struct VirtioBlkRecord {
-  enum Phase : std::uint8_t { kFree, kInBackend, kOver };
+  enum Phase : std::uint8_t { kFree, kInBackend, kOver, kHeld };
 
   std::uint64_t status_at = 0;   // guest-physical address of its status byte
   std::uint32_t order = 0;       // VirtioBlkState::taken when it was taken
@@ -61,7 +68,8 @@ struct VirtioBlkRecord {
   std::uint8_t phase = kFree;
   std::uint8_t status = 0;       // kOver: VIRTIO_BLK_S_*
   std::uint8_t status_only = 0;  // 1: the status byte is all that the device may write
-  std::array<std::uint8_t, 5> reserved{};
+  std::uint8_t may_hold = 0;     // 1: kHeld, rather than an error, when there is no space
+  std::array<std::uint8_t, 4> reserved{};
   bool operator==(const VirtioBlkRecord&) const = default;
 };
 static_assert(sizeof(VirtioBlkRecord) == 32);
@@ -75,6 +83,7 @@ struct VirtioBlkPart {
 struct VirtioBlkStorage {
   static constexpr std::size_t kParts = BlockBackend::kMostInFlight / VirtioBlkPart::kRecords;
   Persistent<VirtioBlkState> state;
+  Persistent<RateLimiterState> limit;
   std::vector<Persistent<VirtioBlkPart>> parts;  // kParts
 
   [[nodiscard]] static VirtioBlkStorage allocate(StateAllocator& allocator);
@@ -82,15 +91,19 @@ struct VirtioBlkStorage {
 
 class VirtioBlk final : public virtio::VirtioModel {
  public:
-  static constexpr std::uint32_t kStateVersion = 1;
+  static constexpr std::uint32_t kStateVersion = 2;
   static constexpr std::uint16_t kQueueSize = 256;
   static constexpr std::uint32_t kSegMax = kQueueSize - 2;            // data segments; header and status have one each
   static constexpr std::uint32_t kMaxDiscardSectors = 4U << 20;       // 2 GiB
   static constexpr std::uint32_t kMaxWriteZeroesSectors = 64U << 10;  // 32 MiB: a disk may have to write them
   static constexpr int kMostTaken = 64;                               // chains in one input
+  static constexpr TimerId kRetryTimer = 0;                           // for what is held
+  static constexpr TimerId kLimitTimer = 1;
+  static constexpr std::int64_t kRetryAfterNs = 100'000'000;
 
   // All references outlive it. `config` was checked: 1 to kVirtioBlkMaxQueues queues.
-  VirtioBlk(const VirtioBlkStorage& storage, const VirtioBlkConfig& config, GuestMemory& memory, BlockBackend& backend);
+  VirtioBlk(const VirtioBlkStorage& storage, const VirtioBlkConfig& config, GuestMemory& memory, BlockBackend& backend,
+            Clock& clock, TimerQueue& timers, EffectSink& effects);
 
   [[nodiscard]] std::string_view name() const override { return "virtio_blk"; }
   [[nodiscard]] std::uint16_t queues() const override { return queues_; }
@@ -100,6 +113,8 @@ class VirtioBlk final : public virtio::VirtioModel {
   void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
+  void on_timer(virtio::VirtioPort& port, TimerId timer) override;
+  bool on_limit(LimitId which, const RateLimit& limit) override;
   void on_queue_reset(QueueId queue) override;
   void reset() override;
   void restore() override;
@@ -114,7 +129,13 @@ class VirtioBlk final : public virtio::VirtioModel {
     std::array<Slot, BlockBackend::kMostInFlight> free;  // the first free_count; the last one is taken next
     std::uint16_t free_count = 0;
     std::uint16_t over = 0;
+    std::uint16_t held = 0;
     bool blocked = false;  // there may be more in the queue, which waits for a free record
+  };
+  enum class Accepted : std::uint8_t {
+    kTaken,
+    kNoStatus,   // it has no status byte in RAM
+    kHeldBack,  // by the limit
   };
   // What a chain asks for: I/O, or it is over at once.
   struct Plan {
@@ -136,10 +157,17 @@ class VirtioBlk final : public virtio::VirtioModel {
   std::span<const Slot> by_age(QueueId queue);
 
   virtio::QueueWork take(virtio::VirtioPort& port, QueueId queue);
-  bool accept(virtio::VirtioPort& port, QueueId queue, const virtio::Chain& chain);
+  Accepted accept(virtio::VirtioPort& port, QueueId queue, const virtio::Chain& chain);
+  // Whether the limit lets it pass, which then has counted it.
+  bool pass_limit(QueueId queue, const Plan& planned);
   // Plans a chain, submits it if it is I/O, and says so in `value`. False: it has no status byte in RAM.
   bool start(const virtio::VirtioPort& port, Slot slot, const virtio::Chain& chain, VirtioBlkRecord& value);
-  void note(const BlockCompletion& completion);
+  void submit(Slot slot, const Plan& planned, const virtio::Chain& chain, GuestPhys status_at, VirtioBlkRecord& value);
+  // True: it is held now.
+  bool note(const BlockCompletion& completion);
+  // Submits a queue's held requests again.
+  void retry(virtio::VirtioPort& port, QueueId queue);
+  [[nodiscard]] bool holds_any() const;
   // Uses what is over. True: there is no room for all of it.
   bool retire(virtio::VirtioPort& port, QueueId queue);
   void finish(virtio::VirtioPort& port, virtio::VirtQueue& queue, Slot slot);
@@ -160,6 +188,12 @@ class VirtioBlk final : public virtio::VirtioModel {
   std::vector<Persistent<VirtioBlkPart>> parts_;
   GuestMemory& memory_;
   BlockBackend& backend_;
+  Clock& clock_;
+  TimerQueue& timers_;
+  EffectSink& effects_;
+  RateLimiter limiter_;
+  const RateLimit configured_limit_;
+  const bool stop_on_no_space_;
   const BlockGeometry geometry_;
   std::uint16_t queues_;
   std::uint16_t share_;  // records of each queue

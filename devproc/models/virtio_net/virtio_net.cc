@@ -39,16 +39,18 @@ OffloadRules send_rules(std::uint64_t features) {
 
 VirtioNetStorage VirtioNetStorage::allocate(StateAllocator& allocator) {
   const auto state = allocate_state<VirtioNetState>(allocator);
-  return {state, allocate_state<ReceiveFilter>(allocator)};
+  const auto filter = allocate_state<ReceiveFilter>(allocator);
+  return {state, filter, LimitedFramesStorage::allocate(allocator)};
 }
 
 VirtioNet::VirtioNet(const VirtioNetStorage& storage, const VirtioNetConfig& config, GuestMemory& memory,
-                     std::span<FrameBackend* const> frames)
+                     std::span<FrameBackend* const> frames, Clock& clock, TimerQueue& timers)
     : state_(storage.state),
       filter_(storage.filter),
       config_(config),
       memory_(memory),
-      frames_(frames.begin(), frames.end()) {
+      limits_(storage.limits, clock, timers, frames),
+      frames_(limits_.frames()) {
   CHECK(!frames_.empty() && frames_.size() <= kVirtioNetMaxPairs, frames_.size());
   config_.mtu = std::max(config_.mtu, kLeastMtu);
 }
@@ -96,6 +98,7 @@ void VirtioNet::reset() {
   state.counters = counters;
   state.link = std::ranges::all_of(frames_, [](const FrameBackend* one) { return one->link(); }) ? 1 : 0;
   filter_.mut() = ReceiveFilter::after_reset(config_.mac);
+  limits_.start(config_.limits);
   tell_offloads();
   want_all(false);
 }
@@ -112,6 +115,7 @@ void VirtioNet::restore() {
   ReceiveFilter filter = filter_.get();
   filter.sanitize();
   if (filter != filter_.get()) filter_.mut() = filter;
+  limits_.restore();
   tell_offloads();
   // A backend that is new knows nothing. What cannot be taken turns it off again.
   want_all(state.started != 0);
@@ -179,6 +183,11 @@ bool VirtioNet::on_backend(VirtioPort& port, BackendId backend) {
   }
   update_link(port);
   return more;
+}
+
+// A limit lets frames through again.
+void VirtioNet::on_timer(VirtioPort& port, TimerId timer) {
+  limits_.on_timer(timer, [&](BackendId backend) { return on_backend(port, backend); });
 }
 
 // ---- Transmission, section 5.1.6.2 ----
@@ -270,6 +279,7 @@ void VirtioNet::inspect(Inspector& inspector) const {
                               c.received_not_agreed + c.received_filtered + c.received_no_fit;
   inspector.field("received_lost", taken > known ? taken - known : 0);
   inspector.field("commands_refused", c.commands_refused);
+  limits_.inspect(inspector);
 }
 
 }  // namespace bulkhead::devproc

@@ -26,6 +26,7 @@
 
 #include "devproc/core/frame_backend.h"
 #include "devproc/core/guest_memory.h"
+#include "devproc/core/limited_frames.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_net/frame_header.h"
 #include "devproc/models/virtio_net/receive_filter.h"
@@ -67,20 +68,21 @@ static_assert(std::has_unique_object_representations_v<VirtioNetState>);
 struct VirtioNetStorage {
   Persistent<VirtioNetState> state;
   Persistent<ReceiveFilter> filter;
+  LimitedFramesStorage limits;
 
   [[nodiscard]] static VirtioNetStorage allocate(StateAllocator& allocator);
 };
 
 class VirtioNet final : public virtio::VirtioModel {
  public:
-  static constexpr std::uint32_t kStateVersion = 1;
+  static constexpr std::uint32_t kStateVersion = 2;
   // Bounds of one input's work on one queue. What an unfinished input sent is sent again after a kill.
   static constexpr unsigned kMostFrames = virtio::kMaxShown;
   static constexpr std::uint64_t kMostBytes = 262'144;
 
   // One backend a pair, which outlive this.
   VirtioNet(const VirtioNetStorage& storage, const VirtioNetConfig& config, GuestMemory& memory,
-            std::span<FrameBackend* const> frames);
+            std::span<FrameBackend* const> frames, Clock& clock, TimerQueue& timers);
 
   [[nodiscard]] std::string_view name() const override { return "virtio_net"; }
   [[nodiscard]] std::uint16_t queues() const override { return static_cast<std::uint16_t>(2 * most_pairs() + 1); }
@@ -89,6 +91,8 @@ class VirtioNet final : public virtio::VirtioModel {
   void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
+  void on_timer(virtio::VirtioPort& port, TimerId timer) override;
+  bool on_limit(LimitId which, const RateLimit& limit) override { return limits_.set(which, limit); }
   void reset() override;
   void restore() override;
   void inspect(Inspector& inspector) const override;
@@ -152,7 +156,8 @@ class VirtioNet final : public virtio::VirtioModel {
   Persistent<ReceiveFilter> filter_;
   VirtioNetConfig config_;
   GuestMemory& memory_;
-  std::vector<FrameBackend*> frames_;
+  LimitedFrames limits_;
+  std::span<FrameBackend* const> frames_;  // those of limits_
 
   // Scratch of one call.
   std::array<Segment, virtio::kMaxQueueSize> segments_{};

@@ -26,6 +26,11 @@ class FakeControl : public VmControl {
   Status fault(const std::string& role, int signal) override;
   Status upgrade(const std::string& role, const std::string& path) override;
   Status restore(const std::string& role) override { return note("restore " + role); }
+  Status limit(const std::string& instance, const std::vector<control::Property>& properties) override {
+    std::string call = "limit " + instance;
+    for (const control::Property& property : properties) call += " " + property.key + "=" + property.value;
+    return note(call);
+  }
   DeviceEvents& events() override { return events_; }
 
   [[nodiscard]] std::vector<std::string> calls() const;

@@ -27,6 +27,8 @@ struct BlkSetup {
   std::uint16_t queue_size = 16;
   std::uint64_t without = 0;  // features that the driver does not take
   BlockGeometry disk = {.bytes = 64 * 512, .discard = true, .write_zeroes = true};
+  bool stop_on_no_space = false;
+  RateLimit limit{};
 };
 
 inline std::ostream& operator<<(std::ostream& out, const BlkSetup& s) {
@@ -56,9 +58,15 @@ class BlkRig {
       transport_storage = virtio::TransportStorage::allocate(fakes.state, setup.queues);
       blk_storage = VirtioBlkStorage::allocate(fakes.state);
     }
-    auto model = std::make_unique<VirtioBlk>(*blk_storage, VirtioBlkConfig{setup.queues, "disk-serial"}, memory, disk);
+    const VirtioBlkConfig config{.queues = setup.queues,
+                                 .serial = "disk-serial",
+                                 .stop_on_no_space = setup.stop_on_no_space,
+                                 .limit = setup.limit};
+    auto model = std::make_unique<VirtioBlk>(*blk_storage, config, memory, disk, fakes.clock, fakes.clock,
+                                             fakes.effects);
     device =
         std::make_unique<virtio::VirtioPci>(*transport_storage, std::move(model), fakes.lines[0], fakes.msi, memory);
+    fakes.clock.attach(*device);
   }
 
   // ---- Registers ----

@@ -99,7 +99,7 @@ class NetRig {
   void build() {
     std::vector<FrameBackend*> pointers;
     for (const auto& one : frames) pointers.push_back(one.get());
-    device.emplace(*transport_, std::make_unique<VirtioNet>(*net_, config, memory, pointers), fakes.lines[0], fakes.msi,
+    device.emplace(*transport_, std::make_unique<VirtioNet>(*net_, config, memory, pointers, fakes.clock, fakes.clock), fakes.lines[0], fakes.msi,
                    memory);
   }
 
