@@ -50,6 +50,10 @@ struct VirtioNetConfig {
   queuePairs @2 :UInt16;
 }
 
+struct E1000Config {
+  mac @0 :Data;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -63,5 +67,6 @@ struct DeviceConfig {
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
+    e1000 @11 :E1000Config;
   }
 }

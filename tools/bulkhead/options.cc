@@ -106,8 +106,8 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--net", raw.nets,
-                  "add a network card (virtio-net) on a TAP that exists, or fd=N[:N...] for one that is open; keys:\n"
-                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N; may be given several times")
+                  "add a network card on a TAP that exists, or fd=N[:N...] for one that is open; keys: model=virtio|e1000\n"
+                  "(virtio), mac=XX:XX:XX:XX:XX:XX, slot=N; with virtio queues=N, mtu=N; may be given several times")
       ->type_name("tap=NAME[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
