@@ -49,11 +49,11 @@ class FrameBackend {
   virtual void set_offloads(const Offloads& offloads) = 0;
   // Whether a cable is plugged in; a change comes as Device::on_backend.
   [[nodiscard]] virtual bool link() const = 0;
-  // Whether headers of frames to send may ask for checksums and segmentation. Where not, they ask for nothing.
-  [[nodiscard]] virtual bool takes_offloads() const { return true; }
   // Frames that were taken off the network and consumed, or lost with a process: since the VM began. One more than that
   // for each process that died just before it read.
   [[nodiscard]] virtual std::uint64_t taken() const { return 0; }
+  // Whether headers of frames to send may ask for checksums and segmentation. Where not, they ask for nothing.
+  [[nodiscard]] virtual bool takes_offloads() const { return true; }
 };
 
 }  // namespace bulkhead::devproc

@@ -148,14 +148,15 @@ Status DeviceProcess::erase_state() {
 
 void DeviceProcess::settle_publication(std::uint64_t instruction) {
   constexpr auto kAt = static_cast<off_t>(offsetof(ipc::StateHeader, publication));
+  constexpr auto kSize = static_cast<ssize_t>(sizeof(ipc::PublicationWords));
   std::uint64_t words[2] = {};
-  static_assert(sizeof words == sizeof(ipc::PublicationWords));
-  if (::pread(state_fd_.get(), words, sizeof words, kAt) != sizeof words || words[1] == 0) return;
+  static_assert(sizeof words == kSize);
+  if (::pread(state_fd_.get(), words, sizeof words, kAt) != kSize || words[1] == 0) return;
   const ipc::SettledPublication settled = ipc::settle_publication(words[0], words[1], instruction);
   words[0] = settled.published;
   words[1] = settled.publish_mark;
   // A memory file: it fails for nobody. What a process did to its own region meanwhile is its own harm.
-  if (::pwrite(state_fd_.get(), words, sizeof words, kAt) != sizeof words)
+  if (::pwrite(state_fd_.get(), words, sizeof words, kAt) != kSize)
     log(LogLevel::kWarning, "{}: a publication could not be settled", plan_.name);
 }
 
