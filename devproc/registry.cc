@@ -5,6 +5,7 @@
 #include "devproc/models/acpi_pm/acpi_pm.h"
 #include "devproc/models/cmos_rtc/cmos_rtc.h"
 #include "devproc/models/debug_exit/debug_exit.h"
+#include "devproc/models/e1000/e1000.h"
 #include "devproc/models/i8042/i8042.h"
 #include "devproc/models/pci/pci_bus.h"
 #include "devproc/models/pci_test/pci_test.h"
@@ -104,6 +105,14 @@ Result<std::unique_ptr<Device>> create_virtio_net(const DeviceConfig& config, co
   return create_virtio(std::move(model), wires);
 }
 
+Result<std::unique_ptr<Device>> create_e1000(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto nic, expect<E1000Config>(config));
+  if (wires.frames.size() != 1 || wires.publisher == nullptr)
+    return make_error("a network card without the wires that its type declares");
+  return std::make_unique<E1000>(E1000Storage::allocate(wires.state), nic, *wires.lines[0], *wires.memory,
+                                 *wires.publisher, *wires.frames[0], wires.clock, wires.timers);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -116,6 +125,7 @@ constexpr std::array kTypes = {
     DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
     DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},
     DeviceType{"virtio_net", virtio::VirtioPci::kStateVersion + 256 * VirtioNet::kStateVersion, create_virtio_net},
+    DeviceType{"e1000", E1000::kStateVersion, create_e1000},
 };
 
 }  // namespace

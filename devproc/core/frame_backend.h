@@ -52,6 +52,8 @@ class FrameBackend {
   // Frames that were taken off the network and consumed, or lost with a process: since the VM began. One more than that
   // for each process that died just before it read.
   [[nodiscard]] virtual std::uint64_t taken() const { return 0; }
+  // Whether headers of frames to send may ask for checksums and segmentation. Where not, they ask for nothing.
+  [[nodiscard]] virtual bool takes_offloads() const { return true; }
 };
 
 }  // namespace bulkhead::devproc

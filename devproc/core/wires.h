@@ -37,6 +37,16 @@ class MsiSender {
   virtual void send(std::uint16_t vector) = 0;
 };
 
+// Stores that tell a guest of what an input has done, where the guest may use the place for something else as soon as it
+// has seen them: each is made once, whatever dies, in order, after the commit and before interrupts.
+class GuestPublisher {
+ public:
+  virtual ~GuestPublisher() = default;
+  // 8 bytes at a multiple of 8; a place that is no RAM is passed over. At most room() an input.
+  virtual void publish(GuestPhys address, std::uint64_t value) = 0;
+  [[nodiscard]] virtual std::size_t room() const = 0;
+};
+
 // Effects of the input being handled. At most kMaxEffects an input; further ones are dropped and counted.
 class EffectSink {
  public:
@@ -83,6 +93,7 @@ struct Wires {
   Entropy* entropy = nullptr;               // device types that declare BackingKind::kEntropy
   BlockBackend* block = nullptr;            // block device types
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
+  GuestPublisher* publisher = nullptr;      // device types that declare `publishes`
 };
 
 }  // namespace bulkhead::devproc

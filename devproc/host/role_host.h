@@ -9,6 +9,7 @@
 #include <bitset>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
+#include "devproc/host/guest_publisher.h"
 #include "devproc/host/host_wires.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/device_messages.h"
@@ -162,6 +164,7 @@ class RoleHost {
   HostClock clock_;
   HostEffectSink effects_;
   HostRedirect redirect_;
+  std::optional<HostPublisher> publisher_;  // when a device of the role declares one
   std::vector<Instance> instances_;
   Instance* active_ = nullptr;     // whose input is at hand; nullptr: everybody's, or nobody's
   std::bitset<kMaxKicks> kicked_;  // a successor takes every queue as kicked

@@ -26,6 +26,7 @@ Result<std::unique_ptr<RoleHost>> RoleHost::create(const control::TakeRole& setu
   std::unique_ptr<RoleHost> host(new RoleHost(std::move(world), setup.incarnation));
   RETURN_IF_ERROR(host->add_instances(setup));
   ASSIGN_OR_RETURN(const bool resumed, host->checkpoint_.open());
+  if (host->publisher_) host->publisher_->begin(resumed);
   if (resumed) {
     host->resume(setup);
   } else {
@@ -105,6 +106,10 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
   instance.timers = std::make_unique<HostTimerQueue>(host_, instance.first_timer, instance.timer_count);
 
   RETURN_IF_ERROR(add_backings(setup, *decl, instance));
+  if (decl->publishes && !publisher_) {
+    if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
+    publisher_.emplace(checkpoint_, checkpoint_.header().publication, *world_.ranges);
+  }
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -116,7 +121,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .memory = world_.memory,
                     .entropy = instance.entropy.get(),
                     .block = instance.block,
-                    .frames = instance.frames};
+                    .frames = instance.frames,
+                    .publisher = publisher_ ? &*publisher_ : nullptr};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);

@@ -61,6 +61,10 @@ struct VirtioNetConfig {
   sendLimit @4 :RateLimit;
 }
 
+struct E1000Config {
+  mac @0 :Data;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -74,5 +78,6 @@ struct DeviceConfig {
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
+    e1000 @11 :E1000Config;
   }
 }

@@ -92,6 +92,18 @@ VirtioNetConfig read_virtio_net(schema::VirtioNetConfig::Reader in) {
   return config;
 }
 
+void write(Builder out, const E1000Config& config) {
+  out.initE1000().setMac(kj::arrayPtr(config.mac.data(), config.mac.size()));
+}
+
+E1000Config read_e1000(schema::E1000Config::Reader in) {
+  E1000Config config;
+  const auto mac = in.getMac();
+  if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
+  std::copy(mac.begin(), mac.end(), config.mac.begin());
+  return config;
+}
+
 void write(Builder out, const PciBusConfig& config) {
   auto body = out.initPciBus();
   body.setPmBase(config.pm_base);
@@ -139,6 +151,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::VIRTIO_RNG: return VirtioRngConfig{};
     case Kind::VIRTIO_BLK: return read_virtio_blk(in.getVirtioBlk());
     case Kind::VIRTIO_NET: return read_virtio_net(in.getVirtioNet());
+    case Kind::E1000: return read_e1000(in.getE1000());
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

@@ -87,6 +87,12 @@ struct VirtioNetConfig {
   bool operator==(const VirtioNetConfig&) const = default;
 };
 
+// Intel 82540EM; one frame backend.
+struct E1000Config {
+  std::array<std::uint8_t, 6> mac{};
+  bool operator==(const E1000Config&) const = default;
+};
+
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
 struct PciFunctionConfig {
   std::uint8_t devfn = 0;  // device << 3 | function
@@ -104,6 +110,6 @@ struct PciBusConfig {
 
 using DeviceConfig =
     std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
-                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig>;
+                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config>;
 
 }  // namespace bulkhead

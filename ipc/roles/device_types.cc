@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "ipc/roles/e1000_decl.h"
 #include "ipc/roles/pci_test_decl.h"
 #include "ipc/roles/virtio_decl.h"
 
@@ -38,6 +39,11 @@ constexpr std::array kRngBackings = {BackingKind::kEntropy};
 constexpr std::array kBlkBackings = {BackingKind::kDisk};
 constexpr std::array kNetBackings = {BackingKind::kTap, BackingKind::kTap, BackingKind::kTap, BackingKind::kTap};
 static_assert(kNetBackings.size() == kVirtioNetMaxPairs);
+
+constexpr std::array kE1000Regions = {RegionDecl{"registers", true, kE1000RegistersSize, true},
+                                      RegionDecl{"ports", false, kE1000PortsSize}};
+constexpr std::array kE1000Lines = {LineDecl{"intx", LineKind::kLevel}};
+constexpr std::array kE1000Backings = {BackingKind::kTap};
 
 constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
@@ -123,6 +129,16 @@ constexpr std::array kTypes = {
                    .limits = 2,
                    .pci = &kVirtioNetDecl,
                    .purpose = "virtio network card"},
+    DeviceTypeDecl{.type = "e1000",
+                   .regions = kE1000Regions,
+                   .lines = kE1000Lines,
+                   .timers = 4,
+                   .guest_memory = true,
+                   .publishes = true,
+                   .backings = kE1000Backings,
+                   .syscalls = {SyscallGroup::kPacketIo},
+                   .pci = &kE1000Decl,
+                   .purpose = "Intel 82540EM network card"},
 };
 
 }  // namespace

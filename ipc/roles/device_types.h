@@ -61,6 +61,7 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
+  bool publishes = false;  // has a GuestPublisher (devproc/core/wires.h)
   std::span<const BackingKind> backings{};  // at most: backing_count()
   SyscallGroups syscalls{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply

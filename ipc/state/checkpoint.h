@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "ipc/base/result.h"
+#include "ipc/state/publication.h"
 #include "ipc/state/segment.h"
 #include "ipc/wire/io_message.h"
 
@@ -52,6 +53,7 @@ struct StateHeader {
   // Frames that the role's processes have taken off the network, by backing: each counted before it is read, so that a
   // death between the two shows as one frame lost, not as one frame forgotten.
   alignas(kCacheLine) std::atomic<std::uint64_t> frames_taken[kMostTakers];
+  alignas(kCacheLine) PublicationWords publication;
 };
 
 class Checkpoint final : public StateAllocator {

@@ -32,6 +32,7 @@ DeviceConfig sample_config(std::string_view type) {
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
   if (type == "virtio_net")
     return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
+  if (type == "e1000") return E1000Config{.mac = {2, 0, 0, 0, 0, 1}};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }

@@ -53,6 +53,7 @@ class FakeFrames final : public FrameBackend {
     ++offloads_told;
   }
   [[nodiscard]] bool link() const override { return link_up; }
+  [[nodiscard]] bool takes_offloads() const override { return offloads_taken; }
   [[nodiscard]] std::uint64_t taken() const override { return consumed.size() + lost; }
 
   std::deque<Frame> incoming;
@@ -60,6 +61,7 @@ class FakeFrames final : public FrameBackend {
   std::vector<Frame> consumed;
   std::function<void()> on_send;
   Offloads offloads;
+  bool offloads_taken = true;
   int room = -1;  // frames that it takes before it is full; negative: it never is
   int refused = 0;
   int unreadable = 0;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <signal.h>
+#include <ucontext.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -34,8 +35,17 @@ inline constexpr bool kCanSingleStep = true;
 namespace internal {
 inline void (*step_visit)(void*) = nullptr;
 inline void* step_context = nullptr;
-inline void on_step(int, siginfo_t*, void*) { step_visit(step_context); }
+inline std::uint64_t step_instruction = 0;
+inline void on_step(int, siginfo_t*, void* context) {
+#if defined(__x86_64__)
+  step_instruction = static_cast<std::uint64_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+#endif
+  step_visit(step_context);
+}
 }  // namespace internal
+
+// Where the instruction pointer stands, in what is called after an instruction.
+inline std::uint64_t stepped_to() { return internal::step_instruction; }
 
 template <class Body, class Visit>
 void single_step(Body&& body, Visit&& visit) {

@@ -191,11 +191,10 @@ class DeviceFuzzer {
   }
   void host_event(FuzzBytes& bytes, unsigned which) {
     const bool queues = fakes_.queues != 0;
-    if (queues && which % 8 == 6) {
-      if (fakes_.frames.empty())
-        work_on_disk();
-      else
-        work_on_network(bytes);
+    if (which % 8 == 6 && !fakes_.frames.empty()) {
+      work_on_network(bytes);
+    } else if (queues && which % 8 == 6) {
+      work_on_disk();
     } else if (queues && which % 4 == 2) {
       work_on_queue(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
     } else if (queues && which % 4 == 3) {
@@ -230,6 +229,8 @@ class DeviceFuzzer {
     check();
     commit();
     fakes_.block.commit();
+    require(fakes_.publisher.refused == 0, "more was published than an input has room for");
+    fakes_.publisher.new_input();
     require(fakes_.block.complaint.empty(), "the disk was asked for what it cannot do");
     if (fakes_.queues == 0 || !device_.show(false, fakes_.msi)) return;
     const auto shown = fakes_.state.snapshot();

@@ -2,6 +2,7 @@
 #include "devproc/models/acpi_pm/acpi_pm.h"
 #include "devproc/models/cmos_rtc/cmos_rtc.h"
 #include "devproc/models/debug_exit/debug_exit.h"
+#include "devproc/models/e1000/e1000.h"
 #include "devproc/models/i8042/i8042.h"
 #include "devproc/models/pci/pci_bus.h"
 #include "devproc/models/pci_test/pci_test.h"

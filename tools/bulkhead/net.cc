@@ -137,12 +137,34 @@ Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
   return ok();
 }
 
+// The property `model` becomes the device's type.
+Status choose_model(const std::string& what, control::DeviceRequest& net) {
+  const std::string* model = find(net, "model");
+  if (model == nullptr || *model == "virtio") {
+    net.type = "virtio_net";
+  } else if (*model == "e1000") {
+    net.type = "e1000";
+  } else {
+    return make_error(fmt::format("{}: there is no model={}; known are virtio, e1000", what, *model));
+  }
+  std::erase_if(net.properties, [](const control::Property& one) { return one.key == "model"; });
+  return ok();
+}
+
+Result<control::DeviceRequest> one_queue_if_e1000(const std::string& what, control::DeviceRequest net) {
+  if (net.type == "e1000" && net.files != 1) return make_error(what + ": model=e1000 has one queue");
+  return net;
+}
+
 }  // namespace
+
+bool is_net(const control::DeviceRequest& request) { return request.type == "virtio_net" || request.type == "e1000"; }
 
 Result<control::DeviceRequest> parse_net(std::string_view text) {
   const std::string what = fmt::format("--net {}", text);
   control::DeviceRequest net{.type = "virtio_net", .properties = {}, .files = 1};
   RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), net));
+  RETURN_IF_ERROR(choose_model(what, net));
   const std::string* tap = find(net, "tap");
   const std::string* fd = find(net, "fd");
   if ((tap == nullptr) == (fd == nullptr)) return make_error(what + ": must have either tap=NAME or fd=N, not both");
@@ -156,7 +178,7 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
       return make_error(
           fmt::format("{}: queues={} must be a whole number from 1 to {}", what, *queues, kVirtioNetMaxPairs));
     net.files = static_cast<std::uint8_t>(*count);
-    return net;
+    return one_queue_if_e1000(what, std::move(net));
   }
   if (queues != nullptr) return make_error(what + ": has as many queues as descriptors; queues= goes with tap= only");
   const std::vector<unsigned> all = descriptors(*fd);
@@ -164,7 +186,7 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
     return make_error(
         fmt::format("{}: fd={} must be 1 to {} different descriptors, N:N:...", what, *fd, kVirtioNetMaxPairs));
   net.files = static_cast<std::uint8_t>(all.size());
-  return net;
+  return one_queue_if_e1000(what, std::move(net));
 }
 
 Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files) {

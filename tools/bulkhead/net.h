@@ -14,7 +14,11 @@
 
 namespace bulkhead::cli {
 
-// tap=NAME[,queues=N][,KEY=VALUE...] or fd=N[:N...][,KEY=VALUE...] as a request for a virtio_net.
+// Whether it is a request of parse_net().
+[[nodiscard]] bool is_net(const control::DeviceRequest& request);
+
+// tap=NAME[,queues=N][,KEY=VALUE...] or fd=N[:N...][,KEY=VALUE...] as a request for a virtio_net, or for what model=
+// names.
 [[nodiscard]] Result<control::DeviceRequest> parse_net(std::string_view text);
 
 // The queues of the TAP that a request of parse_net() names, `request.files` of them, behind what is in `files`.

@@ -109,10 +109,10 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--net", raw.nets,
-                  "add a network card (virtio-net) on a TAP that exists, or fd=N[:N...] for one that is open; keys:\n"
-                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N, and limits: bps=N bytes a second, bps-burst=N at\n"
-                  "once, pps=N frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front;\n"
-                  "may be given several times")
+                  "add a network card on a TAP that exists, or fd=N[:N...] for one that is open; keys: model=virtio|e1000\n"
+                  "(virtio), mac=XX:XX:XX:XX:XX:XX, slot=N; with virtio queues=N, mtu=N; limits: bps=N bytes a second,\n"
+                  "bps-burst=N at once, pps=N frames a second, pps-burst=N, for each direction, or for one with rx- or tx-\n"
+                  "in front; may be given several times")
       ->type_name("tap=NAME[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)

@@ -61,7 +61,7 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
 Status open_device_files(control::VmConfig& config) {
   for (const control::DeviceRequest& device : config.devices) {
     if (device.files == 0) continue;
-    if (device.type == "virtio_net") {
+    if (is_net(device)) {
       RETURN_IF_ERROR(open_net(device, config.files.devices));
       continue;
     }

@@ -100,12 +100,23 @@ Result<MacAddress> parse_mac(const std::string& text) {
   return mac;
 }
 
-Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {
+Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_mac) {
   for (const char* seen_to : {"tap", "fd"}) properties.take(seen_to);
-  VirtioNetConfig config{.mac = default_mac};
-  if (const std::optional<std::string> mac = properties.take("mac"); mac) {
-    ASSIGN_OR_RETURN(config.mac, parse_mac(*mac));
-  }
+  const std::optional<std::string> mac = properties.take("mac");
+  return mac ? parse_mac(*mac) : default_mac;
+}
+
+Result<E1000Config> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {
+  E1000Config config;
+  ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
+  if (files == 0) return make_error("device e1000 needs a TAP: --net tap=NAME,model=e1000 gives it one");
+  if (files != 1) return make_error(fmt::format("device e1000 was given {} queues of a TAP; it has one", files));
+  return config;
+}
+
+Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {
+  VirtioNetConfig config;
+  ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
   ASSIGN_OR_RETURN(const std::optional<unsigned> mtu, properties.take_number("mtu", kLeastMtu, kMostMtu, "an MTU"));
   config.mtu = static_cast<std::uint16_t>(mtu.value_or(config.mtu));
   ASSIGN_OR_RETURN(const std::optional<unsigned> queues,
@@ -142,6 +153,8 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
     ASSIGN_OR_RETURN(function.config, read_virtio_blk(properties, disk));
   } else if (request.type == "virtio_net") {
     ASSIGN_OR_RETURN(function.config, read_virtio_net(properties, request.files, mac));
+  } else if (request.type == "e1000") {
+    ASSIGN_OR_RETURN(function.config, read_e1000(properties, request.files, mac));
   } else if (request.type == "virtio_rng") {
     function.config = VirtioRngConfig{};
   } else {

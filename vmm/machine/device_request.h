@@ -1,8 +1,9 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
 // Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
-// and direct, which were honoured where the file was opened, werror=report|stop; virtio_net: mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and
-// queues, which were honoured where the TAP was opened; both: rate limits (rate_limits.h). Errors: one sentence that names what is wrong. Threading:
+// and direct, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
+// mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; disks
+// and cards: rate limits (rate_limits.h). Errors: one sentence that names what is wrong. Threading:
 // pure. Trust: the configuration is the user's.
 #pragma once
 

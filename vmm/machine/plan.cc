@@ -79,6 +79,13 @@ InstancePlan make_pci_device(std::string name, FunctionRequest&& request, std::u
   return plan;
 }
 
+bool is_nic(std::string_view type) { return type == "virtio_net" || type == "e1000"; }
+
+// "virtio_net0", but "e1000_0".
+std::string role_name(std::string_view type, std::size_t index) {
+  return fmt::format("{}{}{}", type, type.back() >= '0' && type.back() <= '9' ? "_" : "", index);
+}
+
 // The PCI functions that were asked for, in order, and where the descriptors of each are.
 Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& config,
                                                    std::span<const std::optional<DiskGeometry>> disks, bool& debug_exit,
@@ -98,7 +105,7 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
     const DeviceTypeDecl* type = find_device_type(request.type);
     if (type == nullptr || type->pci == nullptr)
       return make_error(fmt::format("there is no device type \"{}\"; known are {}", request.type, known_types()));
-    const std::size_t nic = request.type == "virtio_net" ? nics++ : 0;
+    const std::size_t nic = is_nic(request.type) ? nics++ : 0;
     ASSIGN_OR_RETURN(FunctionRequest function,
                      read_request(request, i < disks.size() ? disks[i] : std::nullopt, default_mac(config.name, nic)));
     functions.push_back(std::move(function));
@@ -187,7 +194,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
     const DeviceTypeDecl& type = *functions[i].type;
-    std::string name = fmt::format("{}{}", type.type, i);
+    std::string name = role_name(type.type, i);
     bus.functions.push_back({devfn, std::string(type.type)});
     RolePlan role{.name = name, .syscalls = type.syscalls, .instances = {}};
     role.instances.push_back(make_pci_device(std::move(name), std::move(functions[i]), devfn));

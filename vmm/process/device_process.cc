@@ -1,9 +1,12 @@
 #include "vmm/process/device_process.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include <cstddef>
 #include <utility>
 
+#include "ipc/base/log.h"
 #include "ipc/state/checkpoint.h"
 
 namespace bulkhead::vmm {
@@ -141,6 +144,20 @@ Status DeviceProcess::erase_state() {
       return make_errno_error("cannot empty a device process's region");
   }
   return ok();
+}
+
+void DeviceProcess::settle_publication(std::uint64_t instruction) {
+  constexpr auto kAt = static_cast<off_t>(offsetof(ipc::StateHeader, publication));
+  constexpr auto kSize = static_cast<ssize_t>(sizeof(ipc::PublicationWords));
+  std::uint64_t words[2] = {};
+  static_assert(sizeof words == kSize);
+  if (::pread(state_fd_.get(), words, sizeof words, kAt) != kSize || words[1] == 0) return;
+  const ipc::SettledPublication settled = ipc::settle_publication(words[0], words[1], instruction);
+  words[0] = settled.published;
+  words[1] = settled.publish_mark;
+  // A memory file: it fails for nobody. What a process did to its own region meanwhile is its own harm.
+  if (::pwrite(state_fd_.get(), words, sizeof words, kAt) != kSize)
+    log(LogLevel::kWarning, "{}: a publication could not be settled", plan_.name);
 }
 
 Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, control::StartKind start, bool blame,

@@ -45,6 +45,8 @@ class DeviceProcess {
   // Empties what a process of the role left in its regions, so that the next one starts from reset. Only while the
   // ring is closed and the role has no process.
   Status erase_state();
+  // What the exit stop of the role's process tells: where its instruction pointer stood (ipc/state/publication.h).
+  void settle_publication(std::uint64_t instruction);
 
   [[nodiscard]] const RolePlan& plan() const { return plan_; }
   [[nodiscard]] ipc::RequestProducer& ring() { return *ring_; }

@@ -185,6 +185,7 @@ void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
   ward->child = nullptr;
   if (ward->stalled_since_ns == 0) ward->stalled_since_ns = child.hung ? now - deadline_of(*ward) : now;
   disown(*ward, child);
+  if (report.registers) ward->role->settle_publication(report.registers->rip);
   succeed(*ward, child, cause);
 }
 

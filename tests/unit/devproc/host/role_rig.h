@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -62,6 +63,7 @@ class RoleSetup {
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
   std::vector<BackingKind> backings;
+  bool wires = false;  // TAPs are ends of socket pairs, whose others are RoleRig::wires; else cables are pulled
 
  private:
   std::uint32_t regions_ = 0;
@@ -384,6 +386,7 @@ class RoleRig {
   std::unique_ptr<RoleHost> host;
   std::uint32_t generation = 1;
   GuestRanges* ranges = &memory_;  // what backends of the next host get
+  std::vector<UniqueFd> wires;     // RoleSetup::wires: each message is a frame with its header
 
  private:
   RoleRig(RoleSetup setup, Regions regions)
@@ -404,7 +407,13 @@ class RoleRig {
         return file;
       }
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
-      case BackingKind::kTap: return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
+      case BackingKind::kTap: {
+        if (!setup_.wires) return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
+        int ends[2] = {-1, -1};
+        EXPECT_EQ(::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+        wires.emplace_back(ends[1]);
+        return UniqueFd(ends[0]);
+      }
     }
     return {};
   }

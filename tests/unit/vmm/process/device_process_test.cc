@@ -2,8 +2,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <array>
+#include <cstddef>
 #include <map>
+
+#include "ipc/state/checkpoint.h"
 
 #include "tests/unit/vmm/process/pump_rig.h"
 
@@ -81,6 +86,28 @@ TEST(DeviceProcess, each_side_can_write_only_its_own_area) {
   ASSERT_NE(at, std::string::npos);
   const std::size_t rights = text.find(' ', at) + 1;
   EXPECT_EQ(text.substr(rights, 4), "r--s");
+}
+
+// ipc/state/publication.h: of all that a dead process leaves, its instruction pointer decides over one word of its own.
+TEST(DeviceProcess, a_store_that_its_dead_process_had_not_counted_is_counted) {
+  const ProcessRig rig;
+  int state = -1;
+  for (std::size_t i = 0; i < rig.message.fds.size(); ++i) {
+    if (rig.message.fds[i].purpose == FdPurpose::kStateRegion) state = rig.handover.fds[i].get();
+  }
+  constexpr auto kAt = static_cast<off_t>(offsetof(ipc::StateHeader, publication));
+  const auto after = [&](std::uint64_t published, std::uint64_t mark, std::uint64_t died_at) {
+    std::array<std::uint64_t, 2> words{published, mark};
+    EXPECT_EQ(::pwrite(state, words.data(), sizeof words, kAt), 16);
+    rig.process->settle_publication(died_at);
+    EXPECT_EQ(::pread(state, words.data(), sizeof words, kAt), 16);
+    return words;
+  };
+  using Words = std::array<std::uint64_t, 2>;
+  EXPECT_EQ(after(7, 0x1000, 0x1000), (Words{8, 0}));
+  EXPECT_EQ(after(7, 0x1000, 0x1004), (Words{7, 0}));
+  EXPECT_EQ(after(7, 0, 0), (Words{7, 0}));
+  EXPECT_EQ(after(UINT64_MAX, UINT64_MAX, UINT64_MAX), (Words{0, 0}));
 }
 
 TEST(DeviceProcess, time_runs_from_the_start) {
