@@ -16,6 +16,7 @@
 #include "devproc/core/frame_backend.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
+#include "devproc/core/user_network.h"
 #include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
 #include "ipc/state/effects.h"
@@ -83,6 +84,7 @@ struct Wires {
   Entropy* entropy = nullptr;               // device types that declare BackingKind::kEntropy
   BlockBackend* block = nullptr;            // block device types
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
+  UserNetwork* network = nullptr;           // usernet
 };
 
 }  // namespace bulkhead::devproc

@@ -48,6 +48,31 @@ struct VirtioNetConfig {
   mac @0 :Data;
   mtu @1 :UInt16;
   queuePairs @2 :UInt16;
+  frameRing @3 :Bool;
+  offloads @4 :Bool;
+}
+
+struct PortForward {
+  udp @0 :Bool;
+  hostAddress @1 :UInt32;
+  hostPort @2 :UInt16;
+  guestAddress @3 :UInt32;
+  guestPort @4 :UInt16;
+}
+
+struct UsernetConfig {
+  network @0 :UInt32;
+  mask @1 :UInt32;
+  host @2 :UInt32;
+  dns @3 :UInt32;
+  guest @4 :UInt32;
+  mtu @5 :UInt16;
+  restricted @6 :Bool;
+  hostLoopback @7 :Bool;
+  hostname @8 :Text;
+  tftp @9 :Bool;
+  bootfile @10 :Text;
+  forwards @11 :List(PortForward);
 }
 
 struct DeviceConfig {
@@ -63,5 +88,6 @@ struct DeviceConfig {
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
+    usernet @11 :UsernetConfig;
   }
 }

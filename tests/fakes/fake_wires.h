@@ -16,6 +16,7 @@
 #include "tests/fakes/fake_entropy.h"
 #include "tests/fakes/fake_frames.h"
 #include "tests/fakes/fake_irq.h"
+#include "tests/fakes/fake_network.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
@@ -54,7 +55,8 @@ class FakeWires {
                  .memory = &memory,
                  .entropy = &entropy,
                  .block = &block,
-                 .frames = frame_pointers_};
+                 .frames = frame_pointers_,
+                 .network = &network};
   }
 
   FakeStateAllocator state;
@@ -66,6 +68,7 @@ class FakeWires {
   std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
   FakeBlock block{memory, {.bytes = 64 * 1024}};
+  FakeNetwork network;
   std::deque<FakeFrames> frames;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;

@@ -106,9 +106,12 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--net", raw.nets,
-                  "add a network card (virtio-net) on a TAP that exists, or fd=N[:N...] for one that is open; keys:\n"
-                  "mac=XX:XX:XX:XX:XX:XX, queues=N, mtu=N, slot=N; may be given several times")
-      ->type_name("tap=NAME[,KEY=VALUE...]")
+                  "add a network card (virtio-net): on a TAP that exists, on one that is open (fd=N[:N...]), or on a\n"
+                  "network of its own that needs no privilege (user); keys: mac=XX:XX:XX:XX:XX:XX, mtu=N, slot=N;\n"
+                  "tap: queues=N; user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT (may be repeated),\n"
+                  "net=10.0.2.0/24, host=, dns=, dhcpstart=ADDRESS, hostname=TEXT, restrict=on|off, tftp=DIR,\n"
+                  "bootfile=TEXT, host-loopback=on|off (the host's 127.0.0.1 as host=); may be given several times")
+      ->type_name("tap=NAME|user[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -77,9 +77,9 @@ TEST(DeviceMessages, take_role_survives_the_round_trip) {
 }
 
 TEST(DeviceMessages, every_device_config_keeps_its_type) {
-  const std::vector<DeviceConfig> configs = {Uart16550Config{},   CmosRtcConfig{},   I8042Config{},    AcpiPmConfig{},
-                                             SystemPortsConfig{}, DebugExitConfig{}, PciTestConfig{},  PciBusConfig{},
-                                             VirtioRngConfig{},   VirtioBlkConfig{}, VirtioNetConfig{}};
+  const std::vector<DeviceConfig> configs = {
+      Uart16550Config{}, CmosRtcConfig{}, I8042Config{},     AcpiPmConfig{},    SystemPortsConfig{}, DebugExitConfig{},
+      PciTestConfig{},   PciBusConfig{},  VirtioRngConfig{}, VirtioBlkConfig{}, VirtioNetConfig{},   UsernetConfig{}};
   ASSERT_EQ(configs.size(), std::variant_size_v<DeviceConfig>);
   for (const DeviceConfig& config : configs) {
     TakeRole role;
