@@ -11,6 +11,7 @@
 #include "devproc/models/pci_test/pci_test.h"
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
+#include "devproc/models/usernet/usernet.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"
 #include "devproc/models/virtio_net/virtio_net.h"
@@ -113,6 +114,13 @@ Result<std::unique_ptr<Device>> create_e1000(const DeviceConfig& config, const W
                                  *wires.publisher, *wires.frames[0], wires.clock, wires.timers);
 }
 
+Result<std::unique_ptr<Device>> create_usernet(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto usernet, expect<UsernetConfig>(config));
+  if (wires.frames.size() != 1 || wires.network == nullptr) return make_error("a user network without its wires");
+  return std::make_unique<Usernet>(state_of<Usernet>(wires), usernet, *wires.frames[0], *wires.network, wires.clock,
+                                   wires.timers);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -126,6 +134,7 @@ constexpr std::array kTypes = {
     DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},
     DeviceType{"virtio_net", virtio::VirtioPci::kStateVersion + 256 * VirtioNet::kStateVersion, create_virtio_net},
     DeviceType{"e1000", E1000::kStateVersion, create_e1000},
+    DeviceType{"usernet", Usernet::kStateVersion, create_usernet},
 };
 
 }  // namespace

@@ -58,6 +58,44 @@ struct LandlockAbi {
   std::size_t size;
 };
 
+constexpr std::uint64_t kLandlockReadFile = 1U << 2;
+constexpr std::uint64_t kLandlockReadDirectory = 1U << 3;
+struct LandlockPathBeneath {
+  std::uint64_t allowed = 0;
+  std::int32_t parent = -1;
+} __attribute__((packed));
+constexpr int kLandlockRulePathBeneath = 1;
+
+constexpr std::size_t kLargestSmallFile = 64 << 10;
+
+// What can be read of it; nothing of one that is not there.
+std::string read_small_file(const char* path) {
+  const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  std::string text(kLargestSmallFile, '\0');
+  const ssize_t size = file.valid() ? ::read(file.get(), text.data(), text.size()) : -1;
+  text.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  return text;
+}
+
+Status put_files(const std::string& root, const std::string& resolver, const std::string& tftp) {
+  const std::string etc = root + "/etc";
+  if (::mkdir(etc.c_str(), 0755) != 0) return make_errno_error("cannot make /etc in the jail");
+  const UniqueFd file(::open((etc + "/resolv.conf").c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444));
+  if (!file.valid() || ::write(file.get(), resolver.data(), resolver.size()) != static_cast<ssize_t>(resolver.size()))
+    return make_errno_error("cannot copy /etc/resolv.conf into the jail");
+  if (tftp.empty()) return ok();
+  const std::string target = root + kTftpInJail;
+  if (::mkdir(target.c_str(), 0555) != 0) return make_errno_error("cannot make the TFTP directory in the jail");
+  // As the jail's own user, who may less than who started it: what is served is what everybody may read.
+  if (::mount(tftp.c_str(), target.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
+    return make_errno_error(fmt::format("tftp={}: cannot be shown to the jail", tftp));
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  if (::mount_setattr(AT_FDCWD, target.c_str(), AT_RECURSIVE, &attributes, sizeof attributes) != 0)
+    return make_errno_error(fmt::format("tftp={}: cannot be made read-only in the jail", tftp));
+  return ok();
+}
+
 LandlockAbi landlock_abi(long version) {
   // File rights by version: 13, then REFER, TRUNCATE and (version 5) IOCTL_DEV.
   int file_rights = 13;
@@ -79,9 +117,9 @@ Result<JailReport> enter_jail(const JailOptions& options) {
   if (!options.name.empty()) ::prctl(PR_SET_NAME, options.name.c_str(), 0, 0, 0);
   RETURN_IF_ERROR(limit_resources(options.limits));
   RETURN_IF_ERROR(set_hostname(options.hostname));
-  RETURN_IF_ERROR(enter_empty_root());
+  RETURN_IF_ERROR(enter_empty_root(options));
   RETURN_IF_ERROR(drop_privileges());
-  ASSIGN_OR_RETURN(const bool landlock, deny_by_landlock());
+  ASSIGN_OR_RETURN(const bool landlock, deny_by_landlock(options));
   if (!landlock) report.missing.emplace_back("Landlock");
   ASSIGN_OR_RETURN(const bool exec_gain, deny_exec_gain());
   if (!exec_gain) report.missing.emplace_back("memory-deny-write-execute");
@@ -107,15 +145,20 @@ Status set_hostname(const std::string& hostname) {
   return ok();
 }
 
-Status enter_empty_root() {
+Status enter_empty_root(const JailOptions& options) {
   // A directory that is there on every host with the /proc that spawn() needs; what it holds does not
   // matter.
   constexpr const char* kMountPoint = "/proc";
   constexpr unsigned long kFlags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return make_errno_error("cannot separate the jail's mounts from the host's");
-  if (::mount("empty", kMountPoint, "tmpfs", kFlags, "size=4k,nr_inodes=1,mode=0555") != 0)
+  // resolv.conf has to be read while it is still there.
+  const std::string resolver = options.host_network ? read_small_file("/etc/resolv.conf") : std::string();
+  const bool holds_files = options.host_network || !options.tftp.empty();
+  const char* size = holds_files ? "size=128k,nr_inodes=8,mode=0755" : "size=4k,nr_inodes=1,mode=0555";
+  if (::mount("empty", kMountPoint, "tmpfs", kFlags, size) != 0)
     return make_errno_error("cannot mount the jail's empty root");
+  if (holds_files) RETURN_IF_ERROR(put_files(kMountPoint, resolver, options.tftp));
   if (::chdir(kMountPoint) != 0) return make_errno_error("cannot go to the jail's empty root");
   // The new root goes below the old one at the same place, and the old one is then taken off the top.
   if (::syscall(SYS_pivot_root, ".", ".") == 0) {
@@ -143,14 +186,22 @@ Status drop_privileges() {
   return ok();
 }
 
-Result<bool> deny_by_landlock() {
+Result<bool> deny_by_landlock(const JailOptions& options) {
   const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, kLandlockVersion);
   if (version < 0 && (errno == ENOSYS || errno == EOPNOTSUPP)) return false;
   if (version < 0) return make_errno_error("cannot ask for Landlock's version");
-  const LandlockAbi abi = landlock_abi(version);
+  LandlockAbi abi = landlock_abi(version);
   // Everything handled, nothing granted.
+  if (options.host_network) abi.ruleset.handled_network = 0;
   const UniqueFd ruleset(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &abi.ruleset, abi.size, 0)));
   if (!ruleset.valid()) return make_errno_error("cannot create a Landlock rule set");
+  if (options.host_network || !options.tftp.empty()) {
+    // What the root holds.
+    const UniqueFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    const LandlockPathBeneath rule{kLandlockReadFile | kLandlockReadDirectory, root.get()};
+    if (::syscall(SYS_landlock_add_rule, ruleset.get(), kLandlockRulePathBeneath, &rule, 0) != 0)
+      return make_errno_error("cannot add a Landlock rule");
+  }
   if (::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0)
     return make_errno_error("cannot enforce a Landlock rule set");
   return true;

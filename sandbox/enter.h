@@ -37,7 +37,11 @@ struct JailOptions {
   std::string hostname = "bulkhead";
   JailLimits limits{};
   std::string name{};  // what ps shows, at most 15 characters; empty: left alone
+  // The host's network namespace is kept, and the root holds a copy of the host's /etc/resolv.conf.
+  bool host_network = false;
+  std::string tftp{};  // a directory of the host that the root holds as kTftpInJail, read-only; empty: none
 };
+inline constexpr const char* kTftpInJail = "/tftp";
 
 struct JailReport {
   std::vector<std::string> missing;  // protections that this kernel does not offer
@@ -53,13 +57,13 @@ Result<JailReport> enter_jail(const JailOptions& options);
 void warm_libc();
 // No core dumps, no new processes, and `limits`.
 Status limit_resources(const JailLimits& limits);
-// A new empty read-only root; the old one is unmounted. No /proc, no /dev.
-Status enter_empty_root();
+// A new read-only root, empty but for what `options` name; the old one is unmounted. No /proc, no /dev.
+Status enter_empty_root(const JailOptions& options = {});
 Status set_hostname(const std::string& hostname);
 // Securebits, bounding and ambient sets, all capabilities, no_new_privs, dumpable, umask.
 Status drop_privileges();
-// Landlock: every right that this kernel knows, denied. False: the kernel has none.
-Result<bool> deny_by_landlock();
+// Landlock: every right that this kernel knows, denied, but for what `options` need. False: the kernel has none.
+Result<bool> deny_by_landlock(const JailOptions& options = {});
 // No memory may become executable that was writable (Linux 6.3). False: the kernel cannot.
 Result<bool> deny_exec_gain();
 

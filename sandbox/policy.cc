@@ -7,8 +7,10 @@
 #include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -142,6 +144,27 @@ PolicyBuilder& PolicyBuilder::allow_file_io() {
 
 PolicyBuilder& PolicyBuilder::allow_tap_offloads() { return add(SYS_ioctl, {{1, kInt, TUNSETOFFLOAD}}); }
 PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
+
+PolicyBuilder& PolicyBuilder::allow_user_network() {
+  constexpr std::uint64_t kType = kInt & ~bits(SOCK_CLOEXEC | SOCK_NONBLOCK);
+  for (const int family : {AF_INET, AF_INET6}) {
+    add(SYS_socket, {{0, kInt, bits(family)}, {1, kType, SOCK_STREAM}});
+    add(SYS_socket, {{0, kInt, bits(family)}, {1, kType, SOCK_DGRAM}});
+    add(SYS_socket, {{0, kInt, bits(family)}, {1, kType, SOCK_RAW}}, EPERM);
+  }
+  for (const int call :
+       {SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_connect, SYS_shutdown, SYS_getsockname, SYS_getpeername,
+        SYS_getsockopt, SYS_setsockopt, SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_close, SYS_epoll_ctl})
+    add(call);
+  // Descriptors that nothing shared waits on: non-blocking is a way that leads nowhere else, blocking is not to be had.
+  add(SYS_fcntl, {{1, kInt, F_GETFL}}).add(SYS_fcntl, {{1, kInt, F_SETFL}, {2, bits(O_NONBLOCK), O_NONBLOCK}});
+  add(SYS_fcntl, {{1, kInt, F_GETFD}}).add(SYS_fcntl, {{1, kInt, F_SETFD}});
+  add(SYS_ioctl, {{1, kInt, FIONREAD}}).add(SYS_ioctl, {{1, kInt, FIONBIO}});
+  add(SYS_openat, {{2, bits(O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND) | (O_TMPFILE & ~O_DIRECTORY), O_RDONLY}});
+  add(SYS_newfstatat).add(SYS_fstat).add(SYS_lseek);
+  // How a random number generator is seeded.
+  return add(SYS_getrandom).add(SYS_getpid).add(SYS_getppid);
+}
 
 PolicyBuilder& PolicyBuilder::deny_terminal_query() {
   return add(SYS_ioctl, {{1, kInt, TCGETS}}, ENOTTY).add(SYS_ioctl, {{1, kInt, kTcgets2}}, ENOTTY);

@@ -79,6 +79,10 @@ class PolicyBuilder {
   // ioctl TUNSETOFFLOAD: which offloads the frames of a TAP may leave to their reader. It means something on a TAP's
   // descriptor alone. Frames themselves go by read and writev.
   PolicyBuilder& allow_tap_offloads();
+  // Sockets of IPv4 and IPv6, streams and datagrams (ICMP's among these), with all that is done to them; joining them
+  // to an epoll descriptor; opening files for reading, which finds what the jail's root holds. A raw socket is refused
+  // with EPERM. Not Unix sockets, not netlink. Which addresses are reached no filter can see.
+  PolicyBuilder& allow_user_network();
   // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
   // it.
   PolicyBuilder& allow_io_uring_enter();

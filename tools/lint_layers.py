@@ -31,6 +31,7 @@ CONFINED = {  # header pattern -> folders that may include it
     r"<seccomp\.h>": ["sandbox", "tests/sandbox"],
     r"<(gtest|gmock)/": ["tests"],
     r"<benchmark/": ["tests/bench"],
+    r"<(slirp/|libslirp|glib)": ["devproc/usernet"],
 }
 MAX_LINES = 600
 GENERATED = ("ipc/control/", "vmm/firmware/dsdt_aml.h")

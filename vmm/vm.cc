@@ -61,6 +61,7 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(control::VmConfig
   RETURN_IF_ERROR(vm->supervisor_->wait_until_serving());
   RETURN_IF_ERROR(vm->ask_for_desired_state());
   RETURN_IF_ERROR(vm->start_threads());
+  RETURN_IF_ERROR(vm->start_peer_links());
   return vm;
 }
 
@@ -125,6 +126,13 @@ Status VirtualMachine::create_memory() {
   return ok();
 }
 
+std::optional<FrameRingEnd> VirtualMachine::frame_ring_of(const RolePlan& role) const {
+  const auto nth = static_cast<std::size_t>(&role - plan_.roles.data());
+  if (cables_[nth] != nullptr) return cables_[nth]->end();
+  if (!role.ring) return std::nullopt;
+  return frame_links_[role.ring->link].end(role.ring->side);
+}
+
 Status VirtualMachine::create_devices(UniqueFd child_signals) {
   router_ = std::make_unique<InterruptRouter>(*vm_);
   effects_ = std::make_unique<MachineEffects>(
@@ -132,6 +140,15 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
       [this](std::size_t role, PauseReason reason) { on_pause_wanted(role, reason); });
   const std::int64_t born = ipc::monotonic_ns();
   processes_.resize(plan_.roles.size());
+  cables_.resize(plan_.roles.size());
+  for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
+    if (!plan_.roles[role].peer) continue;
+    ASSIGN_OR_RETURN(cables_[role], FrameCable::create());
+  }
+  for (std::size_t i = 0; i < plan_.frame_links; ++i) {
+    ASSIGN_OR_RETURN(FrameLink link, FrameLink::create());
+    frame_links_.push_back(std::move(link));
+  }
   for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
     receivers_.push_back(&effects_->add_role(plan_.roles[role].effects()));
     ipc::RequestProducer::Options ring;
@@ -145,13 +162,21 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     };
     ASSIGN_OR_RETURN(processes_[role],
                      DeviceProcess::create(plan_.roles[role], config_.files.devices, *ram_, *receivers_[role], *router_,
-                                           std::move(ring), role == plan_.pci_role ? &bars_ : nullptr));
+                                           std::move(ring), role == plan_.pci_role ? &bars_ : nullptr,
+                                           frame_ring_of(plan_.roles[role])));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
                    sandbox::Executable::from_fd(std::move(config_.files.device_executable), "bulkhead-device"));
-  Supervisor::Options options{
-      .vm = config_.name, .deadline_ns = options_.device_deadline_ns, .standby = options_.standby};
+  std::optional<sandbox::Executable> usernet;
+  if (config_.files.usernet_executable.valid()) {
+    ASSIGN_OR_RETURN(usernet,
+                     sandbox::Executable::from_fd(std::move(config_.files.usernet_executable), "bulkhead-usernet"));
+  }
+  Supervisor::Options options{.vm = config_.name,
+                              .deadline_ns = options_.device_deadline_ns,
+                              .standby = options_.standby,
+                              .usernet = std::move(usernet)};
   ASSIGN_OR_RETURN(supervisor_,
                    Supervisor::start(std::move(executable), std::move(child_signals), std::move(options), events_,
                                      [this](DeviceProcess& process, bool stop, const control::DeviceEvent& isolated) {
@@ -278,6 +303,24 @@ Status VirtualMachine::ask_for_desired_state() {
   return ok();
 }
 
+Status VirtualMachine::start_peer_links() {
+  for (std::size_t role = 0; role < plan_.roles.size(); ++role) {
+    const std::optional<PeerPlan>& peer = plan_.roles[role].peer;
+    if (!peer) continue;
+    ASSIGN_OR_RETURN(UniqueFd socket, UniqueFd::duplicate(config_.files.devices.at(peer->file).borrow()));
+    const auto plug = [this, role](std::shared_ptr<FrameCable> cable) {
+      DeviceProcess& process = *processes_[role];
+      const Status done =
+          supervisor_->rewire(process, [&] { return process.set_frame_ring(cable->end(), std::move(cable)); });
+      if (!done) log(LogLevel::kWarning, "{}: {}", process.plan().name, done.error().message);
+    };
+    ASSIGN_OR_RETURN(std::unique_ptr<PeerLink> link,
+                     PeerLink::start(std::move(socket), peer->path, plan_.roles[role].name, plug));
+    peer_links_.push_back(std::move(link));
+  }
+  return ok();
+}
+
 Status VirtualMachine::start_threads() {
   std::vector<StreamPump::Role> roles;
   for (std::size_t role = 0; role < processes_.size(); ++role)
@@ -306,6 +349,7 @@ Status VirtualMachine::start_threads() {
 void VirtualMachine::shut_down() {
   if (shut_down_) return;
   shut_down_ = true;
+  peer_links_.clear();
   // Requests that are on their way still get their answers; a device that does not answer is cut off.
   if (threads_) {
     if (!threads_->close(2 * kSecondNs)) {

@@ -31,6 +31,7 @@
 #include "vmm/memory/guest_ram.h"
 #include "vmm/pci/bar_map.h"
 #include "vmm/process/device_process.h"
+#include "vmm/process/peer_link.h"
 #include "vmm/process/stream_pump.h"
 #include "vmm/process/supervisor.h"
 #include "vmm/vcpu/vcpu_threads.h"
@@ -94,12 +95,14 @@ class VirtualMachine final : public VmControl {
   [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
   Status plan_and_open_files();
   Status create_memory();
+  [[nodiscard]] std::optional<FrameRingEnd> frame_ring_of(const RolePlan& role) const;
   Status create_devices(UniqueFd child_signals);
   Status connect_interrupts();
   Status publish_windows();
   Status create_vcpus();
   Status start_guest_state();
   Status start_threads();
+  Status start_peer_links();
 
   [[nodiscard]] Result<BootRegisters> load_boot();
   Status ask_for_desired_state();
@@ -153,6 +156,8 @@ class VirtualMachine final : public VmControl {
   std::unique_ptr<MachineEffects> effects_;
   BarMap bars_;
   std::vector<ipc::EffectReceiver*> receivers_;  // by role
+  std::vector<FrameLink> frame_links_;
+  std::vector<std::shared_ptr<FrameCable>> cables_;  // by role: as long as no other VM is there; most have none
   std::vector<std::unique_ptr<DeviceProcess>> processes_;
   DeviceEvents events_;
   std::unique_ptr<Supervisor> supervisor_;
@@ -160,6 +165,7 @@ class VirtualMachine final : public VmControl {
   std::unique_ptr<VcpuThreads> threads_;
   std::atomic<VcpuThreads*> gate_{nullptr};  // threads_, for other threads
   std::unique_ptr<StreamPump> pump_;
+  std::vector<std::unique_ptr<PeerLink>> peer_links_;
 
   // Main thread only.
   bool paused_ = false;

@@ -22,6 +22,9 @@ std::string permissions_of(const RolePlan& role) {
   text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
   constexpr std::array<std::string_view, 7> kEffectNames = {"",          "window", "intx-route", "function-control",
                                                             "msi-route", "power",  "pause"};
+  if (role.jail.host_network) text += "network: the host's\n";
+  if (!role.jail.tftp.empty()) text += fmt::format("files: {}, read-only\n", role.jail.tftp);
+  if (role.ring) text += "frame ring: one end\n";
   text += "effects:";
   for (std::uint32_t kind = 1; kind < kEffectNames.size(); ++kind) {
     if ((role.effects() >> kind & 1) != 0) text += fmt::format(" {}", kEffectNames[kind]);
@@ -204,6 +207,8 @@ void VirtualMachine::repeat_limits(DeviceProcess& process) {
 }
 
 void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
+  // Whoever stands at the other end of its cable sees it unplugged.
+  if (const auto& ring = process.plan().ring) frame_links_[ring->link].set_present(ring->side, present);
   for (const InstancePlan& instance : process.plan().instances) {
     if (!instance.devfn) continue;
     effects_->set_present(*instance.devfn, present);

@@ -21,6 +21,11 @@ class Backend {
   [[nodiscard]] virtual BorrowedFd watched() const { return {}; }
   // What epoll(7), by edges, said of watched(): EPOLLIN and so on. The model is asked next.
   virtual void on_events(std::uint32_t /*epoll_events*/) {}
+  // Before the first input, which starts the device or (`resumed`) goes on from a predecessor's last commit: state of
+  // its own is put in place or brought into range, as part of that input.
+  virtual void start(bool /*resumed*/) {}
+  // The process is about to sleep until a descriptor wakes it, and looks at ready() once more; or it is awake again.
+  virtual void set_asleep(bool /*asleep*/) {}
   // It has something for the model now.
   [[nodiscard]] virtual bool ready() const { return false; }
   // An input was committed: what the model submitted with it begins. After a take-over, what restore() submitted.

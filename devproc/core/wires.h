@@ -16,6 +16,7 @@
 #include "devproc/core/frame_backend.h"
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/persistent.h"
+#include "devproc/core/user_network.h"
 #include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
 #include "ipc/state/effects.h"
@@ -94,6 +95,7 @@ struct Wires {
   BlockBackend* block = nullptr;            // block device types
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
   GuestPublisher* publisher = nullptr;      // device types that declare `publishes`
+  UserNetwork* network = nullptr;           // usernet
 };
 
 }  // namespace bulkhead::devproc

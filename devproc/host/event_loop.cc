@@ -96,6 +96,7 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
   int timeout = 0;
   if (wait == Wait::kSleep) {
     replies.asleep.exchange(1, std::memory_order_seq_cst);
+    host_.set_asleep(true);
     set_timer();  // after the flag: a VMM that lets time go on again sees it and rings, or we see the new time here
     timeout = quiesced_ || quiet() ? -1 : 0;
     if (timeout != 0)
@@ -104,7 +105,10 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
   }
   std::array<epoll_event, 16> events{};
   const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
-  if (wait == Wait::kSleep) replies.asleep.store(0, std::memory_order_relaxed);
+  if (wait == Wait::kSleep) {
+    replies.asleep.store(0, std::memory_order_relaxed);
+    host_.set_asleep(false);
+  }
   if (n < 0 && errno != EINTR) return make_errno_error("cannot wait for events");
   bool timer_fired = false;
   for (int i = 0; i < n; ++i) {

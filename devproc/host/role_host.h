@@ -17,6 +17,8 @@
 #include "devproc/backends/backend.h"
 #include "devproc/backends/fd_entropy.h"
 #include "devproc/backends/guest_ranges.h"
+#include "devproc/backends/ring_frames.h"
+#include "devproc/backends/user_network_backend.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -43,6 +45,8 @@ struct RoleWorld {
   std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends
+  FrameRingWires ring;  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
+  MakeUserNetwork make_user_network = nullptr;  // programs that have one
 };
 
 class RoleHost {
@@ -52,7 +56,7 @@ class RoleHost {
   static Result<std::unique_ptr<RoleHost>> create(const control::TakeRole& setup, RoleWorld world);
 
   // What create() would make of `setup`, without any of its regions: its layout and state versions.
-  static Result<control::Ready> describe(const control::TakeRole& setup);
+  static Result<control::Ready> describe(const control::TakeRole& setup, MakeUserNetwork make_user_network = nullptr);
 
   // The next request, if it is there: handled, committed, answered. False when there is none.
   bool handle_request();
@@ -73,6 +77,8 @@ class RoleHost {
   void backend_stirs(std::size_t backend, std::uint32_t epoll_events = 0);
   bool handle_backends();
   [[nodiscard]] bool backend_work_waiting() const;
+  // The process is about to sleep until a descriptor wakes it, or is awake again.
+  void set_asleep(bool asleep);
   // In the order of backend_stirs(); some are invalid.
   [[nodiscard]] std::vector<BorrowedFd> watched_backends() const;
 
@@ -109,6 +115,7 @@ class RoleHost {
     std::unique_ptr<FdEntropy> entropy;
     BlockBackend* block = nullptr;      // one of `backends`
     std::vector<FrameBackend*> frames;  // likewise
+    UserNetwork* network = nullptr;     // likewise
     std::unique_ptr<HostTimerQueue> timers;
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;
@@ -124,9 +131,12 @@ class RoleHost {
 
   RoleHost(RoleWorld world, std::uint32_t incarnation);
   Status add_instances(const control::TakeRole& setup);
-  Status add_instance(const control::DeviceInstance& setup);
+  Status add_instance(const control::DeviceInstance& setup, bool resumed);
+  Status add_frame_ring(BorrowedFd bell, Instance& instance);
+  Status add_user_network(const UsernetConfig& config, bool resumed, Instance& instance);
   Status add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance);
   void add_backend(Instance& instance, std::unique_ptr<Backend> backend);
+  void start_backends(bool resumed);
   void start_fresh(std::uint32_t generation);
   void kick_all();
   void kick_by_request(const Instance& instance, const ipc::Request& request);

@@ -134,6 +134,13 @@ bool RoleHost::backend_work_waiting() const {
   return false;
 }
 
+void RoleHost::set_asleep(bool asleep) {
+  if (!has_backends_) return;
+  for (Instance& instance : instances_) {
+    for (BackendState& state : instance.backends) state.backend->set_asleep(asleep);
+  }
+}
+
 std::vector<BorrowedFd> RoleHost::watched_backends() const {
   std::vector<BorrowedFd> watched;
   for (const Instance& instance : instances_) {

@@ -35,7 +35,7 @@ Result<std::unique_ptr<RoleHost>> RoleHost::create(const control::TakeRole& setu
   return host;
 }
 
-Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
+Result<control::Ready> RoleHost::describe(const control::TakeRole& setup, MakeUserNetwork make_user_network) {
   const auto requests = std::make_unique<ipc::RequestArea>();
   const auto replies = std::make_unique<ipc::ReplyArea>();
   std::vector<std::byte> state(ipc::kStateRegionSize + ipc::kPage);
@@ -52,7 +52,9 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
                           .kicks = {},
                           .backings = {},
                           .memory = &memory,
-                          .ranges = &memory},
+                          .ranges = &memory,
+                          .ring = {},
+                          .make_user_network = make_user_network},
                 setup.incarnation);
   RETURN_IF_ERROR(host.add_instances(setup));
   return control::Ready{.layout_hash = host.layout(), .states = host.versions_};
@@ -64,11 +66,12 @@ Status RoleHost::add_instances(const control::TakeRole& setup) {
   checkpoint_.mix_layout("replies", static_cast<std::uint32_t>(ipc::kReplyAreaSize));
   checkpoint_.mix_layout("areas", static_cast<std::uint32_t>(ipc::kAreaMagic >> 32));
   instances_.reserve(setup.instances.size());
-  for (const control::DeviceInstance& instance : setup.instances) RETURN_IF_ERROR(add_instance(instance));
+  const bool resumed = setup.start != control::StartKind::kFresh;
+  for (const control::DeviceInstance& instance : setup.instances) RETURN_IF_ERROR(add_instance(instance, resumed));
   return ok();
 }
 
-Status RoleHost::add_instance(const control::DeviceInstance& setup) {
+Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed) {
   const DeviceType* type = find_builtin(setup.type);
   if (type == nullptr) return make_error("there is no device type \"" + setup.type + "\" in this program");
   const DeviceTypeDecl* decl = find_device_type(setup.type);
@@ -110,6 +113,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
     if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
     publisher_.emplace(checkpoint_, checkpoint_.header().publication, *world_.ranges);
   }
+  if (const auto* user = std::get_if<UsernetConfig>(&setup.config))
+    RETURN_IF_ERROR(add_user_network(*user, resumed, instance));
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -122,7 +127,8 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .entropy = instance.entropy.get(),
                     .block = instance.block,
                     .frames = instance.frames,
-                    .publisher = publisher_ ? &*publisher_ : nullptr};
+                    .publisher = publisher_ ? &*publisher_ : nullptr,
+                    .network = instance.network};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);
@@ -133,14 +139,15 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
 }
 
 Status RoleHost::add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance) {
-  const std::size_t count = backing_count(decl, setup.config);
+  const std::span<const BackingKind> kinds = backings_of(decl, setup.config);
+  const std::size_t count = kinds.size();
   if (setup.backings.count != count || std::size_t{setup.backings.first} + count > kMaxBackings)
     return make_error("device \"" + setup.name + "\" was not given the backings that its configuration names");
   for (std::size_t i = 0; i < count; ++i) {
     // A process that is only asked whether it could play the role holds none of them.
     const std::size_t at = setup.backings.first + i;
     const BorrowedFd fd = at < world_.backings.size() ? world_.backings[at] : BorrowedFd();
-    switch (decl.backings[i]) {
+    switch (kinds[i]) {
       case BackingKind::kEntropy: instance.entropy = std::make_unique<FdEntropy>(fd); break;
       case BackingKind::kDisk: {
         const auto* config = std::get_if<VirtioBlkConfig>(&setup.config);
@@ -151,6 +158,7 @@ Status RoleHost::add_backings(const control::DeviceInstance& setup, const Device
         add_backend(instance, std::move(disk));
         break;
       }
+      case BackingKind::kFrameRing: RETURN_IF_ERROR(add_frame_ring(fd, instance)); break;
       case BackingKind::kTap: {
         if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
         auto tap = std::make_unique<TapFrames>(fd, *world_.ranges, checkpoint_.header().frames_taken[at]);
@@ -161,6 +169,29 @@ Status RoleHost::add_backings(const control::DeviceInstance& setup, const Device
     }
   }
   return ok();
+}
+
+Status RoleHost::add_frame_ring(BorrowedFd bell, Instance& instance) {
+  FrameRingWires wires = world_.ring;
+  wires.bell = bell;
+  auto ring = std::make_unique<RingFrames>(wires, allocate_state<ipc::FrameRingState>(checkpoint_), world_.ranges);
+  instance.frames.push_back(ring.get());
+  add_backend(instance, std::move(ring));
+  return ok();
+}
+
+Status RoleHost::add_user_network(const UsernetConfig& config, bool resumed, Instance& instance) {
+  if (world_.make_user_network == nullptr) return make_error("there is no user network in this program");
+  ASSIGN_OR_RETURN(std::unique_ptr<UserNetworkBackend> network, world_.make_user_network(config, resumed));
+  instance.network = network.get();
+  add_backend(instance, std::move(network));
+  return ok();
+}
+
+void RoleHost::start_backends(bool resumed) {
+  for (Instance& instance : instances_) {
+    for (BackendState& state : instance.backends) state.backend->start(resumed);
+  }
 }
 
 void RoleHost::add_backend(Instance& instance, std::unique_ptr<Backend> backend) {
@@ -181,6 +212,7 @@ void RoleHost::start_fresh(std::uint32_t generation) {
   }
   host_.outbound.mut().produced = world_.requests->outbound_consumed.load(std::memory_order_acquire);
   mend_input(checkpoint_.input(), generation);
+  start_backends(false);
   FAILPOINT("fresh: before reset");
   reset_all(generation);
   FAILPOINT("fresh: reset");
@@ -248,6 +280,7 @@ void RoleHost::resume(const control::TakeRole& setup) {
   if (outbound.produced - consumed > ipc::kOutboundEffects) outbound.produced = consumed;
   FAILPOINT("resume: mended");
   clock_.new_input();
+  start_backends(true);
   for (Instance& instance : instances_) {
     instance.device->restore();
     FAILPOINT("resume: device restored");

@@ -58,7 +58,7 @@ Status RoleProcess::run() {
 }
 
 Status RoleProcess::answer_check(const control::TakeRole& role) {
-  Result<control::Ready> ready = RoleHost::describe(role);
+  Result<control::Ready> ready = RoleHost::describe(role, make_user_network_);
   if (!ready) return tell(control::Failed{ready.error().message});
   return tell(std::move(*ready));
 }
@@ -86,7 +86,14 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .kicks = borrow_all(kicks_),
                      .backings = borrow_all(backings_),
                      .memory = has_memory_ ? &memory_ : nullptr,
-                     .ranges = has_memory_ ? &memory_ : nullptr};
+                     .ranges = has_memory_ ? &memory_ : nullptr,
+                     .ring = {},
+                     .make_user_network = make_user_network_};
+  if (ring_own_ && ring_peer_ && ring_peer_bell_.valid())
+    world_.ring = {.own = ring_own_->as<ipc::FrameRingArea>(),
+                   .peer = ring_peer_->as<ipc::FrameRingArea>(),
+                   .bell = {},
+                   .peer_bell = ring_peer_bell_.borrow()};
   ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
   return ok();
 }
@@ -114,10 +121,26 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
     case control::FdPurpose::kGuestRam: return put(ram_fds_, grant.index, control::kMaxGuestRanges, std::move(fd));
     case control::FdPurpose::kQueueKick: return put(kicks_, grant.index, kMaxKicks, std::move(fd));
     case control::FdPurpose::kBacking: return put(backings_, grant.index, kMaxBackings, std::move(fd));
+    case control::FdPurpose::kFrameRing: return take_ring_part(grant.index, std::move(fd));
     case control::FdPurpose::kBulkRegion:
     case control::FdPurpose::kStreamRegion: break;
   }
   return make_error("the role came with a descriptor that none of its devices uses");
+}
+
+Status RoleProcess::take_ring_part(std::uint32_t part, UniqueFd fd) {
+  switch (static_cast<control::FrameRingPart>(part)) {
+    case control::FrameRingPart::kOwnArea: {
+      ASSIGN_OR_RETURN(ring_own_, ipc::WritableRegion::import(std::move(fd), ipc::kFrameRingAreaSize));
+      return ok();
+    }
+    case control::FrameRingPart::kPeerArea: {
+      ASSIGN_OR_RETURN(ring_peer_, ipc::ReadOnlyRegion::import(std::move(fd), ipc::kFrameRingAreaSize));
+      return ok();
+    }
+    case control::FrameRingPart::kPeerBell: ring_peer_bell_ = std::move(fd); return ok();
+  }
+  return make_error("the role came with an unknown part of a frame ring");
 }
 
 Status RoleProcess::map_guest_ram(const control::TakeRole& role) {

@@ -18,13 +18,16 @@ namespace bulkhead::devproc {
 
 class RoleProcess {
  public:
-  explicit RoleProcess(control::ControlChannel& control) : control_(control) {}
+  // `make_user_network`: of a program that has one.
+  explicit RoleProcess(control::ControlChannel& control, MakeUserNetwork make_user_network = nullptr)
+      : control_(control), make_user_network_(make_user_network) {}
 
   // Waits for a role, plays it until the VMM closes the channel.
   Status run();
 
  private:
   Status take_role(const control::TakeRole& role, std::vector<UniqueFd> fds);
+  Status take_ring_part(std::uint32_t part, UniqueFd fd);
   Status take_fd(const control::FdGrant& grant, UniqueFd fd);
   Status answer_check(const control::TakeRole& role);
   Status tell(const control::FromDevice& message);
@@ -33,6 +36,7 @@ class RoleProcess {
   Status serve();
 
   control::ControlChannel& control_;
+  MakeUserNetwork make_user_network_;
   std::optional<ipc::ReadOnlyRegion> requests_;
   std::optional<ipc::WritableRegion> replies_;
   std::optional<ipc::WritableRegion> state_;
@@ -46,6 +50,9 @@ class RoleProcess {
   std::vector<UniqueFd> messages_;
   std::vector<UniqueFd> kicks_;
   std::vector<UniqueFd> backings_;
+  std::optional<ipc::WritableRegion> ring_own_;
+  std::optional<ipc::ReadOnlyRegion> ring_peer_;
+  UniqueFd ring_peer_bell_;
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

@@ -59,6 +59,31 @@ struct VirtioNetConfig {
   queuePairs @2 :UInt16;
   receiveLimit @3 :RateLimit;
   sendLimit @4 :RateLimit;
+  frameRing @5 :Bool;
+  offloads @6 :Bool;
+}
+
+struct PortForward {
+  udp @0 :Bool;
+  hostAddress @1 :UInt32;
+  hostPort @2 :UInt16;
+  guestAddress @3 :UInt32;
+  guestPort @4 :UInt16;
+}
+
+struct UsernetConfig {
+  network @0 :UInt32;
+  mask @1 :UInt32;
+  host @2 :UInt32;
+  dns @3 :UInt32;
+  guest @4 :UInt32;
+  mtu @5 :UInt16;
+  restricted @6 :Bool;
+  hostLoopback @7 :Bool;
+  hostname @8 :Text;
+  tftp @9 :Bool;
+  bootfile @10 :Text;
+  forwards @11 :List(PortForward);
 }
 
 struct E1000Config {
@@ -79,5 +104,6 @@ struct DeviceConfig {
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
     e1000 @11 :E1000Config;
+    usernet @12 :UsernetConfig;
   }
 }

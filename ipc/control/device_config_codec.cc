@@ -80,12 +80,16 @@ void write(Builder out, const VirtioNetConfig& config) {
   body.setQueuePairs(config.queue_pairs);
   write(body.initReceiveLimit(), config.limits[kReceiveLimit]);
   write(body.initSendLimit(), config.limits[kSendLimit]);
+  body.setFrameRing(config.backend == NicBackend::kFrameRing);
+  body.setOffloads(config.offloads);
 }
 
 VirtioNetConfig read_virtio_net(schema::VirtioNetConfig::Reader in) {
   VirtioNetConfig config{.mtu = in.getMtu(),
                          .queue_pairs = in.getQueuePairs(),
-                         .limits = {read_limit(in.getReceiveLimit()), read_limit(in.getSendLimit())}};
+                         .limits = {read_limit(in.getReceiveLimit()), read_limit(in.getSendLimit())},
+                         .backend = in.getFrameRing() ? NicBackend::kFrameRing : NicBackend::kTap,
+                         .offloads = in.getOffloads()};
   const auto mac = in.getMac();
   if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
   std::copy(mac.begin(), mac.end(), config.mac.begin());
@@ -101,6 +105,54 @@ E1000Config read_e1000(schema::E1000Config::Reader in) {
   const auto mac = in.getMac();
   if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
   std::copy(mac.begin(), mac.end(), config.mac.begin());
+  return config;
+}
+
+void write(Builder out, const UsernetConfig& config) {
+  auto body = out.initUsernet();
+  body.setNetwork(config.network);
+  body.setMask(config.mask);
+  body.setHost(config.host);
+  body.setDns(config.dns);
+  body.setGuest(config.guest);
+  body.setMtu(config.mtu);
+  body.setRestricted(config.restricted);
+  body.setHostLoopback(config.host_loopback);
+  body.setHostname(text(config.hostname));
+  body.setTftp(config.tftp);
+  body.setBootfile(text(config.bootfile));
+  auto forwards = body.initForwards(static_cast<unsigned>(config.forwards.size()));
+  for (unsigned i = 0; i < forwards.size(); ++i) {
+    forwards[i].setUdp(config.forwards[i].udp);
+    forwards[i].setHostAddress(config.forwards[i].host_address);
+    forwards[i].setHostPort(config.forwards[i].host_port);
+    forwards[i].setGuestAddress(config.forwards[i].guest_address);
+    forwards[i].setGuestPort(config.forwards[i].guest_port);
+  }
+}
+
+UsernetConfig read_usernet(schema::UsernetConfig::Reader in) {
+  UsernetConfig config{.network = in.getNetwork(),
+                       .mask = in.getMask(),
+                       .host = in.getHost(),
+                       .dns = in.getDns(),
+                       .guest = in.getGuest(),
+                       .mtu = in.getMtu(),
+                       .restricted = in.getRestricted(),
+                       .host_loopback = in.getHostLoopback(),
+                       .hostname = read_text(in.getHostname(), "a host name", kMaxHostname),
+                       .tftp = in.getTftp(),
+                       .bootfile = read_text(in.getBootfile(), "the name of a boot file", kMaxBootfile),
+                       .forwards = {}};
+  const auto forwards = in.getForwards();
+  check_size(forwards, "port forwards", kMaxPortForwards);
+  for (const auto forward : forwards) {
+    config.forwards.push_back({.udp = forward.getUdp(),
+                               .host_address = forward.getHostAddress(),
+                               .host_port = forward.getHostPort(),
+                               .guest_address = forward.getGuestAddress(),
+                               .guest_port = forward.getGuestPort()});
+  }
   return config;
 }
 
@@ -152,6 +204,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::VIRTIO_BLK: return read_virtio_blk(in.getVirtioBlk());
     case Kind::VIRTIO_NET: return read_virtio_net(in.getVirtioNet());
     case Kind::E1000: return read_e1000(in.getE1000());
+    case Kind::USERNET: return read_usernet(in.getUsernet());
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

@@ -47,8 +47,17 @@ enum class FdPurpose : std::uint16_t {
   kQueueKick = 11,      // index: nth ioeventfd of the role
   kStreamRegion = 12,   // console and input rings
   kRoleFilter = 13,     // seccomp program of the role (sandbox/filter.h)
+  kFrameRing = 14,      // index: FrameRingPart
 };
-inline constexpr std::uint16_t kFdPurposeCount = 14;
+inline constexpr std::uint16_t kFdPurposeCount = 15;
+
+// What belongs to the one frame ring of a role, beside the eventfd that rings for it (BackingKind::kFrameRing).
+enum class FrameRingPart : std::uint32_t {
+  kOwnArea = 0,   // written here
+  kPeerArea = 1,  // written by the other end, read-only here
+  kPeerBell = 2,  // the eventfd that rings for the other end
+};
+inline constexpr std::uint32_t kFrameRingParts = 3;
 
 struct FdGrant {
   FdPurpose purpose{};

@@ -97,6 +97,7 @@ struct VmFiles {
   UniqueFd console_output;        // pipe, pty or file, pipe and pty non-blocking; absent: output is dropped
   UniqueFd log;                   // --log; absent: standard error
   UniqueFd device_executable;     // bulkhead-device, for execveat
+  UniqueFd usernet_executable;    // bulkhead-usernet; absent: no card has a user network
   std::vector<UniqueFd> devices;  // what devices stand for: disks
 };
 

@@ -79,11 +79,19 @@ struct VirtioBlkConfig {
   bool operator==(const VirtioBlkConfig&) const = default;
 };
 
+// What a network card sends its frames to.
+enum class NicBackend : std::uint8_t {
+  kTap,        // a queue of a TAP for each queue pair
+  kFrameRing,  // another process (ipc/ring/frame_ring.h), for one queue pair
+};
+
 struct VirtioNetConfig {
   std::array<std::uint8_t, 6> mac{};
   std::uint16_t mtu = 1500;
   std::uint16_t queue_pairs = 1;  // 1 to kVirtioNetMaxPairs; one frame backend each
   std::array<RateLimit, 2> limits{};  // kReceiveLimit, kSendLimit
+  NicBackend backend = NicBackend::kTap;
+  bool offloads = true;  // whoever is behind takes partial checksums and large segments
   bool operator==(const VirtioNetConfig&) const = default;
 };
 
@@ -91,6 +99,37 @@ struct VirtioNetConfig {
 struct E1000Config {
   std::array<std::uint8_t, 6> mac{};
   bool operator==(const E1000Config&) const = default;
+};
+
+// A port of the host that leads to one of the guest. Addresses in host byte order.
+struct PortForward {
+  bool udp = false;
+  std::uint32_t host_address = 0;  // 0: every address of the host
+  std::uint16_t host_port = 0;
+  std::uint32_t guest_address = 0;
+  std::uint16_t guest_port = 0;
+  bool operator==(const PortForward&) const = default;
+};
+
+inline constexpr std::size_t kMaxPortForwards = 32;
+inline constexpr std::size_t kMaxHostname = 63;
+inline constexpr std::size_t kMaxBootfile = 127;  // what the field of a BOOTP message takes, without the NUL
+
+// A network of one guest, with the host as its way out. Addresses are IPv4, in host byte order.
+struct UsernetConfig {
+  std::uint32_t network = 0x0a000200;  // 10.0.2.0
+  std::uint32_t mask = 0xffffff00;
+  std::uint32_t host = 0x0a000202;   // gateway, DHCP and TFTP server
+  std::uint32_t dns = 0x0a000203;    // stands for the host's own name server
+  std::uint32_t guest = 0x0a00020f;  // the first address that DHCP gives away
+  std::uint16_t mtu = 1500;
+  bool restricted = false;     // nothing gets out but by port forwards
+  bool host_loopback = false;  // `host` stands for the host's 127.0.0.1
+  std::string hostname;        // that DHCP tells the guest; empty: none
+  bool tftp = false;           // the jail holds a directory to serve
+  std::string bootfile;        // that DHCP names; empty: none
+  std::vector<PortForward> forwards;
+  bool operator==(const UsernetConfig&) const = default;
 };
 
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
@@ -110,6 +149,7 @@ struct PciBusConfig {
 
 using DeviceConfig =
     std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
-                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config>;
+                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config,
+                 UsernetConfig>;
 
 }  // namespace bulkhead

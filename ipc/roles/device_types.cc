@@ -39,6 +39,7 @@ constexpr std::array kRngBackings = {BackingKind::kEntropy};
 constexpr std::array kBlkBackings = {BackingKind::kDisk};
 constexpr std::array kNetBackings = {BackingKind::kTap, BackingKind::kTap, BackingKind::kTap, BackingKind::kTap};
 static_assert(kNetBackings.size() == kVirtioNetMaxPairs);
+constexpr std::array kRingBackings = {BackingKind::kFrameRing};
 
 constexpr std::array kE1000Regions = {RegionDecl{"registers", true, kE1000RegistersSize, true},
                                       RegionDecl{"ports", false, kE1000PortsSize}};
@@ -139,15 +140,28 @@ constexpr std::array kTypes = {
                    .syscalls = {SyscallGroup::kPacketIo},
                    .pci = &kE1000Decl,
                    .purpose = "Intel 82540EM network card"},
+    DeviceTypeDecl{.type = "usernet",
+                   .timers = 1,
+                   .backings = kRingBackings,
+                   .syscalls = {SyscallGroup::kUserNetwork},
+                   .host_network = true,
+                   .purpose = "user-mode network: the far end of a card's frame ring"},
 };
 
 }  // namespace
 
 std::span<const DeviceTypeDecl> all_device_types() { return kTypes; }
 
-std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+std::span<const BackingKind> backings_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
   const auto* net = std::get_if<VirtioNetConfig>(&config);
-  return net == nullptr ? decl.backings.size() : std::min<std::size_t>(net->queue_pairs, decl.backings.size());
+  if (net == nullptr) return decl.backings;
+  if (net->backend == NicBackend::kFrameRing) return kRingBackings;
+  return decl.backings.first(std::min<std::size_t>(net->queue_pairs, decl.backings.size()));
+}
+
+SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  const auto* net = std::get_if<VirtioNetConfig>(&config);
+  return net != nullptr && net->backend == NicBackend::kFrameRing ? SyscallGroups{} : decl.syscalls;
 }
 
 const DeviceTypeDecl* find_device_type(std::string_view type) {

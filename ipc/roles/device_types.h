@@ -45,6 +45,8 @@ enum class BackingKind : std::uint8_t {
   kEntropy,  // the kernel's random number generator, read only
   kDisk,     // the file or block device of VirtioBlkConfig::disk
   kTap,      // a queue of a TAP
+  // One end of a frame ring: the eventfd that rings for it; the rest comes as FdPurpose::kFrameRing. One in a role.
+  kFrameRing,
 };
 
 inline constexpr std::uint32_t kMaxBackings = 64;  // of one role
@@ -61,17 +63,23 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
-  bool publishes = false;  // has a GuestPublisher (devproc/core/wires.h)
-  std::span<const BackingKind> backings{};  // at most: backing_count()
+  bool publishes = false;                   // has a GuestPublisher (devproc/core/wires.h)
+  std::span<const BackingKind> backings{};  // usually, and at most: backings_of()
   SyscallGroups syscalls{};
+  bool host_network = false;  // its process stays in the host's network namespace
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply
   std::uint8_t limits = 0;    // RateLimits that it obeys (LimitId)
   const PciDecl* pci = nullptr;
   std::string_view purpose{};  // one line for --help and `devices --permissions`
 };
 
-// How many of `decl.backings`, from the first on, a device of this configuration has.
-[[nodiscard]] std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config);
+// The backings that a device of this configuration has.
+[[nodiscard]] std::span<const BackingKind> backings_of(const DeviceTypeDecl& decl, const DeviceConfig& config);
+[[nodiscard]] inline std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  return backings_of(decl, config).size();
+}
+// The system calls that it needs.
+[[nodiscard]] SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config);
 
 // nullptr when there is no such type.
 [[nodiscard]] const DeviceTypeDecl* find_device_type(std::string_view type);

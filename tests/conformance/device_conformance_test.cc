@@ -33,6 +33,7 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "virtio_net")
     return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
   if (type == "e1000") return E1000Config{.mac = {2, 0, 0, 0, 0, 1}};
+  if (type == "usernet") return UsernetConfig{};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }
@@ -51,7 +52,9 @@ struct Subject {
     fakes.clock.attach(*device);
   }
   static std::size_t taps(const DeviceTypeDecl& decl) {
-    return static_cast<std::size_t>(std::ranges::count(decl.backings, BackingKind::kTap));
+    return static_cast<std::size_t>(std::ranges::count_if(decl.backings, [](BackingKind kind) {
+      return kind == BackingKind::kTap || kind == BackingKind::kFrameRing;
+    }));
   }
   static std::unique_ptr<Device> make(const DeviceType& type, FakeWires& fakes) {
     auto created = type.create(sample_config(type.name), fakes.wires());

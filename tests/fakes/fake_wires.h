@@ -17,6 +17,7 @@
 #include "tests/fakes/fake_frames.h"
 #include "tests/fakes/fake_irq.h"
 #include "tests/fakes/fake_publisher.h"
+#include "tests/fakes/fake_network.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
@@ -56,7 +57,8 @@ class FakeWires {
                  .entropy = &entropy,
                  .block = &block,
                  .frames = frame_pointers_,
-                 .publisher = &publisher};
+                 .publisher = &publisher,
+                 .network = &network};
   }
 
   FakeStateAllocator state;
@@ -69,6 +71,7 @@ class FakeWires {
   VectorMemory memory;
   FakePublisher publisher{memory};
   FakeBlock block{memory, {.bytes = 64 * 1024}};
+  FakeNetwork network;
   std::deque<FakeFrames> frames;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;

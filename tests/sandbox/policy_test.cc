@@ -9,8 +9,10 @@
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -175,6 +177,27 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
+}
+
+TEST(Groups, user_network_has_internet_sockets_and_reads_files) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kUserNetwork}));
+  for (std::uint64_t family = 0; family < 46; ++family) {
+    const bool internet = family == AF_INET || family == AF_INET6;
+    EXPECT_EQ(allows(filter, SYS_socket, {family, SOCK_STREAM | SOCK_CLOEXEC, 0}), internet) << family;
+    EXPECT_EQ(allows(filter, SYS_socket, {family, SOCK_DGRAM, IPPROTO_ICMP}), internet) << family;
+    EXPECT_EQ(verdict(filter, SYS_socket, {family, SOCK_RAW, IPPROTO_ICMP}),
+              internet ? SECCOMP_RET_ERRNO | EPERM : SECCOMP_RET_KILL_PROCESS);
+    EXPECT_FALSE(allows(filter, SYS_socket, {family, SOCK_PACKET, 0}));
+  }
+  for (const int flags : {O_RDONLY, O_RDONLY | O_CLOEXEC, O_RDONLY | O_DIRECTORY})
+    EXPECT_TRUE(allows(filter, SYS_openat, {0, 0, static_cast<std::uint64_t>(flags)})) << flags;
+  for (const int flags : {O_WRONLY, O_RDWR, O_RDONLY | O_CREAT, O_RDONLY | O_TRUNC, O_TMPFILE | O_RDWR})
+    EXPECT_FALSE(allows(filter, SYS_openat, {0, 0, static_cast<std::uint64_t>(flags)})) << flags;
+  EXPECT_TRUE(allows(filter, SYS_fcntl, {5, F_SETFL, O_RDWR | O_NONBLOCK}));
+  EXPECT_FALSE(allows(filter, SYS_fcntl, {5, F_SETFL, O_RDWR})) << "a bell that blocks would hold up its peer";
+  EXPECT_FALSE(allows(filter, SYS_ioctl, {5, SIOCSIFFLAGS}));
+  for (const int number : {SYS_execve, SYS_fork, SYS_clone, SYS_unlink, SYS_ptrace, SYS_mount, SYS_setns})
+    EXPECT_FALSE(allows(filter, number)) << number;
 }
 
 TEST(Groups, file_io_makes_holes_and_zeroes_and_nothing_longer) {

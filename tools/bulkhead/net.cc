@@ -4,11 +4,19 @@
 #include <fmt/format.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
+#include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -156,18 +164,108 @@ Result<control::DeviceRequest> one_queue_if_e1000(const std::string& what, contr
   return net;
 }
 
+// What the user network is to be like the VMM reads; here only what names files of the user's is looked at.
+Result<control::DeviceRequest> parse_user(const std::string& what, std::string_view text) {
+  control::DeviceRequest given{.type = "virtio_net", .properties = {}, .files = 0};
+  RETURN_IF_ERROR(read_properties(what, text.substr(std::string_view("user").size()), given));
+  control::DeviceRequest net{.type = "virtio_net", .properties = {{.key = "backend", .value = "user"}}, .files = 0};
+  std::string forwards;
+  for (control::Property& property : given.properties) {
+    if (property.key == "hostfwd") {
+      forwards += (forwards.empty() ? "" : ";") + property.value;
+      continue;
+    }
+    if (property.key == "tftp") {
+      std::array<char, PATH_MAX> path{};
+      struct stat info {};
+      if (::realpath(property.value.c_str(), path.data()) == nullptr || ::stat(path.data(), &info) != 0)
+        return make_errno_error(fmt::format("{}: tftp={}", what, property.value));
+      if (!S_ISDIR(info.st_mode)) return make_error(fmt::format("{}: tftp={} is no directory", what, property.value));
+      property.value = path.data();
+    }
+    for (const char* other : {"tap", "fd", "backend", "queues"}) {
+      if (property.key == other) return make_error(fmt::format("{}: {}= does not go with user", what, property.key));
+    }
+    net.properties.push_back(std::move(property));
+  }
+  if (!forwards.empty()) net.properties.push_back({.key = "hostfwd", .value = forwards});
+  return net;
+}
+
+Result<control::DeviceRequest> finish_ring(const std::string& what, control::DeviceRequest net) {
+  for (const char* other : {"tap", "fd", "backend", "queues"}) {
+    if (find(net, other) != nullptr) return make_error(fmt::format("{}: {}= does not go with ring=", what, other));
+  }
+  for (control::Property& property : net.properties) {
+    if (property.key != "ring") continue;
+    // As it will be reached from anywhere.
+    const std::size_t slash = property.value.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : property.value.substr(0, slash + 1);
+    std::array<char, PATH_MAX> real{};
+    const std::string name = slash == std::string::npos ? property.value : property.value.substr(slash + 1);
+    if (name.empty()) return make_error(fmt::format("{}: ring={} names no socket", what, property.value));
+    if (::realpath(directory.c_str(), real.data()) == nullptr)
+      return make_errno_error(fmt::format("{}: ring={}", what, property.value));
+    property.value = fmt::format("{}/{}", real.data(), name);
+    if (property.value.size() >= sizeof(sockaddr_un::sun_path))
+      return make_error(fmt::format("{}: ring={} is longer than the name of a socket can be", what, property.value));
+  }
+  net.properties.insert(net.properties.begin(), {.key = "backend", .value = "ring"});
+  return net;
+}
+
+// Who comes first listens there; the second one is connected.
+Status open_ring(const std::string& path, std::vector<UniqueFd>& files) {
+  const std::string what = fmt::format("--net ring={}", path);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), path.size());
+  const auto* where = reinterpret_cast<const sockaddr*>(&address);
+  // Of two that come at once, one is first.
+  const UniqueFd directory(::open(path.substr(0, path.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid() || ::flock(directory.get(), LOCK_EX) != 0) return make_errno_error(what);
+  for (int tries = 0; tries < 2; ++tries) {
+    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    if (!socket.valid()) return make_errno_error(what);
+    if (::connect(socket.get(), where, sizeof address) == 0) {
+      files.push_back(std::move(socket));
+      return ok();
+    }
+    struct stat info {};
+    const int error = errno;
+    if (error == EPROTOTYPE) return make_error(what + ": is a socket of another kind");
+    if (error != ENOENT && error != ECONNREFUSED) return make_errno_error(what, error);
+    if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) return make_error(what + ": is no socket");
+    if (error == ECONNREFUSED && ::unlink(path.c_str()) != 0) return make_errno_error(what);  // of one that is gone
+    if (::bind(socket.get(), where, sizeof address) == 0 && ::listen(socket.get(), 4) == 0) {
+      files.push_back(std::move(socket));
+      return ok();
+    }
+    if (errno != EADDRINUSE) return make_errno_error(what);
+  }
+  return make_error(what + ": another process keeps taking it");
+}
+
 }  // namespace
 
 bool is_net(const control::DeviceRequest& request) { return request.type == "virtio_net" || request.type == "e1000"; }
 
+bool has_user_network(const control::DeviceRequest& request) {
+  const std::string* backend = find(request, "backend");
+  return backend != nullptr && *backend == "user";
+}
+
 Result<control::DeviceRequest> parse_net(std::string_view text) {
   const std::string what = fmt::format("--net {}", text);
+  if (text == "user" || text.starts_with("user,")) return parse_user(what, text);
   control::DeviceRequest net{.type = "virtio_net", .properties = {}, .files = 1};
   RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), net));
   RETURN_IF_ERROR(choose_model(what, net));
+  if (find(net, "ring") != nullptr) return finish_ring(what, std::move(net));
   const std::string* tap = find(net, "tap");
   const std::string* fd = find(net, "fd");
-  if ((tap == nullptr) == (fd == nullptr)) return make_error(what + ": must have either tap=NAME or fd=N, not both");
+  if ((tap == nullptr) == (fd == nullptr))
+    return make_error(what + ": must be user, or have one of tap=NAME, fd=N and ring=PATH");
   const std::string* queues = find(net, "queues");
   if (tap != nullptr) {
     if (!is_interface_name(*tap))
@@ -191,6 +289,7 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
 
 Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files) {
   if (const std::string* tap = find(request, "tap"); tap != nullptr) return open_tap(*tap, request.files, files);
+  if (const std::string* ring = find(request, "ring"); ring != nullptr) return open_ring(*ring, files);
   const std::string* list = find(request, "fd");
   return list == nullptr ? make_error("--net: names no TAP") : take_descriptors(*list, files);
 }

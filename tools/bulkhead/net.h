@@ -17,9 +17,11 @@ namespace bulkhead::cli {
 // Whether it is a request of parse_net().
 [[nodiscard]] bool is_net(const control::DeviceRequest& request);
 
-// tap=NAME[,queues=N][,KEY=VALUE...] or fd=N[:N...][,KEY=VALUE...] as a request for a virtio_net, or for what model=
-// names.
+// tap=NAME[,queues=N][,KEY=VALUE...], fd=N[:N...][,KEY=VALUE...], ring=PATH[,KEY=VALUE...] or user[,KEY=VALUE...] as a
+// request for a virtio_net, or for what model= names. Several hostfwd= become one, with ';' between them.
 [[nodiscard]] Result<control::DeviceRequest> parse_net(std::string_view text);
+
+[[nodiscard]] bool has_user_network(const control::DeviceRequest& request);
 
 // The queues of the TAP that a request of parse_net() names, `request.files` of them, behind what is in `files`.
 [[nodiscard]] Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files);

@@ -109,11 +109,14 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--net", raw.nets,
-                  "add a network card on a TAP that exists, or fd=N[:N...] for one that is open; keys: model=virtio|e1000\n"
-                  "(virtio), mac=XX:XX:XX:XX:XX:XX, slot=N; with virtio queues=N, mtu=N; limits: bps=N bytes a second,\n"
-                  "bps-burst=N at once, pps=N frames a second, pps-burst=N, for each direction, or for one with rx- or tx-\n"
-                  "in front; may be given several times")
-      ->type_name("tap=NAME[,KEY=VALUE...]")
+                  "add a network card: on a TAP that exists, on one that is open (fd=N[:N...]), on a network of its own\n"
+                  "that needs no privilege (user), or on a ring to another VM's card (ring=PATH); keys: mac=XX:XX:XX:XX:XX:XX,\n"
+                  "model=virtio|e1000 (virtio), mtu=N, slot=N; limits: bps=N bytes a second, bps-burst=N at once, pps=N\n"
+                  "frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front; tap: queues=N;\n"
+                  "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT (may be repeated), net=10.0.2.0/24, host=, dns=,\n"
+                  "dhcpstart=ADDRESS, hostname=TEXT, restrict=on|off, tftp=DIR, bootfile=TEXT, host-loopback=on|off (the\n"
+                  "host's 127.0.0.1 as host=); may be given several times")
+      ->type_name("tap=NAME|user|ring=PATH[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -8,6 +8,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdlib>
@@ -181,6 +182,10 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
     ASSIGN_OR_RETURN(device_program, beside_us("bulkhead-device"));
   }
   ASSIGN_OR_RETURN(config.files.device_executable, UniqueFd::open(device_program, O_RDONLY));
+  if (std::any_of(config.devices.begin(), config.devices.end(), has_user_network)) {
+    ASSIGN_OR_RETURN(const std::string program, beside_us("bulkhead-usernet"));
+    ASSIGN_OR_RETURN(config.files.usernet_executable, UniqueFd::open(program, O_RDONLY));
+  }
   // The VMM is who claims the name; a name that is taken is refused here too, so that a second VM does not
   // empty the first one's console file before it hears of it.
   ASSIGN_OR_RETURN(const auto directory, control::RunDirectory::open(config.run_directory));

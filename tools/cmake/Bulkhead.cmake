@@ -67,12 +67,15 @@ function(bulkhead_library name)
 endfunction()
 
 # bulkhead_program(NAME SOURCES... DEPENDS targets): an executable in build/bin.
+# DYNAMIC: for one that needs a shared library.
 function(bulkhead_program name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "DYNAMIC" "" "DEPENDS;SOURCES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE bulkhead_options ${ARG_DEPENDS})
   target_precompile_headers(${name} REUSE_FROM bulkhead_pch)
-  if(BULKHEAD_STATIC)
+  if(ARG_DYNAMIC)
+    target_link_options(${name} PRIVATE -pie -Wl,-z,now -Wl,-z,relro -static-libstdc++ -static-libgcc)
+  elseif(BULKHEAD_STATIC)
     # static-pie: address randomisation as anywhere else, and the unwinder finds its tables at once
     target_link_options(${name} PRIVATE -static-pie)
   endif()

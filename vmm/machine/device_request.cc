@@ -4,61 +4,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
 
 #include "ipc/roles/virtio_decl.h"
 #include "vmm/machine/rate_limits.h"
+#include "vmm/machine/properties.h"
+#include "vmm/machine/usernet_request.h"
 
 namespace bulkhead::vmm {
 namespace {
 
 constexpr unsigned kLeastMtu = 68;  // of IPv4
 constexpr unsigned kMostMtu = 65'535;
-
-// A request's properties, each of which is taken once; what is left over nobody knows.
-class Properties {
- public:
-  static Result<Properties> of(const control::DeviceRequest& request) {
-    Properties properties(request.type);
-    for (const control::Property& property : request.properties) {
-      if (!properties.values_.emplace(property.key, property.value).second)
-        return make_error(fmt::format("device {} is given two of \"{}\"", request.type, property.key));
-    }
-    return properties;
-  }
-
-  std::optional<std::string> take(const std::string& key) {
-    known_ += fmt::format("{}{}", known_.empty() ? "" : ", ", key);
-    const auto at = values_.find(key);
-    if (at == values_.end()) return std::nullopt;
-    std::string value = std::move(at->second);
-    values_.erase(at);
-    return value;
-  }
-  Result<std::optional<unsigned>> take_number(const std::string& key, unsigned least, unsigned most,
-                                              const std::string& what) {
-    const std::optional<std::string> value = take(key);
-    if (!value) return std::optional<unsigned>();
-    unsigned number = 0;
-    const char* end = value->data() + value->size();
-    const auto parsed = std::from_chars(value->data(), end, number);
-    if (parsed.ec != std::errc{} || parsed.ptr != end || number < least || number > most)
-      return make_error(fmt::format("{}={} is not {}; {} to {} are", key, *value, what, least, most));
-    return std::optional(number);
-  }
-  // After all that a type knows were taken.
-  [[nodiscard]] Status expect_none_left() const {
-    if (values_.empty()) return ok();
-    return make_error(
-        fmt::format("device {} has no property \"{}\"; it takes {}", type_, values_.begin()->first, known_));
-  }
-
- private:
-  explicit Properties(std::string type) : type_(std::move(type)) {}
-  std::string type_;
-  std::string known_;
-  std::map<std::string, std::string> values_;
-};
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
@@ -100,6 +56,25 @@ Result<MacAddress> parse_mac(const std::string& text) {
   return mac;
 }
 
+// What stands behind the card, if it is no TAP.
+Status read_net_backend(Properties& properties, std::uint8_t files, FunctionRequest& function) {
+  const std::optional<std::string> backend = properties.take("backend");
+  if (!backend) return ok();
+  if (*backend == "ring") {
+    function.peer = properties.take("ring").value_or("");
+    if (files != 1 || function.peer.empty())
+      return make_error("a ring to another VM needs its socket: --net ring=PATH");
+    return ok();
+  }
+  if (*backend != "user")
+    return make_error(fmt::format("backend={} is none; --net user and --net ring=PATH have one", *backend));
+  if (files != 0) return make_error("a user network takes no descriptors");
+  ASSIGN_OR_RETURN(function.usernet, read_usernet(properties));
+  function.tftp = properties.take("tftp").value_or("");
+  function.usernet->tftp = !function.tftp.empty();
+  return ok();
+}
+
 Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_mac) {
   for (const char* seen_to : {"tap", "fd"}) properties.take(seen_to);
   const std::optional<std::string> mac = properties.take("mac");
@@ -114,7 +89,9 @@ Result<E1000Config> read_e1000(Properties& properties, std::uint8_t files, const
   return config;
 }
 
-Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {
+Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
+                                        FunctionRequest& function) {
+  RETURN_IF_ERROR(read_net_backend(properties, files, function));
   VirtioNetConfig config;
   ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
   ASSIGN_OR_RETURN(const std::optional<unsigned> mtu, properties.take_number("mtu", kLeastMtu, kMostMtu, "an MTU"));
@@ -123,7 +100,23 @@ Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t fil
                    properties.take_number("queues", 1, kVirtioNetMaxPairs, "a number of queues"));
   ASSIGN_OR_RETURN(config.limits, read_limits(LimitKeys::kNetwork, kNoLimit,
                                               [&](const std::string& key) { return properties.take(key); }));
-  if (files == 0) return make_error("device virtio_net needs a TAP: --net tap=NAME gives it one");
+  if (function.usernet) {
+    if (queues.value_or(1) != 1) return make_error("a card with a user network has one queue");
+    config.backend = NicBackend::kFrameRing;
+    config.offloads = false;
+    function.usernet->mtu = config.mtu;
+    return config;
+  }
+  if (!function.peer.empty()) {
+    if (queues.value_or(1) != 1) return make_error("a card with a ring to another VM has one queue");
+    config.backend = NicBackend::kFrameRing;
+    const std::string offloads = properties.take("offloads").value_or("on");
+    if (offloads != "on" && offloads != "off") return make_error("offloads=" + offloads + " must be on or off");
+    config.offloads = offloads == "on";
+    return config;
+  }
+  if (files == 0)
+    return make_error("device virtio_net needs something behind it: --net tap=NAME or --net user gives it that");
   if (files > kVirtioNetMaxPairs || (queues && *queues != files))
     return make_error(fmt::format("device virtio_net was given {} queues of a TAP", files));
   config.queue_pairs = files;
@@ -152,7 +145,7 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
   if (request.type == "virtio_blk") {
     ASSIGN_OR_RETURN(function.config, read_virtio_blk(properties, disk));
   } else if (request.type == "virtio_net") {
-    ASSIGN_OR_RETURN(function.config, read_virtio_net(properties, request.files, mac));
+    ASSIGN_OR_RETURN(function.config, read_virtio_net(properties, request.files, mac, function));
   } else if (request.type == "e1000") {
     ASSIGN_OR_RETURN(function.config, read_e1000(properties, request.files, mac));
   } else if (request.type == "virtio_rng") {

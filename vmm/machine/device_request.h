@@ -2,15 +2,16 @@
 //
 // Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
 // and direct, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
-// mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; disks
-// and cards: rate limits (rate_limits.h). Errors: one sentence that names what is wrong. Threading:
-// pure. Trust: the configuration is the user's.
+// mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; with
+// backend=user those of usernet_request.h; disks and cards: rate limits (rate_limits.h). Errors: one sentence that names
+// what is wrong. Threading: pure. Trust: the configuration is the user's.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "ipc/control/vm_config.h"
@@ -25,6 +26,9 @@ struct FunctionRequest {
   const DeviceTypeDecl* type = nullptr;
   std::optional<std::uint8_t> slot;  // nullopt: any will do
   DeviceConfig config;
+  std::optional<UsernetConfig> usernet{};  // a card with a user network behind it
+  std::string tftp{};                      // the directory that it serves; empty: none
+  std::string peer{};                      // the socket where another VM's card is met; empty: none is
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

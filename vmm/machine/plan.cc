@@ -68,6 +68,18 @@ std::string known_types() {
   return names;
 }
 
+// The far end of a card's frame ring.
+RolePlan make_usernet(const UsernetConfig& config, const std::string& tftp, std::size_t link) {
+  const std::string name = fmt::format("usernet{}", link);
+  RolePlan role{.name = name, .syscalls = {}, .instances = {}};
+  role.instances.push_back(make_instance(name, "usernet", config, {}));
+  const DeviceTypeDecl& type = *role.instances.back().type;
+  role.syscalls = type.syscalls;
+  role.jail = {.host_network = type.host_network, .tftp = tftp};
+  role.ring = {.link = link, .side = 1};
+  return role;
+}
+
 InstancePlan make_pci_device(std::string name, FunctionRequest&& request, std::uint8_t devfn) {
   InstancePlan plan;
   plan.name = std::move(name);
@@ -190,13 +202,19 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   ASSIGN_OR_RETURN(std::vector<FunctionRequest> functions, read_requests(config, disks, debug_exit, files));
   ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));
   std::vector<RolePlan> extra;
+  std::vector<RolePlan> networks;
   PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
     const DeviceTypeDecl& type = *functions[i].type;
     std::string name = role_name(type.type, i);
     bus.functions.push_back({devfn, std::string(type.type)});
-    RolePlan role{.name = name, .syscalls = type.syscalls, .instances = {}};
+    RolePlan role{.name = name, .syscalls = syscalls_of(type, functions[i].config), .instances = {}};
+    if (functions[i].usernet) {
+      role.ring = {.link = plan.frame_links, .side = 0};
+      networks.push_back(make_usernet(*functions[i].usernet, functions[i].tftp, plan.frame_links++));
+    }
+    if (!functions[i].peer.empty()) role.peer = {.path = functions[i].peer, .file = files[i].first};
     role.instances.push_back(make_pci_device(std::move(name), std::move(functions[i]), devfn));
     role.instances.back().files = files[i];
     extra.push_back(std::move(role));
@@ -212,6 +230,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   plan.platform_role = 1;
   plan.pm_instance = 4;
   for (RolePlan& role : extra) plan.roles.push_back(std::move(role));
+  for (RolePlan& role : networks) plan.roles.push_back(std::move(role));
   plan_windows(plan, bus);
 
   std::uint32_t stream = 0;

@@ -52,11 +52,33 @@ struct InstancePlan {
   FileRange files;
 };
 
+// What a process must be born with, before it knows its role.
+struct JailPlan {
+  bool host_network = false;
+  std::string tftp;  // a directory that it serves; empty: none
+  bool operator==(const JailPlan&) const = default;
+};
+
+// One end of a frame ring of MachinePlan::frame_links.
+struct RingPlan {
+  std::size_t link = 0;
+  std::size_t side = 0;
+};
+
+// Where another VM's card is met.
+struct PeerPlan {
+  std::string path;
+  std::size_t file = 0;  // of VmFiles::devices: the socket there, which listens or is connected
+};
+
 // One device process.
 struct RolePlan {
   std::string name;
   SyscallGroups syscalls;
   std::vector<InstancePlan> instances;
+  JailPlan jail{};
+  std::optional<RingPlan> ring{};
+  std::optional<PeerPlan> peer{};
   [[nodiscard]] bool guest_memory() const;
   // How long its process may take over one request, where `usual` is for those that never block.
   [[nodiscard]] std::int64_t deadline_ns(std::int64_t usual) const;
@@ -86,6 +108,7 @@ struct MachinePlan {
   AcpiConfig acpi;
   std::vector<RolePlan> roles;
   std::vector<PlannedWindow> windows;
+  std::size_t frame_links = 0;
   std::size_t pci_role = 0;
   std::uint16_t pci_instance = 0;
   std::size_t platform_role = 0;

@@ -31,11 +31,17 @@ Result<std::unique_ptr<DeviceChild>> DeviceChild::spawn(const Spawn& how) {
   child->name = how.name;
   child->ration_ = kLogRation;
   child->identity_ = how.identity;
+  child->jail = how.jail;
   sandbox::SpawnOptions options;
-  options.arguments = {"bulkhead-device", "--vm", how.vm, "--role", how.name};
+  options.arguments = {how.executable->name(), "--vm", how.vm, "--role", how.name};
   options.descriptors = {{log_writer.borrow(), STDERR_FILENO},
                          {peer.borrow(), sandbox::kControlFd},
                          {how.standby_filter, sandbox::kStandbyFilterFd}};
+  if (!how.jail.tftp.empty()) {
+    options.arguments.emplace_back("--tftp");
+    options.arguments.push_back(how.jail.tftp);
+  }
+  options.namespaces.network = !how.jail.host_network;
   options.identity_index = how.identity;
   options.tracer = how.tracer;
   ASSIGN_OR_RETURN(child->process_, sandbox::spawn(*how.executable, options));

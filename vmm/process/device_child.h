@@ -14,6 +14,7 @@
 #include "ipc/control/channel.h"
 #include "ipc/control/device_messages.h"
 #include "sandbox/spawn.h"
+#include "vmm/machine/plan.h"
 
 namespace bulkhead::vmm {
 
@@ -37,6 +38,7 @@ class DeviceChild {
     unsigned identity = 0;
     BorrowedFd standby_filter;
     sandbox::Tracer* tracer = nullptr;
+    JailPlan jail{};
   };
   static Result<std::unique_ptr<DeviceChild>> spawn(const Spawn& how);
 
@@ -79,6 +81,7 @@ class DeviceChild {
   Answer asked;               // waits for its next message
   unsigned owed_answers = 0;  // to questions that nobody waits for any more
   std::shared_ptr<const sandbox::Executable> executable;
+  JailPlan jail;
 
  private:
   std::optional<control::FromDevice> refuse(std::string why);

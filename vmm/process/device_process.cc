@@ -14,8 +14,10 @@ namespace bulkhead::vmm {
 Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, std::span<const UniqueFd> files,
                                                              const GuestRam& ram, ipc::EffectReceiver& effects,
                                                              PendingBits& pending,
-                                                             ipc::RequestProducer::Options options, BarAccesses* bars) {
+                                                             ipc::RequestProducer::Options options, BarAccesses* bars,
+                                                             std::optional<FrameRingEnd> ring) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
+  process->frame_ring_ = ring;
   ASSIGN_OR_RETURN(process->requests_,
                    ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadOnly));
   // The device writes these two; here the replies are only read, and the state not even mapped.
@@ -66,11 +68,18 @@ Status DeviceProcess::create_wires(std::span<const UniqueFd> files) {
 
 Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<const UniqueFd> files) {
   std::size_t next_file = instance.files.first;
-  for (const BackingKind kind : instance.type->backings.first(backing_count(*instance.type, instance.config))) {
+  for (const BackingKind kind : backings_of(*instance.type, instance.config)) {
     switch (kind) {
       case BackingKind::kEntropy: {
         UniqueFd fd(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
         if (!fd.valid()) return make_errno_error("cannot open /dev/urandom");
+        backings_.push_back(std::move(fd));
+        break;
+      }
+      case BackingKind::kFrameRing: {
+        if (!frame_ring_) return make_error(instance.name + " has no frame ring");
+        ASSIGN_OR_RETURN(UniqueFd fd, UniqueFd::duplicate(frame_ring_->bell));
+        bell_ = backings_.size();
         backings_.push_back(std::move(fd));
         break;
       }
@@ -137,6 +146,15 @@ Result<std::vector<std::byte>> DeviceProcess::check_role(const std::string& vm) 
   return control::encode(control::ToDevice(describe_role(vm, control::StartKind::kCheck)));
 }
 
+Status DeviceProcess::set_frame_ring(const FrameRingEnd& ring, std::shared_ptr<const void> keeper) {
+  if (!frame_ring_) return make_error(plan_.name + " has no frame ring");
+  ASSIGN_OR_RETURN(UniqueFd bell, UniqueFd::duplicate(ring.bell));
+  backings_[bell_] = std::move(bell);
+  frame_ring_ = ring;
+  frame_ring_keeper_ = std::move(keeper);
+  return ok();
+}
+
 Status DeviceProcess::erase_state() {
   for (const auto& [fd, size] :
        {std::pair(reply_fd_.get(), ipc::kReplyAreaSize), std::pair(state_fd_.get(), ipc::kStateRegionSize)}) {
@@ -183,6 +201,12 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
   for (std::uint32_t i = 0; i < messages_.size(); ++i) grant(FdPurpose::kMsiVector, i, messages_[i].event.borrow());
   for (std::uint32_t i = 0; i < kicks_.size(); ++i) grant(FdPurpose::kQueueKick, i, kicks_[i].event.borrow());
   for (std::uint32_t i = 0; i < backings_.size(); ++i) grant(FdPurpose::kBacking, i, backings_[i].borrow());
+  if (frame_ring_) {
+    const auto part = [](control::FrameRingPart which) { return static_cast<std::uint32_t>(which); };
+    grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kOwnArea), frame_ring_->own);
+    grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerArea), frame_ring_->peer);
+    grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerBell), frame_ring_->peer_bell);
+  }
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,16 +23,19 @@
 #include "vmm/bus/remote_channel.h"
 #include "vmm/machine/plan.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/process/frame_link.h"
 
 namespace bulkhead::vmm {
 
 class DeviceProcess {
  public:
-  // `files`: VmFiles::devices. `bars`: for the `pci` process.
+  // `files`: VmFiles::devices. `bars`: for the `pci` process. `ring`: the role's end of a frame ring; what it names
+  // outlives this.
   static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, std::span<const UniqueFd> files,
                                                        const GuestRam& ram, ipc::EffectReceiver& effects,
                                                        PendingBits& pending, ipc::RequestProducer::Options options,
-                                                       BarAccesses* bars = nullptr);
+                                                       BarAccesses* bars = nullptr,
+                                                       std::optional<FrameRingEnd> ring = std::nullopt);
 
   struct Handover {
     std::vector<std::byte> bytes;
@@ -42,6 +46,8 @@ class DeviceProcess {
   Result<Handover> take_role(const std::string& vm, control::StartKind start, bool blame, BorrowedFd filter) const;
   // The message that asks a process whether it could: no descriptor goes with it.
   Result<std::vector<std::byte>> check_role(const std::string& vm) const;
+  // Another ring from the next process on; what `keeper` is lives as long as it is in use. On the supervisor's thread.
+  Status set_frame_ring(const FrameRingEnd& ring, std::shared_ptr<const void> keeper);
   // Empties what a process of the role left in its regions, so that the next one starts from reset. Only while the
   // ring is closed and the role has no process.
   Status erase_state();
@@ -100,6 +106,9 @@ class DeviceProcess {
   std::vector<Message> messages_;
   std::vector<Kick> kicks_;
   std::vector<UniqueFd> backings_;
+  std::optional<FrameRingEnd> frame_ring_;
+  std::shared_ptr<const void> frame_ring_keeper_;
+  std::size_t bell_ = 0;  // which of the backings is the ring's
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};

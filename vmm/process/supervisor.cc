@@ -31,7 +31,9 @@ Supervisor::Supervisor(sandbox::Executable executable, UniqueFd child_signals, O
       child_signals_(std::move(child_signals)),
       options_(std::move(options)),
       events_(events),
-      on_loss_(std::move(on_loss)) {}
+      on_loss_(std::move(on_loss)) {
+  if (options_.usernet) usernet_executable_ = std::make_shared<const sandbox::Executable>(*std::move(options_.usernet));
+}
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(sandbox::Executable executable, UniqueFd child_signals,
                                                       Options options, DeviceEvents& events, LossHandler on_loss) {
@@ -120,19 +122,23 @@ void Supervisor::launch(std::vector<Role> roles) {
   post([this, roles = std::move(roles)] {
     if (const Status compiled = compile_filters(roles); !compiled) return fail_launch(compiled.error().message);
     for (const Role& role : roles) {
-      wards_.push_back(std::make_unique<Ward>(*role.process, role.policy, executable_));
+      const auto& program = role.process->plan().jail.host_network ? usernet_executable_ : executable_;
+      if (program == nullptr) return fail_launch("there is no program for " + role.process->plan().name);
+      wards_.push_back(std::make_unique<Ward>(*role.process, role.policy, program));
       play_role(*wards_.back());
     }
   });
 }
 
 // Once for all processes: one filter for each set of system calls that a role has, and one for those without a role,
-// which may get any of them.
+// which may get any of them: of the roles without a network, or of those with.
 Status Supervisor::compile_filters(const std::vector<Role>& roles) {
   SyscallGroups any{SyscallGroup::kTakeRole};
+  SyscallGroups any_networked = any;
   for (const Role& role : roles) {
     const SyscallGroups groups = role.process->plan().syscalls;
-    any = any | groups;
+    SyscallGroups& of_class = role.process->plan().jail.host_network ? any_networked : any;
+    of_class = of_class | groups;
     if (std::any_of(role_filters_.begin(), role_filters_.end(), [&](const auto& made) { return made.first == groups; }))
       continue;
     ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::compile_role_filter(groups));
@@ -141,6 +147,10 @@ Status Supervisor::compile_filters(const std::vector<Role>& roles) {
   }
   ASSIGN_OR_RETURN(const sandbox::CompiledFilter standby, sandbox::compile_standby_filter(any));
   ASSIGN_OR_RETURN(standby_filter_, sandbox::export_filter(standby));
+  if (usernet_executable_ != nullptr) {
+    ASSIGN_OR_RETURN(const sandbox::CompiledFilter networked, sandbox::compile_standby_filter(any_networked));
+    ASSIGN_OR_RETURN(network_standby_filter_, sandbox::export_filter(networked));
+  }
   return ok();
 }
 

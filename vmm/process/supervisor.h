@@ -75,8 +75,9 @@ class Supervisor {
  public:
   struct Options {
     std::string vm;
-    std::int64_t deadline_ns = 1'000'000'000;  // for whatever is asked of a device process
-    bool standby = true;                       // keep a warm one (the benchmark's cold figure does without)
+    std::int64_t deadline_ns = 1'000'000'000;      // for whatever is asked of a device process
+    bool standby = true;                           // keep a warm one (the benchmark's cold figure does without)
+    std::optional<sandbox::Executable> usernet{};  // the program of roles that stay in the host's network
   };
   // Called on the supervisor's thread when a role is given up: its device reads all ones from then on (`stop` false),
   // or the VM has to stop. The event says why; the VM announces it once the guest sees no trace of the device.
@@ -111,6 +112,9 @@ class Supervisor {
   // Puts another executable under the role; waits until it serves. An executable whose state has another layout is
   // refused while the old process goes on.
   Status upgrade(DeviceProcess& role, sandbox::Executable executable);
+  // Changes what the role's processes are handed (`change`, on the supervisor's thread) and has a successor take over,
+  // as nobody's fault.
+  Status rewire(DeviceProcess& role, const std::function<Status()>& change);
   // Starts an isolated role anew, from reset; the caller has reopened its ring. Waits until it serves.
   Status revive(DeviceProcess& role);
 
@@ -165,8 +169,9 @@ class Supervisor {
 
   Status signal_child(DeviceChild* child, int signal);
   // Birth, death and succession (supervisor_takeover.cc).
-  Result<DeviceChild*> spawn(const std::shared_ptr<const sandbox::Executable>& executable, const std::string& name);
-  [[nodiscard]] DeviceChild* take_standby(const sandbox::Executable& executable);
+  Result<DeviceChild*> spawn(const std::shared_ptr<const sandbox::Executable>& executable, const std::string& name,
+                             const JailPlan& jail);
+  [[nodiscard]] DeviceChild* take_standby(const Ward& ward);
   void retry_start(Ward& ward, const std::string& why);
   void play_role(Ward& ward);
   Status hand_over(Ward& ward, DeviceChild& child);
@@ -186,6 +191,7 @@ class Supervisor {
   control::DeviceEvent event_of(const Ward& ward, control::DeviceEventKind kind) const;
 
   std::shared_ptr<const sandbox::Executable> executable_;
+  std::shared_ptr<const sandbox::Executable> usernet_executable_;
   UniqueFd child_signals_;
   Options options_;
   DeviceEvents& events_;
@@ -193,12 +199,13 @@ class Supervisor {
   UniqueFd wake_;
 
   // The supervisor's thread only.
-  UniqueFd standby_filter_;
+  UniqueFd standby_filter_;          // of processes without a network
+  UniqueFd network_standby_filter_;  // of those in the host's
   std::vector<std::pair<SyscallGroups, UniqueFd>> role_filters_;
   sandbox::Tracer tracer_;
   std::vector<std::unique_ptr<Ward>> wards_;
   std::vector<std::unique_ptr<DeviceChild>> children_;
-  std::vector<DeviceChild*> standbys_;  // one for each executable that plays a role
+  std::vector<DeviceChild*> standbys_;  // one for each executable that plays a role, and each jail
   std::int64_t standby_not_before_ns_ = 0;
   AwakeClock awake_;  // whoever is late is late by this one
   std::int64_t next_tick_ns_ = 0;

@@ -22,16 +22,18 @@ constexpr std::uint32_t kMostFailedStarts = 30;
 }  // namespace
 
 Result<DeviceChild*> Supervisor::spawn(const std::shared_ptr<const sandbox::Executable>& executable,
-                                       const std::string& name) {
+                                       const std::string& name, const JailPlan& jail) {
   unsigned identity = 0;
   while (identity < identities_.size() && identities_[identity]) ++identity;
   if (identity == identities_.size()) return make_error("there are too many device processes");
+  const UniqueFd& filter = jail.host_network ? network_standby_filter_ : standby_filter_;
   ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child, DeviceChild::spawn({.executable = executable.get(),
                                                                            .vm = options_.vm,
                                                                            .name = name,
                                                                            .identity = identity,
-                                                                           .standby_filter = standby_filter_.borrow(),
-                                                                           .tracer = &tracer_}));
+                                                                           .standby_filter = filter.borrow(),
+                                                                           .tracer = &tracer_,
+                                                                           .jail = jail}));
   identities_.set(identity);
   child->executable = executable;
   children_.push_back(std::move(child));
@@ -45,11 +47,11 @@ void Supervisor::play_role(Ward& ward) {
     if (given) return;
     end_upgrade(ward, given);
   }
-  if (DeviceChild* standby = take_standby(*ward.executable)) {
+  if (DeviceChild* standby = take_standby(ward)) {
     if (hand_over(ward, *standby)) return;
     standby->kill("it could not be given a role");
   }
-  const Result<DeviceChild*> fresh = spawn(ward.executable, ward.role->plan().name);
+  const Result<DeviceChild*> fresh = spawn(ward.executable, ward.role->plan().name, ward.role->plan().jail);
   if (!fresh) return retry_start(ward, fresh.error().message);
   if (const Status given = hand_over(ward, **fresh); !given) {
     (*fresh)->kill("it could not be given a role");
@@ -57,10 +59,11 @@ void Supervisor::play_role(Ward& ward) {
   }
 }
 
-// The warm process of this executable, if there is one that runs.
-DeviceChild* Supervisor::take_standby(const sandbox::Executable& executable) {
-  const auto at = std::find_if(standbys_.begin(), standbys_.end(),
-                               [&](const DeviceChild* child) { return child->executable.get() == &executable; });
+// The warm process of this role's executable and jail, if there is one that runs.
+DeviceChild* Supervisor::take_standby(const Ward& ward) {
+  const auto at = std::find_if(standbys_.begin(), standbys_.end(), [&](const DeviceChild* child) {
+    return child->executable == ward.executable && child->jail == ward.role->plan().jail;
+  });
   if (at == standbys_.end()) return nullptr;
   DeviceChild* child = *at;
   standbys_.erase(at);
@@ -105,9 +108,12 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
 void Supervisor::prepare_standbys() {
   if (!options_.standby || ipc::monotonic_ns() < standby_not_before_ns_) return;
   for (const std::unique_ptr<Ward>& ward : wards_) {
-    const auto serves = [&](const DeviceChild* child) { return child->executable == ward->executable; };
+    const JailPlan& jail = ward->role->plan().jail;
+    const auto serves = [&](const DeviceChild* child) {
+      return child->executable == ward->executable && child->jail == jail;
+    };
     if (ward->isolated || std::any_of(standbys_.begin(), standbys_.end(), serves)) continue;
-    const Result<DeviceChild*> child = spawn(ward->executable, "standby");
+    const Result<DeviceChild*> child = spawn(ward->executable, "standby", jail);
     if (!child) {
       standby_not_before_ns_ = ipc::monotonic_ns() + kStandbyPauseNs;
       static constinit LogLimiter limiter{4};
@@ -259,6 +265,19 @@ Status Supervisor::drill_standby(int signal) {
   return result;
 }
 
+Status Supervisor::rewire(DeviceProcess& role, const std::function<Status()>& change) {
+  Status result = ok();
+  run_there([&] {
+    if (ending_) return;
+    result = change();
+    const Ward* ward = find(role);
+    if (!result || ward == nullptr || ward->child == nullptr || ward->child->killed) return;
+    ward->child->planned = true;
+    ward->child->kill("its cable was plugged in anew");
+  });
+  return result;
+}
+
 Status Supervisor::revive(DeviceProcess& role) {
   const auto done = std::make_shared<std::promise<Status>>();
   post([this, &role, done] {
@@ -297,7 +316,7 @@ void Supervisor::start_upgrade(Ward& ward, std::shared_ptr<const sandbox::Execut
                                std::function<void(Status)> done) {
   Result<std::vector<std::byte>> question = ward.role->check_role(options_.vm);
   if (!question) return done(question.error());
-  Result<DeviceChild*> candidate = spawn(executable, "upgrade");
+  Result<DeviceChild*> candidate = spawn(executable, "upgrade", ward.role->plan().jail);
   if (!candidate) return done(candidate.error());
   (*candidate)->ward = &ward;
   (*candidate)->state = DeviceChild::State::kChecking;

@@ -19,12 +19,15 @@ constexpr std::uint32_t kSpeed = 10'000;  // Mbit/s: what a TAP is taken for els
 constexpr std::uint64_t kGuestOffloads = feature_bit(kNetFGuestCsum) | feature_bit(kNetFGuestTso4) |
                                          feature_bit(kNetFGuestTso6) | feature_bit(kNetFGuestEcn);
 
-constexpr std::uint64_t kFeatures =
-    kGuestOffloads | feature_bit(kNetFCsum) | feature_bit(kNetFHostTso4) | feature_bit(kNetFHostTso6) |
-    feature_bit(kNetFHostEcn) | feature_bit(kNetFMac) | feature_bit(kNetFMtu) | feature_bit(kNetFStatus) |
-    feature_bit(kNetFSpeedDuplex) | feature_bit(kNetFMrgRxbuf) | feature_bit(kNetFCtrlVq) | feature_bit(kNetFCtrlRx) |
-    feature_bit(kNetFCtrlRxExtra) | feature_bit(kNetFCtrlVlan) | feature_bit(kNetFCtrlMacAddr) |
-    feature_bit(kNetFCtrlGuestOffloads) | feature_bit(kVirtioFInOrder);
+constexpr std::uint64_t kOffloads = kGuestOffloads | feature_bit(kNetFCsum) | feature_bit(kNetFHostTso4) |
+                                    feature_bit(kNetFHostTso6) | feature_bit(kNetFHostEcn) |
+                                    feature_bit(kNetFCtrlGuestOffloads);
+
+constexpr std::uint64_t kFeatures = kOffloads | feature_bit(kNetFMac) | feature_bit(kNetFMtu) |
+                                    feature_bit(kNetFStatus) | feature_bit(kNetFSpeedDuplex) |
+                                    feature_bit(kNetFMrgRxbuf) | feature_bit(kNetFCtrlVq) | feature_bit(kNetFCtrlRx) |
+                                    feature_bit(kNetFCtrlRxExtra) | feature_bit(kNetFCtrlVlan) |
+                                    feature_bit(kNetFCtrlMacAddr) | feature_bit(kVirtioFInOrder);
 
 // Only what may be used: a bit whose own requirement (section 5.1.3.1) was not agreed on is none.
 OffloadRules send_rules(std::uint64_t features) {
@@ -55,7 +58,11 @@ VirtioNet::VirtioNet(const VirtioNetStorage& storage, const VirtioNetConfig& con
   config_.mtu = std::max(config_.mtu, kLeastMtu);
 }
 
-std::uint64_t VirtioNet::features() const { return kFeatures | (most_pairs() > 1 ? feature_bit(kNetFMq) : 0); }
+std::uint64_t VirtioNet::features() const {
+  // Whoever is behind a backend without offloads takes whole frames alone, and gives no others.
+  const std::uint64_t features = config_.offloads ? kFeatures : kFeatures & ~kOffloads;
+  return features | (most_pairs() > 1 ? feature_bit(kNetFMq) : 0);
+}
 
 std::uint8_t VirtioNet::read_config(std::uint32_t offset) const {
   NetConfig config;

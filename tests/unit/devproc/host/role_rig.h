@@ -49,7 +49,7 @@ class RoleSetup {
     vectors += instance.vectors.count;
     instance.kicks = {kicks, decl.queues.count};
     kicks += instance.kicks.count;
-    const std::span<const BackingKind> own = decl.backings.first(backing_count(decl, instance.config));
+    const std::span<const BackingKind> own = backings_of(decl, instance.config);
     instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(own.size())};
     backings.insert(backings.end(), own.begin(), own.end());
     role.instances.push_back(std::move(instance));
@@ -406,6 +406,7 @@ class RoleRig {
         fill_disk(regions_);
         return file;
       }
+      case BackingKind::kFrameRing: return UniqueFd::create_eventfd().value();
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
       case BackingKind::kTap: {
         if (!setup_.wires) return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable

@@ -275,6 +275,51 @@ TEST(PlanNet, a_card_without_a_tap_is_refused) {
   EXPECT_NE(error_of(config({card({}, 5)})), "no error");
 }
 
+// ---- A card with a user network ----
+
+control::DeviceRequest user_card(std::vector<control::Property> properties = {}) {
+  properties.insert(properties.begin(), {"backend", "user"});
+  return {"virtio_net", std::move(properties), 0};
+}
+
+TEST(PlanUsernet, card_and_network_are_two_roles_at_the_ends_of_one_ring) {
+  const MachinePlan plan = plan_of(config({card(), user_card(), user_card({{"tftp", "/srv/tftp"}, {"mtu", "1400"}})}));
+  ASSERT_EQ(plan.roles.size(), 7U);
+  EXPECT_EQ(plan.frame_links, 2U);
+  EXPECT_FALSE(plan.roles[2].ring);
+  for (const std::size_t nth : {0, 1}) {
+    const RolePlan& nic = plan.roles[3 + nth];
+    const RolePlan& network = plan.roles[5 + nth];
+    EXPECT_EQ(network.name, fmt::format("usernet{}", nth));
+    EXPECT_EQ(nic.ring->link, nth);
+    EXPECT_EQ(network.ring->link, nth);
+    EXPECT_NE(nic.ring->side, network.ring->side);
+    EXPECT_EQ(net_config(plan, 1 + nth).backend, NicBackend::kFrameRing);
+    EXPECT_FALSE(net_config(plan, 1 + nth).offloads);
+    EXPECT_EQ(nic.syscalls, SyscallGroups{}) << "no TAP, hence nothing that one needs";
+    EXPECT_FALSE(nic.jail.host_network);
+    EXPECT_TRUE(network.jail.host_network);
+    EXPECT_TRUE(network.syscalls.contains(SyscallGroup::kUserNetwork));
+    EXPECT_FALSE(network.guest_memory());
+    EXPECT_EQ(network.effects(), 0U);
+    EXPECT_FALSE(network.instances[0].devfn);
+    EXPECT_EQ(backing_count(*nic.instances[0].type, nic.instances[0].config), 1U);
+  }
+  EXPECT_EQ(plan.roles[5].jail.tftp, "");
+  EXPECT_EQ(plan.roles[6].jail.tftp, "/srv/tftp");
+  EXPECT_FALSE(std::get<UsernetConfig>(plan.roles[5].instances[0].config).tftp);
+  EXPECT_TRUE(std::get<UsernetConfig>(plan.roles[6].instances[0].config).tftp);
+  EXPECT_EQ(std::get<UsernetConfig>(plan.roles[6].instances[0].config).mtu, 1400);
+}
+
+TEST(PlanUsernet, a_card_has_one_thing_behind_it) {
+  EXPECT_NE(error_of(config({user_card({{"queues", "2"}})})), "no error");
+  EXPECT_NE(error_of(config({card({{"backend", "user"}})})), "no error");
+  EXPECT_NE(error_of(config({user_card({{"nonsense", "1"}})})).find("nonsense"), std::string::npos);
+  EXPECT_NE(error_of(config({{"virtio_net", {{"backend", "carrier-pigeon"}}, 0}})).find("carrier-pigeon"),
+            std::string::npos);
+}
+
 TEST(PlanNet, addresses) {
   const auto mac_of = [](const char* text) { return net_config(plan_of(config({card({{"mac", text}})}))).mac; };
   EXPECT_EQ(mac_of("52:54:00:ab:CD:ef"), (std::array<std::uint8_t, 6>{0x52, 0x54, 0, 0xab, 0xcd, 0xef}));
