@@ -31,6 +31,7 @@
 #include "vmm/process/device_process.h"
 #include "vmm/process/stream_pump.h"
 #include "vmm/process/supervisor.h"
+#include "vmm/process/vsock_connector.h"
 #include "vmm/vcpu/vcpu_threads.h"
 
 namespace bulkhead::vmm {
@@ -76,6 +77,7 @@ class VirtualMachine final : public VmControl {
   Status fault(const std::string& role, int signal) override;
   Status upgrade(const std::string& role, const std::string& executable_path) override;
   Status restore(const std::string& role) override;
+  Status set_balloon(std::uint64_t bytes) override;
   DeviceEvents& events() override { return events_; }
 
  private:
@@ -91,6 +93,7 @@ class VirtualMachine final : public VmControl {
   [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
   Status plan_and_open_files();
   Status create_memory();
+  Status connect_vsock();
   Status create_devices(UniqueFd child_signals);
   Status connect_interrupts();
   Status publish_windows();
@@ -117,6 +120,8 @@ class VirtualMachine final : public VmControl {
   // Holds every vCPU. On false they run on (unless the VM is paused): one waits for a device too long, or the VM ends.
   bool hold_vcpus();
   void handle_launcher(control::ControlChannel& launcher);
+  void resize_terminal(const control::ResizeTerminal& size);
+  Status post_setting(std::size_t role, Setting setting, std::uint64_t value);
   Status do_pause();
   Status do_resume();
   Status do_reset();
@@ -152,6 +157,7 @@ class VirtualMachine final : public VmControl {
   std::unique_ptr<VcpuThreads> threads_;
   std::atomic<VcpuThreads*> gate_{nullptr};  // threads_, for other threads
   std::unique_ptr<StreamPump> pump_;
+  std::unique_ptr<VsockConnector> vsock_connector_;
 
   // Main thread only.
   bool paused_ = false;

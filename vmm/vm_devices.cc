@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "ipc/base/log.h"
 #include "sandbox/jail_status.h"
@@ -124,6 +125,31 @@ Status VirtualMachine::power_button() {
   request.instance = plan_.pm_instance;
   if (!processes_[plan_.platform_role]->ring().post(request)) return make_error("the platform device process is gone");
   return ok();
+}
+
+Status VirtualMachine::post_setting(std::size_t role, Setting setting, std::uint64_t value) {
+  ipc::Request request;
+  request.kind = ipc::RequestKind::kSetting;
+  request.offset = static_cast<std::uint64_t>(setting);
+  std::memcpy(request.payload, &value, sizeof value);
+  DeviceProcess& process = *processes_[role];
+  if (!process.ring().post(request)) return make_error("the device process " + process.plan().name + " is gone");
+  return ok();
+}
+
+Status VirtualMachine::set_balloon(std::uint64_t bytes) {
+  if (!plan_.balloon) return make_error("this VM has no balloon: `bulkhead run --balloon SIZE` gives it one");
+  if (bytes > config_.memory_bytes)
+    return make_error(fmt::format("a balloon of {} bytes is larger than the guest's memory", bytes));
+  return post_setting(*plan_.balloon, Setting::kBalloonTarget, bytes);
+}
+
+void VirtualMachine::resize_terminal(const control::ResizeTerminal& size) {
+  for (const ConsolePlan& console : plan_.consoles) {
+    if (console.kind != control::ConsoleKind::kStdio) continue;
+    (void)post_setting(console.stream.role, Setting::kTerminalSize,
+                       std::uint64_t{size.columns} | std::uint64_t{size.rows} << 16);
+  }
 }
 
 Result<std::vector<control::InspectedInstance>> VirtualMachine::inspect(const std::string& instance) {

@@ -50,6 +50,22 @@ struct VirtioNetConfig {
   queuePairs @2 :UInt16;
 }
 
+struct VirtioConsoleConfig {
+  columns @0 :UInt16;
+  rows @1 :UInt16;
+}
+
+struct VirtioBalloonConfig {
+  target @0 :UInt64;
+  statsSeconds @1 :UInt16;
+  deflateOnOom @2 :Bool;
+  reporting @3 :Bool;
+}
+
+struct VsockConfig {
+  guestCid @0 :UInt32;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -63,5 +79,9 @@ struct DeviceConfig {
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
+    virtioConsole @11 :VirtioConsoleConfig;
+    virtioBalloon @12 :VirtioBalloonConfig;
+    virtioVsock @13 :VsockConfig;
+    vsockRelay @14 :VsockConfig;
   }
 }

@@ -127,6 +127,9 @@ interface Management {
   restore @10 (role :Text) -> (outcome :Outcome);
   # Brings an isolated device back, from reset. Answered once it serves.
 
+  setBalloon @12 (bytes :UInt64) -> (outcome :Outcome);
+  # How much memory the guest is to give up to its balloon.
+
   events @11 (after :UInt64, most :UInt32, wait :Bool) -> (answer :EventsAnswer);
   # Those with a number above `after`, oldest first, at most `most`. When there are none and `wait` is set, the answer
   # comes with the next one, or empty after ten seconds: ask again.

@@ -34,6 +34,7 @@ class ManagementClient {
   // These two may take as long as a VM needs to replace a process (kReplacePatience).
   virtual Status upgrade(const std::string& role, const std::string& path) = 0;
   virtual Status restore(const std::string& role) = 0;
+  virtual Status set_balloon(std::uint64_t bytes) = 0;
   // Those after number `after`. With `wait` the answer comes with the next one, or empty after kEventsPatience.
   virtual Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) = 0;
 };

@@ -45,6 +45,12 @@ enum class BackingKind : std::uint8_t {
   kEntropy,  // the kernel's random number generator, read only
   kDisk,     // the file or block device of VirtioBlkConfig::disk
   kTap,      // a queue of a TAP
+  // Of a virtio_vsock and its vsock_relay (ipc/ring/packet_link.h):
+  kPacketLink,      // the memory that the two share
+  kPacketLinkWake,  // the eventfd that tells this side of news
+  kPacketLinkPeer,  // the eventfd that tells the other side
+  kVsockListener,   // the Unix socket to which the host's programs connect
+  kVsockConnector,  // the channel on which the VMM is asked for connections to the host's programs
 };
 
 inline constexpr std::uint32_t kMaxBackings = 64;  // of one role

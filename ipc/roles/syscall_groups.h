@@ -14,18 +14,20 @@
 namespace bulkhead {
 
 enum class SyscallGroup : std::uint8_t {
-  kBase,      // the event loop of any device process; every role has it
-  kTakeRole,  // mapping regions, epoll_ctl, close, loading the role's own filter: only until the role runs
-  kFileIo,    // positioned reads and writes, and flushes, on a backing file that was passed in open
-  kPacketIo,  // the offloads of a TAP descriptor that was passed in open (its frames go by kBase's read and writev)
-  kIoUring,   // io_uring_enter on a ring that the VMM made and registered
+  kBase,         // the event loop of any device process; every role has it
+  kTakeRole,     // mapping regions, epoll_ctl, close, loading the role's own filter: only until the role runs
+  kFileIo,       // positioned reads and writes, and flushes, on a backing file that was passed in open
+  kPacketIo,     // the offloads of a TAP descriptor that was passed in open (its frames go by kBase's read and writev)
+  kIoUring,      // io_uring_enter on a ring that the VMM made and registered
+  kReleaseRam,   // giving pages of mapped guest memory back to the host: madvise(MADV_REMOVE)
+  kSocketRelay,  // taking connections from a listening socket and from the VMM, and ending them
 };
 
-inline constexpr std::size_t kSyscallGroupCount = 5;
+inline constexpr std::size_t kSyscallGroupCount = 7;
 
 [[nodiscard]] constexpr std::string_view name_of(SyscallGroup group) {
-  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {"base", "take-role", "file-io", "packet-io",
-                                                                       "io-uring"};
+  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {
+      "base", "take-role", "file-io", "packet-io", "io-uring", "release-ram", "socket-relay"};
   return kNames[static_cast<std::size_t>(group)];
 }
 

@@ -32,6 +32,10 @@ DeviceConfig sample_config(std::string_view type) {
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
   if (type == "virtio_net")
     return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
+  if (type == "virtio_console") return VirtioConsoleConfig{.columns = 80, .rows = 25};
+  if (type == "virtio_balloon") return VirtioBalloonConfig{.target = 1 << 20, .stats_seconds = 10};
+  if (type == "virtio_vsock") return VirtioVsockConfig{};
+  if (type == "vsock_relay") return VsockRelayConfig{};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }

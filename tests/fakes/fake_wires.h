@@ -16,6 +16,9 @@
 #include "tests/fakes/fake_entropy.h"
 #include "tests/fakes/fake_frames.h"
 #include "tests/fakes/fake_irq.h"
+#include "tests/fakes/fake_link.h"
+#include "tests/fakes/fake_ram.h"
+#include "tests/fakes/fake_sockets.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
@@ -52,8 +55,11 @@ class FakeWires {
                  .redirect = &redirect,
                  .msi = &msi,
                  .memory = &memory,
+                 .ram = &ram,
                  .entropy = &entropy,
                  .block = &block,
+                 .link = &link,
+                 .sockets = &sockets,
                  .frames = frame_pointers_};
   }
 
@@ -65,7 +71,10 @@ class FakeWires {
   FakeEntropy entropy;
   std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
+  FakeRam ram{memory};
   FakeBlock block{memory, {.bytes = 64 * 1024}};
+  FakeLink link;
+  FakeSockets sockets;
   std::deque<FakeFrames> frames;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;

@@ -137,6 +137,11 @@ class ManagementImpl final : public schema::Management::Server {
     return run_aside_for(context, role, [this, role] { return vm_.restore(role); });
   }
 
+  kj::Promise<void> setBalloon(SetBalloonContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.set_balloon(context.getParams().getBytes()));
+    return kj::READY_NOW;
+  }
+
   kj::Promise<void> events(EventsContext context) override {
     const auto params = context.getParams();
     const std::uint64_t after = params.getAfter();

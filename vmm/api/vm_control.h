@@ -32,6 +32,8 @@ class VmControl {
   virtual Status upgrade(const std::string& role, const std::string& executable_path) = 0;
   // Brings an isolated device back, from reset.
   virtual Status restore(const std::string& role) = 0;
+  // How much memory the guest is to give up; it does so in its own time.
+  virtual Status set_balloon(std::uint64_t bytes) = 0;
   // Valid as long as the VM.
   virtual DeviceEvents& events() = 0;
 };

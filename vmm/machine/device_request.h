@@ -2,8 +2,10 @@
 //
 // Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
 // and direct, which were honoured where the file was opened; virtio_net: mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and
-// queues, which were honoured where the TAP was opened. Errors: one sentence that names what is wrong. Threading:
-// pure. Trust: the configuration is the user's.
+// queues, which were honoured where the TAP was opened; virtio_console: where=stdio|pty|file|none, path=TEXT,
+// columns=N, rows=N; virtio_balloon: target=BYTES, stats=SECONDS, deflate-on-oom=on|off, reporting=on|off;
+// virtio_vsock: cid=N, path=TEXT. Errors: one sentence that names what is wrong. Threading: pure. Trust: the
+// configuration is the user's.
 #pragma once
 
 #include <array>
@@ -24,6 +26,7 @@ struct FunctionRequest {
   const DeviceTypeDecl* type = nullptr;
   std::optional<std::uint8_t> slot;  // nullopt: any will do
   DeviceConfig config;
+  control::ConsoleKind console = control::ConsoleKind::kNone;  // virtio_console
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

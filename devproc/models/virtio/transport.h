@@ -76,6 +76,7 @@ class VirtioModel {
   virtual QueueWork on_queue(VirtioPort& port, QueueId queue) = 0;
   virtual void on_timer(VirtioPort&, TimerId) {}
   virtual void on_stream(VirtioPort&, StreamId) {}
+  virtual void on_setting(VirtioPort&, Setting, std::uint64_t /*value*/) {}
   // See Device::on_backend. May work on any of its queues.
   virtual bool on_backend(VirtioPort&, BackendId) { return false; }
   virtual void on_backend_poisoned(VirtioPort& port, BackendId) { port.needs_reset(); }
@@ -131,6 +132,7 @@ class VirtioPci final : public Device, private VirtioPort {
   void after_show() override;
   void on_timer(TimerId timer) override;
   void on_stream(StreamId stream) override;
+  void on_setting(Setting setting, std::uint64_t value) override;
   bool on_backend(BackendId backend) override;
   void on_backend_poisoned(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;

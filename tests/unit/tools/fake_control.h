@@ -26,6 +26,7 @@ class FakeControl : public VmControl {
   Status fault(const std::string& role, int signal) override;
   Status upgrade(const std::string& role, const std::string& path) override;
   Status restore(const std::string& role) override { return note("restore " + role); }
+  Status set_balloon(std::uint64_t bytes) override { return note("balloon " + std::to_string(bytes)); }
   DeviceEvents& events() override { return events_; }
 
   [[nodiscard]] std::vector<std::string> calls() const;
