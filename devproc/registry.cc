@@ -13,9 +13,13 @@
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/usernet/usernet.h"
 #include "devproc/models/virtio/transport.h"
+#include "devproc/models/virtio_balloon/virtio_balloon.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"
+#include "devproc/models/virtio_console/virtio_console.h"
 #include "devproc/models/virtio_net/virtio_net.h"
 #include "devproc/models/virtio_rng/virtio_rng.h"
+#include "devproc/models/virtio_vsock/virtio_vsock.h"
+#include "devproc/models/vsock_relay/vsock_relay.h"
 
 namespace bulkhead::devproc {
 namespace {
@@ -121,6 +125,32 @@ Result<std::unique_ptr<Device>> create_usernet(const DeviceConfig& config, const
                                    wires.timers);
 }
 
+Result<std::unique_ptr<Device>> create_virtio_console(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto console, expect<VirtioConsoleConfig>(config));
+  auto model = std::make_unique<VirtioConsole>(allocate_state<VirtioConsoleState>(wires.state), console, *wires.memory,
+                                               *wires.streams[0], wires.clock, wires.timers);
+  return create_virtio(std::move(model), wires);
+}
+
+Result<std::unique_ptr<Device>> create_virtio_balloon(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto balloon, expect<VirtioBalloonConfig>(config));
+  auto model = std::make_unique<VirtioBalloon>(allocate_state<VirtioBalloonState>(wires.state), balloon, *wires.memory,
+                                               *wires.ram, wires.clock, wires.timers);
+  return create_virtio(std::move(model), wires);
+}
+
+Result<std::unique_ptr<Device>> create_virtio_vsock(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto vsock, expect<VirtioVsockConfig>(config));
+  auto model =
+      std::make_unique<VirtioVsock>(allocate_state<VirtioVsockState>(wires.state), vsock, *wires.memory, *wires.link);
+  return create_virtio(std::move(model), wires);
+}
+
+Result<std::unique_ptr<Device>> create_vsock_relay(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto relay, expect<VsockRelayConfig>(config));
+  return std::make_unique<VsockRelay>(allocate_state<VsockRelayState>(wires.state), relay, *wires.link, *wires.sockets);
+}
+
 constexpr std::array kTypes = {
     DeviceType{"pci_bus", PciBus::kStateVersion, create_pci_bus},
     DeviceType{"uart16550", Uart16550::kStateVersion, create_uart},
@@ -135,6 +165,13 @@ constexpr std::array kTypes = {
     DeviceType{"virtio_net", virtio::VirtioPci::kStateVersion + 256 * VirtioNet::kStateVersion, create_virtio_net},
     DeviceType{"e1000", E1000::kStateVersion, create_e1000},
     DeviceType{"usernet", Usernet::kStateVersion, create_usernet},
+    DeviceType{"virtio_console", virtio::VirtioPci::kStateVersion + 256 * VirtioConsole::kStateVersion,
+               create_virtio_console},
+    DeviceType{"virtio_balloon", virtio::VirtioPci::kStateVersion + 256 * VirtioBalloon::kStateVersion,
+               create_virtio_balloon},
+    DeviceType{"virtio_vsock", virtio::VirtioPci::kStateVersion + 256 * VirtioVsock::kStateVersion,
+               create_virtio_vsock},
+    DeviceType{"vsock_relay", VsockRelay::kStateVersion, create_vsock_relay},
 };
 
 }  // namespace

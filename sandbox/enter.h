@@ -27,7 +27,7 @@
 namespace bulkhead::sandbox {
 
 struct JailLimits {
-  std::uint64_t open_files = 128;                // RLIMIT_NOFILE: the highest descriptor number + 1
+  std::uint64_t open_files = 1152;               // RLIMIT_NOFILE: the highest descriptor number + 1
   std::uint64_t locked_memory = 0;               // bytes
   std::optional<std::uint64_t> file_size{};      // bytes; unset: no limit (it would also stop writes to a log file)
   std::optional<std::uint64_t> address_space{};  // bytes; unset: no limit (guest RAM counts here)

@@ -143,6 +143,15 @@ PolicyBuilder& PolicyBuilder::allow_file_io() {
 }
 
 PolicyBuilder& PolicyBuilder::allow_tap_offloads() { return add(SYS_ioctl, {{1, kInt, TUNSETOFFLOAD}}); }
+PolicyBuilder& PolicyBuilder::allow_socket_relay() {
+  return add(SYS_accept4)
+      .add(SYS_recvmsg)
+      .add(SYS_sendto, {{3, kInt, MSG_NOSIGNAL | MSG_DONTWAIT}, {4, kLong, 0}})
+      .add(SYS_shutdown)
+      .add(SYS_close)
+      .add(SYS_epoll_ctl);
+}
+PolicyBuilder& PolicyBuilder::allow_release_of_pages() { return add(SYS_madvise, {{2, kInt, MADV_REMOVE}}); }
 PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
 
 PolicyBuilder& PolicyBuilder::allow_user_network() {

@@ -83,6 +83,13 @@ class PolicyBuilder {
   // to an epoll descriptor; opening files for reading, which finds what the jail's root holds. A raw socket is refused
   // with EPERM. Not Unix sockets, not netlink. Which addresses are reached no filter can see.
   PolicyBuilder& allow_user_network();
+  // madvise(MADV_REMOVE): pages of a shared mapping go back to the host, here and in every process that maps them. It
+  // makes holes in what the process may write anyway.
+  PolicyBuilder& allow_release_of_pages();
+  // accept4 of a socket that was passed, recvmsg (connections that the VMM made come that way), sendto without an
+  // address or SIGPIPE, shutdown, close, and epoll_ctl to watch them. Not socket, bind or connect: whom it talks to is
+  // others' decision.
+  PolicyBuilder& allow_socket_relay();
   // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
   // it.
   PolicyBuilder& allow_io_uring_enter();

@@ -53,6 +53,7 @@ Result<std::unique_ptr<VirtualMachine>> VirtualMachine::create(control::VmConfig
   RETURN_IF_ERROR(vm->open_hypervisor());
   RETURN_IF_ERROR(vm->plan_and_open_files());
   RETURN_IF_ERROR(vm->create_memory());
+  RETURN_IF_ERROR(vm->connect_vsock());
   RETURN_IF_ERROR(vm->create_devices(std::move(child_signals)));
   RETURN_IF_ERROR(vm->connect_interrupts());
   RETURN_IF_ERROR(vm->publish_windows());
@@ -131,6 +132,19 @@ std::optional<FrameRingEnd> VirtualMachine::frame_ring_of(const RolePlan& role) 
   if (cables_[nth] != nullptr) return cables_[nth]->end();
   if (!role.ring) return std::nullopt;
   return frame_links_[role.ring->link].end(role.ring->side);
+}
+
+// What a virtio_vsock and its relay share, and who connects to the host's programs for the relay.
+Status VirtualMachine::connect_vsock() {
+  if (!plan_.vsock) return ok();
+  std::vector<UniqueFd>& files = config_.files.devices;
+  ASSIGN_OR_RETURN(VsockLink link, VsockLink::create());
+  ASSIGN_OR_RETURN(vsock_connector_, VsockConnector::start(std::move(link.connector), plan_.vsock->path));
+  UniqueFd listener = std::move(files[plan_.vsock->listener]);
+  for (UniqueFd* fd : {&link.device_area, &link.device_wake, &link.device_peer, &link.relay_area, &link.relay_wake,
+                       &link.relay_peer, &listener, &link.relay_connector})
+    files.push_back(std::move(*fd));
+  return ok();
 }
 
 Status VirtualMachine::create_devices(UniqueFd child_signals) {
@@ -325,7 +339,17 @@ Status VirtualMachine::start_threads() {
   std::vector<StreamPump::Role> roles;
   for (std::size_t role = 0; role < processes_.size(); ++role)
     roles.push_back({processes_[role].get(), receivers_[role]});
-  ConsoleFiles files{config_.console, std::move(config_.files.console_input), std::move(config_.files.console_output)};
+  std::vector<StreamPump::Console> consoles;
+  consoles.push_back({plan_.console, ConsoleFiles{config_.console, std::move(config_.files.console_input),
+                                                  std::move(config_.files.console_output)}});
+  for (const ConsolePlan& console : plan_.consoles) {
+    std::vector<UniqueFd>& files = config_.files.devices;
+    const FileRange& own = console.files;
+    ConsoleFiles ends{console.kind, {}, {}};
+    if (own.count == 2) ends.input = std::move(files[own.first]);
+    if (own.count != 0) ends.output = std::move(files[own.first + own.count - 1]);
+    consoles.push_back({console.stream, std::move(ends)});
+  }
   std::vector<Vcpu*> vcpus;
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpus.push_back(vcpu.get());
   threads_ =
@@ -335,7 +359,7 @@ Status VirtualMachine::start_threads() {
   gate_.store(threads_.get(), std::memory_order_release);
   // After the vCPUs' gate exists: a device may ask for the end of the machine from the first moment on.
   ASSIGN_OR_RETURN(pump_,
-                   StreamPump::start(std::move(roles), plan_.console, plan_.debug, std::move(files),
+                   StreamPump::start(std::move(roles), std::move(consoles), plan_.debug,
                                      [this](DeviceProcess& process, const char* what, std::uint32_t incarnation) {
                                        on_violation(process, what, incarnation);
                                      }));

@@ -34,6 +34,7 @@
 #include "vmm/process/peer_link.h"
 #include "vmm/process/stream_pump.h"
 #include "vmm/process/supervisor.h"
+#include "vmm/process/vsock_connector.h"
 #include "vmm/vcpu/vcpu_threads.h"
 
 namespace bulkhead::vmm {
@@ -80,6 +81,7 @@ class VirtualMachine final : public VmControl {
   Status upgrade(const std::string& role, const std::string& executable_path) override;
   Status restore(const std::string& role) override;
   Status limit(const std::string& instance, const std::vector<control::Property>& properties) override;
+  Status set_balloon(std::uint64_t bytes) override;
   DeviceEvents& events() override { return events_; }
 
  private:
@@ -96,6 +98,7 @@ class VirtualMachine final : public VmControl {
   Status plan_and_open_files();
   Status create_memory();
   [[nodiscard]] std::optional<FrameRingEnd> frame_ring_of(const RolePlan& role) const;
+  Status connect_vsock();
   Status create_devices(UniqueFd child_signals);
   Status connect_interrupts();
   Status publish_windows();
@@ -126,6 +129,8 @@ class VirtualMachine final : public VmControl {
   void handle_launcher(control::ControlChannel& launcher);
   Status do_pause(std::string why = "");
   void pause_for(DeviceProcess& process, PauseReason reason);
+  void resize_terminal(const control::ResizeTerminal& size);
+  Status post_setting(std::size_t role, Setting setting, std::uint64_t value);
   Status do_resume();
   Status do_reset();
   Status finish_reset();
@@ -166,6 +171,7 @@ class VirtualMachine final : public VmControl {
   std::atomic<VcpuThreads*> gate_{nullptr};  // threads_, for other threads
   std::unique_ptr<StreamPump> pump_;
   std::vector<std::unique_ptr<PeerLink>> peer_links_;
+  std::unique_ptr<VsockConnector> vsock_connector_;
 
   // Main thread only.
   bool paused_ = false;

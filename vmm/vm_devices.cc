@@ -130,6 +130,31 @@ Status VirtualMachine::power_button() {
   return ok();
 }
 
+Status VirtualMachine::post_setting(std::size_t role, Setting setting, std::uint64_t value) {
+  ipc::Request request;
+  request.kind = ipc::RequestKind::kSetting;
+  request.offset = static_cast<std::uint64_t>(setting);
+  std::memcpy(request.payload, &value, sizeof value);
+  DeviceProcess& process = *processes_[role];
+  if (!process.ring().post(request)) return make_error("the device process " + process.plan().name + " is gone");
+  return ok();
+}
+
+Status VirtualMachine::set_balloon(std::uint64_t bytes) {
+  if (!plan_.balloon) return make_error("this VM has no balloon: `bulkhead run --balloon SIZE` gives it one");
+  if (bytes > config_.memory_bytes)
+    return make_error(fmt::format("a balloon of {} bytes is larger than the guest's memory", bytes));
+  return post_setting(*plan_.balloon, Setting::kBalloonTarget, bytes);
+}
+
+void VirtualMachine::resize_terminal(const control::ResizeTerminal& size) {
+  for (const ConsolePlan& console : plan_.consoles) {
+    if (console.kind != control::ConsoleKind::kStdio) continue;
+    (void)post_setting(console.stream.role, Setting::kTerminalSize,
+                       std::uint64_t{size.columns} | std::uint64_t{size.rows} << 16);
+  }
+}
+
 Result<std::vector<control::InspectedInstance>> VirtualMachine::inspect(const std::string& instance) {
   std::vector<control::InspectedInstance> all;
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {

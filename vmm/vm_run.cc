@@ -168,6 +168,8 @@ void VirtualMachine::handle_launcher(control::ControlChannel& launcher) {
     (void)power_button();
   } else if (std::holds_alternative<control::KillVm>(*decoded)) {
     (void)kill();
+  } else if (const auto* size = std::get_if<control::ResizeTerminal>(&*decoded)) {
+    resize_terminal(*size);
   }
 }
 

@@ -17,6 +17,7 @@
 
 #include "devproc/core/access.h"
 #include "ipc/roles/device_config.h"
+#include "ipc/roles/settings.h"
 #include "ipc/state/effects.h"
 
 namespace bulkhead::devproc {
@@ -71,6 +72,8 @@ class Device {
   virtual void on_backend_poisoned(BackendId) {}
   // Host events that are not register accesses.
   virtual void on_power_button() {}
+  // What the device's user has changed while it runs.
+  virtual void on_setting(Setting, std::uint64_t /*value*/) {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
   // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has none.

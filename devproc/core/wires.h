@@ -15,8 +15,11 @@
 #include "devproc/core/entropy.h"
 #include "devproc/core/frame_backend.h"
 #include "devproc/core/guest_memory.h"
+#include "devproc/core/packet_link.h"
 #include "devproc/core/persistent.h"
 #include "devproc/core/user_network.h"
+#include "devproc/core/ram_release.h"
+#include "devproc/core/stream_sockets.h"
 #include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
 #include "ipc/state/effects.h"
@@ -91,8 +94,11 @@ struct Wires {
   Redirect* redirect = nullptr;             // the `pci` process
   MsiSender* msi = nullptr;                 // PCI functions with MSI or MSI-X
   GuestMemory* memory = nullptr;            // device types that declare guest memory
+  RamRelease* ram = nullptr;                // device types that declare SyscallGroup::kReleaseRam
   Entropy* entropy = nullptr;               // device types that declare BackingKind::kEntropy
   BlockBackend* block = nullptr;            // block device types
+  PacketLink* link = nullptr;               // virtio_vsock and vsock_relay
+  StreamSockets* sockets = nullptr;         // vsock_relay
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
   GuestPublisher* publisher = nullptr;      // device types that declare `publishes`
   UserNetwork* network = nullptr;           // usernet

@@ -95,6 +95,12 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       device.on_function_presence(static_cast<std::uint8_t>(what), (what & 0x100) != 0);
       return;
     }
+    case ipc::RequestKind::kSetting: {
+      std::uint64_t value = 0;
+      std::memcpy(&value, request.payload, sizeof value);
+      device.on_setting(static_cast<Setting>(request.offset), value);
+      return;
+    }
     case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
     case ipc::RequestKind::kSetLimit: {
       RateLimit limit;

@@ -19,6 +19,7 @@
 #include "devproc/backends/guest_ranges.h"
 #include "devproc/backends/ring_frames.h"
 #include "devproc/backends/user_network_backend.h"
+#include "devproc/backends/ram_punch.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -113,9 +114,12 @@ class RoleHost {
     std::vector<CharBackend*> stream_pointers;
     std::unique_ptr<HostMsiSender> msi;
     std::unique_ptr<FdEntropy> entropy;
+    std::unique_ptr<RamPunch> ram;
     BlockBackend* block = nullptr;      // one of `backends`
     std::vector<FrameBackend*> frames;  // likewise
     UserNetwork* network = nullptr;     // likewise
+    PacketLink* link = nullptr;
+    StreamSockets* sockets = nullptr;
     std::unique_ptr<HostTimerQueue> timers;
     std::uint16_t first_timer = 0;
     std::uint16_t timer_count = 0;

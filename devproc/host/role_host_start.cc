@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "devproc/backends/file_block.h"
+#include "devproc/backends/ring_link.h"
 #include "devproc/backends/tap_frames.h"
+#include "devproc/backends/unix_sockets.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/host/role_host.h"
 #include "devproc/host/role_host_util.h"
@@ -115,6 +117,10 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed
   }
   if (const auto* user = std::get_if<UsernetConfig>(&setup.config))
     RETURN_IF_ERROR(add_user_network(*user, resumed, instance));
+  if (decl->syscalls.contains(SyscallGroup::kReleaseRam)) {
+    if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
+    instance.ram = std::make_unique<RamPunch>(*world_.ranges);
+  }
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -124,8 +130,11 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed
                     .redirect = &redirect_,
                     .msi = instance.msi.get(),
                     .memory = world_.memory,
+                    .ram = instance.ram.get(),
                     .entropy = instance.entropy.get(),
                     .block = instance.block,
+                    .link = instance.link,
+                    .sockets = instance.sockets,
                     .frames = instance.frames,
                     .publisher = publisher_ ? &*publisher_ : nullptr,
                     .network = instance.network};
@@ -166,6 +175,28 @@ Status RoleHost::add_backings(const control::DeviceInstance& setup, const Device
         add_backend(instance, std::move(tap));
         break;
       }
+      case BackingKind::kPacketLink: {
+        // Its two eventfds come next.
+        const auto fd_at = [&](std::size_t n) {
+          return n < world_.backings.size() ? world_.backings[n] : BorrowedFd();
+        };
+        const std::uint32_t side = setup.type == "vsock_relay" ? 1 : 0;
+        ASSIGN_OR_RETURN(auto link, RingLink::create(allocate_state<PacketLinkState>(checkpoint_), side, fd,
+                                                     fd_at(at + 1), fd_at(at + 2)));
+        instance.link = link.get();
+        add_backend(instance, std::move(link));
+        break;
+      }
+      case BackingKind::kVsockListener: {
+        const BorrowedFd connector = at + 1 < world_.backings.size() ? world_.backings[at + 1] : BorrowedFd();
+        ASSIGN_OR_RETURN(auto sockets, UnixSockets::create(fd, connector));
+        instance.sockets = sockets.get();
+        add_backend(instance, std::move(sockets));
+        break;
+      }
+      case BackingKind::kPacketLinkWake:
+      case BackingKind::kPacketLinkPeer:
+      case BackingKind::kVsockConnector: break;
     }
   }
   return ok();

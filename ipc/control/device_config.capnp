@@ -90,6 +90,22 @@ struct E1000Config {
   mac @0 :Data;
 }
 
+struct VirtioConsoleConfig {
+  columns @0 :UInt16;
+  rows @1 :UInt16;
+}
+
+struct VirtioBalloonConfig {
+  target @0 :UInt64;
+  statsSeconds @1 :UInt16;
+  deflateOnOom @2 :Bool;
+  reporting @3 :Bool;
+}
+
+struct VsockConfig {
+  guestCid @0 :UInt32;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -105,5 +121,9 @@ struct DeviceConfig {
     virtioNet @10 :VirtioNetConfig;
     e1000 @11 :E1000Config;
     usernet @12 :UsernetConfig;
+    virtioConsole @13 :VirtioConsoleConfig;
+    virtioBalloon @14 :VirtioBalloonConfig;
+    virtioVsock @15 :VsockConfig;
+    vsockRelay @16 :VsockConfig;
   }
 }

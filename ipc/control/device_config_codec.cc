@@ -156,6 +156,23 @@ UsernetConfig read_usernet(schema::UsernetConfig::Reader in) {
   return config;
 }
 
+void write(Builder out, const VirtioConsoleConfig& config) {
+  auto body = out.initVirtioConsole();
+  body.setColumns(config.columns);
+  body.setRows(config.rows);
+}
+
+void write(Builder out, const VirtioBalloonConfig& config) {
+  auto body = out.initVirtioBalloon();
+  body.setTarget(config.target);
+  body.setStatsSeconds(config.stats_seconds);
+  body.setDeflateOnOom(config.deflate_on_oom);
+  body.setReporting(config.reporting);
+}
+
+void write(Builder out, const VirtioVsockConfig& config) { out.initVirtioVsock().setGuestCid(config.guest_cid); }
+void write(Builder out, const VsockRelayConfig& config) { out.initVsockRelay().setGuestCid(config.guest_cid); }
+
 void write(Builder out, const PciBusConfig& config) {
   auto body = out.initPciBus();
   body.setPmBase(config.pm_base);
@@ -205,6 +222,19 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::VIRTIO_NET: return read_virtio_net(in.getVirtioNet());
     case Kind::E1000: return read_e1000(in.getE1000());
     case Kind::USERNET: return read_usernet(in.getUsernet());
+    case Kind::VIRTIO_CONSOLE: {
+      const auto body = in.getVirtioConsole();
+      return VirtioConsoleConfig{.columns = body.getColumns(), .rows = body.getRows()};
+    }
+    case Kind::VIRTIO_BALLOON: {
+      const auto body = in.getVirtioBalloon();
+      return VirtioBalloonConfig{.target = body.getTarget(),
+                                 .stats_seconds = body.getStatsSeconds(),
+                                 .deflate_on_oom = body.getDeflateOnOom(),
+                                 .reporting = body.getReporting()};
+    }
+    case Kind::VIRTIO_VSOCK: return VirtioVsockConfig{.guest_cid = in.getVirtioVsock().getGuestCid()};
+    case Kind::VSOCK_RELAY: return VsockRelayConfig{.guest_cid = in.getVsockRelay().getGuestCid()};
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

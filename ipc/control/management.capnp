@@ -136,6 +136,9 @@ interface Management {
   limit @12 (instance :Text, properties :List(LimitProperty)) -> (outcome :Outcome);
   # Sets rate limits of a device instance, as --disk and --net name them: {"bps", "10M"}. What is not named stays.
 
+  setBalloon @13 (bytes :UInt64) -> (outcome :Outcome);
+  # How much memory the guest is to give up to its balloon.
+
   events @11 (after :UInt64, most :UInt32, wait :Bool) -> (answer :EventsAnswer);
   # Those with a number above `after`, oldest first, at most `most`. When there are none and `wait` is set, the answer
   # comes with the next one, or empty after ten seconds: ask again.

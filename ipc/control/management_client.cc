@@ -111,6 +111,12 @@ class Client final : public ManagementClient {
     return act(std::move(request), kReplacePatience);
   }
 
+  Status set_balloon(std::uint64_t bytes) override {
+    auto request = connection_->management.setBalloonRequest();
+    request.setBytes(bytes);
+    return act(std::move(request));
+  }
+
   Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) override {
     using Events = std::vector<DeviceEvent>;
     auto request = connection_->management.eventsRequest();

@@ -37,6 +37,7 @@ class ManagementClient {
   virtual Status restore(const std::string& role) = 0;
   // Rate limits of a device instance, as --disk and --net name them; what is not named stays.
   virtual Status limit(const std::string& instance, const std::vector<Property>& properties) = 0;
+  virtual Status set_balloon(std::uint64_t bytes) = 0;
   // Those after number `after`. With `wait` the answer comes with the next one, or empty after kEventsPatience.
   virtual Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) = 0;
 };

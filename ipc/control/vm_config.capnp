@@ -43,11 +43,17 @@ struct VmConfig {
   onCrash @18 :List(OnCrashRule);
 }
 
+struct TerminalSize {
+  columns @0 :UInt16;
+  rows @1 :UInt16;
+}
+
 struct ToVmm {
   union {
     config @0 :VmConfig;
     powerButton @1 :Void;
     kill @2 :Void;
+    resizeTerminal @3 :TerminalSize;
   }
 }
 

@@ -175,6 +175,10 @@ Result<ToVmm> read_to_vmm(schema::ToVmm::Reader in, std::vector<UniqueFd> fds) {
     case schema::ToVmm::CONFIG: return ToVmm(read_config(in.getConfig(), std::move(fds)));
     case schema::ToVmm::POWER_BUTTON: return ToVmm(PowerButton{});
     case schema::ToVmm::KILL: return ToVmm(KillVm{});
+    case schema::ToVmm::RESIZE_TERMINAL: {
+      const auto size = in.getResizeTerminal();
+      return ToVmm(ResizeTerminal{.columns = size.getColumns(), .rows = size.getRows()});
+    }
   }
   refuse("kind {} is unknown", static_cast<unsigned>(in.which()));
 }
@@ -219,10 +223,15 @@ Result<Encoded> encode(const VmConfig& config) {
 Result<Encoded> encode(const ToVmm& message) {
   if (const auto* config = std::get_if<VmConfig>(&message)) return encode(*config);
   ASSIGN_OR_RETURN(auto bytes, write_message<schema::ToVmm>([&](schema::ToVmm::Builder root) {
-                     if (std::holds_alternative<PowerButton>(message))
+                     if (const auto* size = std::get_if<ResizeTerminal>(&message)) {
+                       auto body = root.initResizeTerminal();
+                       body.setColumns(size->columns);
+                       body.setRows(size->rows);
+                     } else if (std::holds_alternative<PowerButton>(message)) {
                        root.setPowerButton();
-                     else
+                     } else {
                        root.setKill();
+                     }
                    }));
   return Encoded{.bytes = std::move(bytes), .fds = {}};
 }

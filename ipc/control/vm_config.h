@@ -1,6 +1,6 @@
 // What the CLI and the VMM say to each other over the socket that bulkhead-vmm inherits as descriptor 3.
 //
-//   CLI -> VMM: VmConfig (once, first), PowerButton, KillVm
+//   CLI -> VMM: VmConfig (once, first), PowerButton, KillVm, ResizeTerminal
 //   VMM -> CLI: Started or VmFailed (once), then Exited (once)
 //
 // The CLI opens every file with the rights of its user and hands the descriptors over; paths are for
@@ -123,6 +123,11 @@ struct VmConfig {
 
 struct PowerButton {};
 struct KillVm {};
+// The terminal of --virtio-console stdio has another size.
+struct ResizeTerminal {
+  std::uint16_t columns = 0;
+  std::uint16_t rows = 0;
+};
 
 struct Started {
   std::string name;  // as claimed
@@ -139,7 +144,7 @@ struct Exited {
   std::uint8_t status = kExitPowerOff;
 };
 
-using ToVmm = std::variant<VmConfig, PowerButton, KillVm>;
+using ToVmm = std::variant<VmConfig, PowerButton, KillVm, ResizeTerminal>;
 using FromVmm = std::variant<Started, VmFailed, Exited>;
 
 // A message ready for ControlChannel::send. `fds` borrows from the VmConfig that was encoded.

@@ -132,6 +132,32 @@ struct UsernetConfig {
   bool operator==(const UsernetConfig&) const = default;
 };
 
+// The size of the terminal behind it, when that is known; 0: it is not, and the guest is told of none.
+struct VirtioConsoleConfig {
+  std::uint16_t columns = 0;
+  std::uint16_t rows = 0;
+  bool operator==(const VirtioConsoleConfig&) const = default;
+};
+
+struct VirtioBalloonConfig {
+  std::uint64_t target = 0;         // bytes that the guest is to give up from the beginning on
+  std::uint16_t stats_seconds = 0;  // how often the guest is asked for its statistics; 0: never
+  bool deflate_on_oom = true;       // the guest may take memory back before it runs out of it
+  bool reporting = true;            // the guest tells of pages that it does not use
+  bool operator==(const VirtioBalloonConfig&) const = default;
+};
+
+struct VirtioVsockConfig {
+  std::uint32_t guest_cid = 3;  // 3 or more: lower ones are the hypervisor's, the guest's own and the host's
+  bool operator==(const VirtioVsockConfig&) const = default;
+};
+
+// What holds the host's sockets of a virtio_vsock.
+struct VsockRelayConfig {
+  std::uint32_t guest_cid = 3;
+  bool operator==(const VsockRelayConfig&) const = default;
+};
+
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
 struct PciFunctionConfig {
   std::uint8_t devfn = 0;  // device << 3 | function
@@ -150,6 +176,6 @@ struct PciBusConfig {
 using DeviceConfig =
     std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
                  PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config,
-                 UsernetConfig>;
+                 UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig, VirtioVsockConfig, VsockRelayConfig>;
 
 }  // namespace bulkhead

@@ -38,6 +38,11 @@ constexpr std::array kPciTestRegions = {RegionDecl{"registers", true, 4096}, Reg
 constexpr std::array kRngBackings = {BackingKind::kEntropy};
 constexpr std::array kBlkBackings = {BackingKind::kDisk};
 constexpr std::array kNetBackings = {BackingKind::kTap, BackingKind::kTap, BackingKind::kTap, BackingKind::kTap};
+constexpr std::array kVsockBackings = {BackingKind::kPacketLink, BackingKind::kPacketLinkWake,
+                                       BackingKind::kPacketLinkPeer};
+constexpr std::array kRelayBackings = {BackingKind::kPacketLink, BackingKind::kPacketLinkWake,
+                                       BackingKind::kPacketLinkPeer, BackingKind::kVsockListener,
+                                       BackingKind::kVsockConnector};
 static_assert(kNetBackings.size() == kVirtioNetMaxPairs);
 constexpr std::array kRingBackings = {BackingKind::kFrameRing};
 
@@ -146,6 +151,39 @@ constexpr std::array kTypes = {
                    .syscalls = {SyscallGroup::kUserNetwork},
                    .host_network = true,
                    .purpose = "user-mode network: the far end of a card's frame ring"},
+    DeviceTypeDecl{.type = "virtio_console",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .streams = 1,
+                   .timers = 1,
+                   .messages = kVirtioConsoleQueues + 1,
+                   .queues = {kVirtioConsoleQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .pci = &kVirtioConsoleDecl,
+                   .purpose = "virtio console with one port"},
+    DeviceTypeDecl{.type = "virtio_balloon",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .timers = 1,
+                   .messages = kVirtioBalloonQueues + 1,
+                   .queues = {kVirtioBalloonQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .syscalls = {SyscallGroup::kReleaseRam},
+                   .pci = &kVirtioBalloonDecl,
+                   .purpose = "virtio memory balloon with free page reporting"},
+    DeviceTypeDecl{.type = "virtio_vsock",
+                   .regions = kVirtioRegions,
+                   .lines = kVirtioLines,
+                   .messages = kVirtioVsockQueues + 1,
+                   .queues = {kVirtioVsockQueues, kVirtioDoorbells},
+                   .guest_memory = true,
+                   .backings = kVsockBackings,
+                   .pci = &kVirtioVsockDecl,
+                   .purpose = "virtio sockets"},
+    DeviceTypeDecl{.type = "vsock_relay",
+                   .backings = kRelayBackings,
+                   .syscalls = {SyscallGroup::kSocketRelay},
+                   .purpose = "the host's end of virtio sockets"},
 };
 
 }  // namespace

@@ -47,6 +47,12 @@ enum class BackingKind : std::uint8_t {
   kTap,      // a queue of a TAP
   // One end of a frame ring: the eventfd that rings for it; the rest comes as FdPurpose::kFrameRing. One in a role.
   kFrameRing,
+  // Of a virtio_vsock and its vsock_relay (ipc/ring/packet_link.h):
+  kPacketLink,      // the memory that the two share
+  kPacketLinkWake,  // the eventfd that tells this side of news
+  kPacketLinkPeer,  // the eventfd that tells the other side
+  kVsockListener,   // the Unix socket to which the host's programs connect
+  kVsockConnector,  // the channel on which the VMM is asked for connections to the host's programs
 };
 
 inline constexpr std::uint32_t kMaxBackings = 64;  // of one role

@@ -20,13 +20,15 @@ enum class SyscallGroup : std::uint8_t {
   kPacketIo,     // the offloads of a TAP descriptor that was passed in open (its frames go by kBase's read and writev)
   kIoUring,      // io_uring_enter on a ring that the VMM made and registered
   kUserNetwork,  // sockets of the host's IPv4 and IPv6, and reading what few files its jail holds
+  kReleaseRam,   // giving pages of mapped guest memory back to the host: madvise(MADV_REMOVE)
+  kSocketRelay,  // taking connections from a listening socket and from the VMM, and ending them
 };
 
-inline constexpr std::size_t kSyscallGroupCount = 6;
+inline constexpr std::size_t kSyscallGroupCount = 8;
 
 [[nodiscard]] constexpr std::string_view name_of(SyscallGroup group) {
-  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {"base",      "take-role", "file-io",
-                                                                       "packet-io", "io-uring",  "user-network"};
+  constexpr std::array<std::string_view, kSyscallGroupCount> kNames = {
+      "base", "take-role", "file-io", "packet-io", "io-uring", "user-network", "release-ram", "socket-relay"};
   return kNames[static_cast<std::size_t>(group)];
 }
 

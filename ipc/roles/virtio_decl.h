@@ -78,6 +78,21 @@ inline constexpr std::uint16_t kVirtioBlkTimers = 2;  // VirtioBlk::kRetryTimer,
 inline constexpr PciDecl kVirtioBlkDecl = virtio_pci_decl(2, 0x010000, kVirtioBlkMaxQueues);
 static_assert(pci_decl_valid(kVirtioBlkDecl));
 
+// Console device (section 5.3): receiveq and transmitq of port 0.
+inline constexpr std::uint16_t kVirtioConsoleQueues = 2;
+inline constexpr PciDecl kVirtioConsoleDecl = virtio_pci_decl(3, 0x078000, kVirtioConsoleQueues);
+static_assert(pci_decl_valid(kVirtioConsoleDecl));
+
+// Memory balloon device (section 5.5): inflateq, deflateq, statsq, free_page_vq (not used here), reporting_vq.
+inline constexpr std::uint16_t kVirtioBalloonQueues = 5;
+inline constexpr PciDecl kVirtioBalloonDecl = virtio_pci_decl(5, 0x00ff00, kVirtioBalloonQueues);
+static_assert(pci_decl_valid(kVirtioBalloonDecl));
+
+// Socket device (section 5.10): receive, transmit and event queue.
+inline constexpr std::uint16_t kVirtioVsockQueues = 3;
+inline constexpr PciDecl kVirtioVsockDecl = virtio_pci_decl(19, 0x078000, kVirtioVsockQueues);
+static_assert(pci_decl_valid(kVirtioVsockDecl));
+
 // Network device (section 5.1): receiveq and transmitq of each pair, then the control queue.
 inline constexpr std::uint16_t kVirtioNetMaxPairs = 4;
 inline constexpr std::uint16_t kNetTimers = 2;  // of each network card: its limits, LimitId

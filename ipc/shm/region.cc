@@ -64,6 +64,13 @@ Result<WritableRegion> WritableRegion::import(UniqueFd fd, std::size_t size) {
   return region;
 }
 
+Result<WritableRegion> WritableRegion::map_borrowed(BorrowedFd fd, std::size_t size) {
+  RETURN_IF_ERROR(check_import(fd, size));
+  WritableRegion region;
+  ASSIGN_OR_RETURN(region.mapping_, map(fd, size, bi::read_write));
+  return region;
+}
+
 Result<ReadOnlyRegion> ReadOnlyRegion::import(UniqueFd fd, std::size_t size) {
   RETURN_IF_ERROR(check_import(fd.borrow(), size));
   ReadOnlyRegion region;

@@ -26,6 +26,8 @@ class WritableRegion {
   // mapping of it, not even through the same descriptor (F_SEAL_FUTURE_WRITE).
   static Result<WritableRegion> create(const char* name, std::size_t size, PeerRights peer);
   static Result<WritableRegion> import(UniqueFd fd, std::size_t size);
+  // The same of a descriptor that stays somebody else's; fd() is then none.
+  static Result<WritableRegion> map_borrowed(BorrowedFd fd, std::size_t size);
 
   [[nodiscard]] std::span<std::byte> bytes() const {
     return {static_cast<std::byte*>(mapping_.get_address()), mapping_.get_size()};

@@ -27,6 +27,7 @@ enum class RequestKind : std::uint8_t {
   kDesiredState = 6,      // offset: first effect wanted; the reply's payload is the u32 count of all
   kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
   kSetLimit = 8,          // payload: RateLimit; offset: which of the device's limits. The reply's payload: u8, 1: done
+  kSetting = 9,           // offset: a Setting (ipc/roles/settings.h); payload: its u64 value
 };
 
 enum RequestFlag : std::uint8_t {

@@ -34,6 +34,10 @@ DeviceConfig sample_config(std::string_view type) {
     return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
   if (type == "e1000") return E1000Config{.mac = {2, 0, 0, 0, 0, 1}};
   if (type == "usernet") return UsernetConfig{};
+  if (type == "virtio_console") return VirtioConsoleConfig{.columns = 80, .rows = 25};
+  if (type == "virtio_balloon") return VirtioBalloonConfig{.target = 1 << 20, .stats_seconds = 10};
+  if (type == "virtio_vsock") return VirtioVsockConfig{};
+  if (type == "vsock_relay") return VsockRelayConfig{};
   ADD_FAILURE() << "no sample configuration for " << type;
   return {};
 }

@@ -18,6 +18,9 @@
 #include "tests/fakes/fake_irq.h"
 #include "tests/fakes/fake_publisher.h"
 #include "tests/fakes/fake_network.h"
+#include "tests/fakes/fake_link.h"
+#include "tests/fakes/fake_ram.h"
+#include "tests/fakes/fake_sockets.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
@@ -54,8 +57,11 @@ class FakeWires {
                  .redirect = &redirect,
                  .msi = &msi,
                  .memory = &memory,
+                 .ram = &ram,
                  .entropy = &entropy,
                  .block = &block,
+                 .link = &link,
+                 .sockets = &sockets,
                  .frames = frame_pointers_,
                  .publisher = &publisher,
                  .network = &network};
@@ -70,8 +76,11 @@ class FakeWires {
   std::uint16_t queues;  // of the device, which the host kicks
   VectorMemory memory;
   FakePublisher publisher{memory};
+  FakeRam ram{memory};
   FakeBlock block{memory, {.bytes = 64 * 1024}};
   FakeNetwork network;
+  FakeLink link;
+  FakeSockets sockets;
   std::deque<FakeFrames> frames;
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;

@@ -282,6 +282,7 @@ std::vector<Scenario> scenarios() {
   pci_inputs(add);
   pci_device_inputs(add);
   virtio_inputs(add);
+  device_inputs(add);
   return all;
 }
 

@@ -199,6 +199,8 @@ class DeviceFuzzer {
       work_on_queue(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
     } else if (queues && which % 4 == 3) {
       device_.on_queue_poisoned(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
+    } else if (which == 5) {
+      device_.on_setting(static_cast<Setting>(bytes.byte() % 4), bytes.number(8));
     } else if (which % 2 == 0) {
       device_.on_power_button();
     } else {

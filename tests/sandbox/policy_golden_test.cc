@@ -36,6 +36,8 @@ TEST(Golden, role_with_file_io) { compare("role_file_io", role_policy({SyscallGr
 TEST(Golden, role_with_packet_io) { compare("role_packet_io", role_policy({SyscallGroup::kPacketIo})); }
 TEST(Golden, role_with_io_uring) { compare("role_io_uring", role_policy({SyscallGroup::kIoUring})); }
 TEST(Golden, role_with_user_network) { compare("role_user_network", role_policy({SyscallGroup::kUserNetwork})); }
+TEST(Golden, role_with_release_of_ram) { compare("role_release_ram", role_policy({SyscallGroup::kReleaseRam})); }
+TEST(Golden, role_with_socket_relay) { compare("role_socket_relay", role_policy({SyscallGroup::kSocketRelay})); }
 TEST(Golden, standby) { compare("standby_base", standby_policy({})); }
 TEST(Golden, vcpu_thread) {
   constexpr std::array<std::uint32_t, 1> kIoctls = {KVM_RUN};

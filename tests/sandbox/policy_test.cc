@@ -209,6 +209,27 @@ TEST(Groups, file_io_makes_holes_and_zeroes_and_nothing_longer) {
   }
 }
 
+TEST(Groups, release_ram_is_one_advice) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kReleaseRam}));
+  for (std::uint64_t advice = 0; advice < 0x80; ++advice)
+    EXPECT_EQ(allows(filter, SYS_madvise, {0x1000, 0x1000, advice}), advice == MADV_REMOVE) << advice;
+  EXPECT_FALSE(allows(compiled(role_policy({})), SYS_madvise, {0x1000, 0x1000, MADV_REMOVE}));
+}
+
+TEST(Groups, socket_relay_takes_connections_and_makes_none) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kSocketRelay}));
+  for (const int call : {SYS_accept4, SYS_recvmsg, SYS_shutdown, SYS_close, SYS_epoll_ctl})
+    EXPECT_TRUE(allows(filter, call, {77, 1, 2})) << call;
+  EXPECT_TRUE(allows(filter, SYS_sendto, {77, 0x1000, 5, MSG_NOSIGNAL | MSG_DONTWAIT, 0, 0}));
+  EXPECT_FALSE(allows(filter, SYS_sendto, {77, 0x1000, 5, MSG_NOSIGNAL | MSG_DONTWAIT, 0x2000, 16})) << "an address";
+  EXPECT_FALSE(allows(filter, SYS_sendto, {77, 0x1000, 5, 0, 0, 0}));
+  for (const int call :
+       {SYS_socket, SYS_socketpair, SYS_bind, SYS_connect, SYS_listen, SYS_setsockopt, SYS_epoll_create1})
+    EXPECT_FALSE(allows(filter, call, {1, 1, 0})) << call;
+  EXPECT_TRUE(allows(filter, SYS_sendmsg, {kControlFd, 0, 0}));
+  EXPECT_FALSE(allows(filter, SYS_sendmsg, {77, 0, 0}));
+}
+
 TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {
   const CompiledFilter filter = compiled(role_policy({SyscallGroup::kPacketIo}));
   EXPECT_TRUE(allows(filter, SYS_ioctl, {5, TUNSETOFFLOAD}));

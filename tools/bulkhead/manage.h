@@ -10,6 +10,8 @@ namespace bulkhead::cli {
 [[nodiscard]] int manage(const InspectOptions& options);
 [[nodiscard]] int manage(const ActionOptions& options);
 [[nodiscard]] int manage(const LimitOptions& options);
+[[nodiscard]] int manage(const StatusOptions& options);   // balloon.cc
+[[nodiscard]] int manage(const BalloonOptions& options);  // balloon.cc
 [[nodiscard]] int manage(const EventsOptions& options);   // events.cc
 [[nodiscard]] int manage(const FaultOptions& options);    // faults.cc
 [[nodiscard]] int manage(const ReplaceOptions& options);  // faults.cc

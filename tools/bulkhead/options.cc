@@ -10,7 +10,9 @@
 
 #include "ipc/base/checked.h"
 #include "ipc/control/device_messages.h"
+#include "tools/bulkhead/device_options.h"
 #include "tools/bulkhead/net.h"
+#include "tools/bulkhead/option_values.h"
 #include "tools/bulkhead/print.h"
 
 namespace bulkhead::cli {
@@ -45,7 +47,11 @@ struct Raw {
   std::string memory = "256M";
   std::string cpus = "1";
   std::string topology;
-  std::string console = "stdio";
+  std::optional<std::string> console;
+  std::vector<std::string> virtio_consoles;
+  std::vector<std::string> balloons;
+  std::vector<std::string> vsocks;
+  std::optional<std::string> size;
   std::string on_reset = "reboot";
   std::string device_deadline = "1s";
   std::vector<std::string> devices;
@@ -66,14 +72,6 @@ struct Raw {
   bool json = false;
   bool permissions = false;
 };
-
-template <class T>
-std::optional<T> parse_number(std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
-}
 
 // An option that names a file. An empty name, such as an unset variable of a script, is no file.
 CLI::Option* add_file(CLI::App* command, const char* option, std::string& path, const char* help) {
@@ -127,9 +125,35 @@ void add_run(CLI::App& app, Raw& raw) {
   run->footer(kRunFooter);
   add_machine(run, raw);
   run->add_option("--console", raw.console,
-                  "the first serial port: stdio, pty (its path is printed), file:PATH or none")
-      ->capture_default_str()
+                  "the first serial port: stdio (default, unless --virtio-console has it), pty (its path is printed),\n"
+                  "file:PATH or none")
       ->type_name("WHERE");
+  run->add_option(
+         "--virtio-console", raw.virtio_consoles,
+         "add a virtio console (hvc0 in Linux): stdio, pty, file:PATH or none; keys: columns=N, rows=N (of the\n"
+         "terminal; known of stdio), slot=N; may be given several times")
+      ->type_name("WHERE[,KEY=VALUE...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_option(
+         "--vsock", raw.vsocks,
+         "add sockets between host and guest (virtio-vsock): whoever connects to the Unix socket PATH and says\n"
+         "CONNECT PORT reaches that port of the guest, whose context id is N (3 or more); what the guest\n"
+         "connects to, of the host (context id 2), is PATH_PORT; key: slot=N")
+      ->type_name("cid=N,path=PATH[,KEY=VALUE...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_option(
+         "--balloon", raw.balloons,
+         "add a memory balloon (virtio-balloon), into which the guest gives SIZE of its memory, 0 for now;\n"
+         "`bulkhead balloon` changes that; keys: stats=SECONDS (between the guest's statistics, 10; 0: none),\n"
+         "deflate-on-oom=on|off, reporting=on|off (of free pages), slot=N")
+      ->type_name("SIZE[,KEY=VALUE...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--name", raw.vm_name, "for `bulkhead ls` and the other commands; default: one made up")
       ->type_name("NAME");
   add_file(run, "--log", raw.run.log, "append the VMM's messages to FILE; default: standard error");
@@ -163,6 +187,11 @@ void add_managers(CLI::App& app, Raw& raw) {
     return sub;
   };
   app.add_subcommand("ls", "List this user's running VMs.")->add_flag("--json", raw.json, "machine-readable");
+  named("status", "Show a VM's state, and what its balloon holds.")->add_flag("--json", raw.json, "machine-readable");
+  CLI::App* balloon = named("balloon", "Show a VM's memory balloon, or set how much memory the guest is to give up.");
+  balloon->add_option("SIZE", raw.size, "bytes, or a number with K, M, G or T (powers of 1024)")->type_name(" ");
+  balloon->add_flag("--json", raw.json, "machine-readable");
+  balloon->footer("Does not wait for the guest, which gives up what it can spare, in its own time.");
   CLI::App* devices = named("devices", "Show a VM's device processes: pid, jail, requests, restarts.");
   devices->footer("STALL-MS: for how long nobody served, the last time and at most.");
   devices->add_flag("--permissions", raw.permissions, "what each jail allows");
@@ -338,14 +367,15 @@ Result<RunOptions> check_run(Raw& raw) {
                                   control::kMaxCommandLine));
   RETURN_IF_ERROR(read_memory(raw.memory, run));
   RETURN_IF_ERROR(read_cpus(raw, run));
-  RETURN_IF_ERROR(read_console(raw.console, run));
+  RETURN_IF_ERROR(read_console(raw.console.value_or("stdio"), run));
   if (raw.on_reset == "exit")
     run.on_reset = control::OnReset::kExit;
   else if (raw.on_reset != "reboot")
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
-  const std::size_t devices = raw.devices.size() + raw.disks.size() + raw.nets.size();
+  const std::size_t devices = raw.devices.size() + raw.disks.size() + raw.nets.size() + raw.balloons.size() +
+                              raw.virtio_consoles.size() + raw.vsocks.size();
   if (devices > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", devices, control::kMaxDevices));
   if (raw.disks.size() > control::kMaxDeviceFiles)
@@ -363,6 +393,15 @@ Result<RunOptions> check_run(Raw& raw) {
     ASSIGN_OR_RETURN(control::DeviceRequest net, parse_net(text));
     run.devices.push_back(std::move(net));
   }
+  for (const std::string& text : raw.balloons) {
+    ASSIGN_OR_RETURN(control::DeviceRequest balloon, parse_balloon(text));
+    run.devices.push_back(std::move(balloon));
+  }
+  for (const std::string& text : raw.vsocks) {
+    ASSIGN_OR_RETURN(control::DeviceRequest vsock, parse_vsock(text));
+    run.devices.push_back(std::move(vsock));
+  }
+  RETURN_IF_ERROR(add_virtio_consoles(raw.virtio_consoles, raw.console, run));
   std::size_t files = 0;
   for (const control::DeviceRequest& device : run.devices) files += device.files;
   if (files > control::kMaxDeviceFiles)
@@ -394,41 +433,6 @@ Leave bad_usage(const std::string& sentence) {
 
 }  // namespace
 
-Result<std::uint64_t> parse_size(std::string_view text) {
-  unsigned shift = 0;
-  std::string_view digits = text;
-  if (!digits.empty()) {
-    switch (digits.back()) {
-      case 'K':
-      case 'k': shift = 10; break;
-      case 'M':
-      case 'm': shift = 20; break;
-      case 'G':
-      case 'g': shift = 30; break;
-      case 'T':
-      case 't': shift = 40; break;
-      default: break;
-    }
-    if (shift != 0) digits.remove_suffix(1);
-  }
-  const auto number = parse_number<std::uint64_t>(digits);
-  if (!number) return make_error("must be a whole number with K, M, G or T, such as 512M");
-  const auto bytes = checked_mul(*number, std::uint64_t{1} << shift);
-  if (!bytes) return make_error("is larger than any machine");
-  return *bytes;
-}
-
-Result<std::int64_t> parse_duration(std::string_view text) {
-  const bool milliseconds = text.ends_with("ms");
-  if (!milliseconds && !text.ends_with('s')) return make_error("has no unit");
-  const auto number = parse_number<std::int64_t>(text.substr(0, text.size() - (milliseconds ? 2 : 1)));
-  if (!number || *number < 0) return make_error("is not a whole number");
-  const auto nanoseconds =
-      checked_mul<std::uint64_t>(static_cast<std::uint64_t>(*number), milliseconds ? 1'000'000 : 1'000'000'000);
-  if (!nanoseconds || *nanoseconds > INT64_MAX) return make_error("is too long");
-  return static_cast<std::int64_t>(*nanoseconds);
-}
-
 Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device) {
   const auto fail = [&](std::string_view why) { return make_error(fmt::format("{}: {}", what, why)); };
   if (text.ends_with(',')) return fail("ends with a comma");
@@ -458,16 +462,9 @@ Result<control::DeviceRequest> parse_device(std::string_view text) {
 Result<control::DeviceRequest> parse_disk(std::string_view text) {
   const std::string what = fmt::format("--disk {}", text);
   std::string path;
-  std::size_t at = 0;
-  for (; at < text.size(); ++at) {
-    if (text[at] == ',' && (at + 1 == text.size() || text[at + 1] != ',')) break;
-    if (text[at] == ',') ++at;
-    path.push_back(text[at]);
-  }
-  if (path.empty()) return make_error(what + ": must begin with a file");
-  if (path.size() > control::kMaxPathLength) return make_error(what + ": the path is too long");
+  ASSIGN_OR_RETURN(const std::string_view rest, split_path(what, text, path));
   control::DeviceRequest disk{.type = "virtio_blk", .properties = {{.key = "path", .value = path}}, .files = 1};
-  RETURN_IF_ERROR(read_properties(what, text.substr(at), disk));
+  RETURN_IF_ERROR(read_properties(what, rest, disk));
   for (std::size_t i = 1; i < disk.properties.size(); ++i) {
     const control::Property& property = disk.properties[i];
     if (property.key == "path") return make_error(what + ": the path is given twice");
@@ -493,32 +490,6 @@ Result<control::OnCrashRule> parse_on_crash(std::string_view text) {
     return make_error(
         fmt::format("--on-crash {}: must be restart, isolate or stop, with ROLE= before it or not", text));
   return rule;
-}
-
-Result<int> parse_signal(std::string_view text) {
-  const std::string_view name = text.starts_with("SIG") ? text.substr(3) : text;
-  for (const auto& [known, number] : {std::pair("KILL", SIGKILL), std::pair("SEGV", SIGSEGV),
-                                      std::pair("STOP", SIGSTOP), std::pair("ABRT", SIGABRT)}) {
-    if (name == known) return number;
-  }
-  return make_error(fmt::format("--signal {}: must be KILL, SEGV, STOP or ABRT", text));
-}
-
-Result<control::Topology> parse_topology(std::string_view text) {
-  const auto fail = [&] {
-    return make_error(fmt::format("--topology {}: must be three whole numbers, SOCKETS:CORES:THREADS", text));
-  };
-  std::array<std::uint32_t, 3> numbers{};
-  std::string_view rest = text;
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    const std::size_t colon = rest.find(':');
-    if ((colon == std::string_view::npos) != (i == 2)) return fail();
-    const auto number = parse_number<std::uint32_t>(rest.substr(0, colon));
-    if (!number || *number == 0 || *number > control::kMaxCpus) return fail();
-    numbers[i] = *number;
-    if (i < 2) rest.remove_prefix(colon + 1);
-  }
-  return control::Topology{.sockets = numbers[0], .cores = numbers[1], .threads = numbers[2]};
 }
 
 Command parse_command_line(int argc, const char* const* argv) {
@@ -553,6 +524,16 @@ Command parse_command_line(int argc, const char* const* argv) {
   if (!control::is_name(raw.name)) return bad_usage(fmt::format("'{}' is not the name of a VM", raw.name));
   if (command == "devices") return DevicesOptions{.name = raw.name, .permissions = raw.permissions, .json = raw.json};
   if (command == "inspect") return InspectOptions{.name = raw.name, .instance = raw.instance, .json = raw.json};
+  if (command == "status") return StatusOptions{.name = raw.name, .json = raw.json};
+  if (command == "balloon") {
+    BalloonOptions balloon{.name = raw.name, .bytes = {}, .json = raw.json};
+    if (raw.size) {
+      const Result<std::uint64_t> bytes = parse_size(*raw.size);
+      if (!bytes) return bad_usage(fmt::format("the size {} {}", *raw.size, bytes.error().message));
+      balloon.bytes = *bytes;
+    }
+    return balloon;
+  }
   if (command == "events") return EventsOptions{.name = raw.name, .follow = !raw.no_follow, .json = raw.json};
   if (command == "fault" || command == "upgrade" || command == "restore") {
     if (!control::is_name(raw.device)) return bad_usage(fmt::format("'{}' is not the name of a device", raw.device));

@@ -48,6 +48,17 @@ struct InspectOptions {
   bool json = false;
 };
 
+struct StatusOptions {
+  std::string name;
+  bool json = false;
+};
+
+struct BalloonOptions {
+  std::string name;
+  std::optional<std::uint64_t> bytes;  // nothing: only shows it
+  bool json = false;
+};
+
 // stop, kill, pause, resume, reset.
 struct ActionOptions {
   std::string name;
@@ -89,7 +100,7 @@ struct Leave {
 };
 
 using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions,
-                             EventsOptions, FaultOptions, ReplaceOptions, LimitOptions>;
+                             EventsOptions, FaultOptions, ReplaceOptions, LimitOptions, StatusOptions, BalloonOptions>;
 
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
 
@@ -101,6 +112,8 @@ using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, Ins
 [[nodiscard]] Result<control::DeviceRequest> parse_device(std::string_view text);
 // `text`: empty, or a comma and KEY=VALUE as often as one likes. `what`: the option, for messages.
 [[nodiscard]] Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device);
+// The path that `text` begins with, up to a comma that is not written twice; what follows it, comma included.
+[[nodiscard]] Result<std::string_view> split_path(const std::string& what, std::string_view text, std::string& path);
 // --disk FILE[,KEY=VALUE...] as a request for a virtio_blk; a comma in FILE is written twice.
 [[nodiscard]] Result<control::DeviceRequest> parse_disk(std::string_view text);
 // "[ROLE=]restart|isolate|stop"

@@ -58,10 +58,10 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
   return file;
 }
 
-// Disks and TAPs are opened as their user may open them: the VMM and the device processes get descriptors.
-Status open_device_files(control::VmConfig& config) {
+// Disks, TAPs and sockets are opened as their user may open them: the VMM and the device processes get descriptors.
+Status open_device_files(control::VmConfig& config, SocketFile& vsock) {
   for (const control::DeviceRequest& device : config.devices) {
-    if (device.files == 0) continue;
+    if (device.files == 0 || device.type == "virtio_console") continue;
     if (is_net(device)) {
       RETURN_IF_ERROR(open_net(device, config.files.devices));
       continue;
@@ -72,6 +72,15 @@ Status open_device_files(control::VmConfig& config) {
       }
       return {};
     };
+    if (device.type == "virtio_vsock") {
+      ASSIGN_OR_RETURN(vsock, SocketFile::listen("--vsock", value_of("path")));
+      config.files.devices.push_back(vsock.take_socket());
+      continue;
+    }
+    if (device.type == "virtio_net") {
+      RETURN_IF_ERROR(open_net(device, config.files.devices));
+      continue;
+    }
     const std::string path = value_of("path");
     const bool direct = value_of("direct") == "on";
     // O_NONBLOCK: a FIFO must not hold us up before the VMM refuses it.
@@ -95,51 +104,99 @@ Result<std::array<UniqueFd, 2>> create_pipe() {
   return std::array<UniqueFd, 2>{UniqueFd(ends[0]), UniqueFd(ends[1])};
 }
 
-Status open_pty(RunSetup& setup) {
+// What the VMM reads and writes.
+struct VmmEnds {
+  UniqueFd input;
+  UniqueFd output;
+};
+
+Result<VmmEnds> open_pty(const std::string& what, ConsoleEnds& ends, std::string& path) {
   const int fd = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return make_errno_error("--console pty: cannot open a pseudoterminal");
+  if (fd < 0) return make_errno_error(what + " pty: cannot open a pseudoterminal");
   UniqueFd controller(fd);
-  std::array<char, 64> path{};
-  if (::grantpt(fd) != 0 || ::unlockpt(fd) != 0 || ::ptsname_r(fd, path.data(), path.size()) != 0)
-    return make_errno_error("--console pty: cannot set the pseudoterminal up");
-  setup.config.console_path = path.data();
-  ASSIGN_OR_RETURN(setup.console.pty_keeper, UniqueFd::open(path.data(), O_RDWR | O_NOCTTY));
+  std::array<char, 64> name{};
+  if (::grantpt(fd) != 0 || ::unlockpt(fd) != 0 || ::ptsname_r(fd, name.data(), name.size()) != 0)
+    return make_errno_error(what + " pty: cannot set the pseudoterminal up");
+  path = name.data();
+  ASSIGN_OR_RETURN(UniqueFd keeper, UniqueFd::open(path, O_RDWR | O_NOCTTY));
   termios settings{};
-  if (::tcgetattr(setup.console.pty_keeper.get(), &settings) == 0) {
+  if (::tcgetattr(keeper.get(), &settings) == 0) {
     ::cfmakeraw(&settings);  // no echo of the guest's output back to the guest
-    ::tcsetattr(setup.console.pty_keeper.get(), TCSANOW, &settings);
+    ::tcsetattr(keeper.get(), TCSANOW, &settings);
   }
-  ASSIGN_OR_RETURN(setup.config.files.console_input, UniqueFd::duplicate(controller.borrow()));
-  setup.config.files.console_output = std::move(controller);
-  return ok();
+  ends.pty_keepers.push_back(std::move(keeper));
+  VmmEnds vmm;
+  ASSIGN_OR_RETURN(vmm.input, UniqueFd::duplicate(controller.borrow()));
+  vmm.output = std::move(controller);
+  return vmm;
 }
 
-Status open_console(const RunOptions& options, RunSetup& setup) {
-  control::VmFiles& files = setup.config.files;
-  setup.config.console = options.console;
-  switch (options.console) {
-    case ConsoleKind::kNone: return ok();
-    case ConsoleKind::kPty: return open_pty(setup);
+// `what`: the option, for messages. `path`: of a file; of a pseudoterminal it becomes its name.
+Result<VmmEnds> open_terminal(const std::string& what, ConsoleKind kind, std::string& path, ConsoleEnds& ends) {
+  VmmEnds vmm;
+  switch (kind) {
+    case ConsoleKind::kNone: break;
+    case ConsoleKind::kPty: return open_pty(what, ends, path);
     case ConsoleKind::kFile: {
-      setup.config.console_path = options.console_path;
-      ASSIGN_OR_RETURN(files.console_output, open_output(fmt::format("--console file:{}", options.console_path),
-                                                         options.console_path, O_TRUNC));
-      return ok();
+      ASSIGN_OR_RETURN(vmm.output, open_output(fmt::format("{} file:{}", what, path), path, O_TRUNC));
+      break;
     }
     case ConsoleKind::kStdio: {
       ASSIGN_OR_RETURN(auto input, create_pipe());
       ASSIGN_OR_RETURN(auto output, create_pipe());
-      files.console_input = std::move(input[0]);
-      setup.console.to_guest = std::move(input[1]);
-      setup.console.from_guest = std::move(output[0]);
-      files.console_output = std::move(output[1]);
-      return ok();
+      vmm.input = std::move(input[0]);
+      ends.to_guest = std::move(input[1]);
+      ends.from_guest = std::move(output[0]);
+      vmm.output = std::move(output[1]);
+      break;
     }
+  }
+  return vmm;
+}
+
+Status open_console(const RunOptions& options, RunSetup& setup) {
+  setup.config.console = options.console;
+  if (options.console == ConsoleKind::kFile) setup.config.console_path = options.console_path;
+  ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--console", options.console, setup.config.console_path, setup.console));
+  setup.config.files.console_input = std::move(ends.input);
+  setup.config.files.console_output = std::move(ends.output);
+  return ok();
+}
+
+// They are the last devices, so their descriptors come last.
+Status open_virtio_consoles(RunSetup& setup) {
+  for (control::DeviceRequest& device : setup.config.devices) {
+    if (device.type != "virtio_console" || device.files == 0) continue;
+    const auto find = [&](std::string_view key) {
+      return std::find_if(device.properties.begin(), device.properties.end(),
+                          [&](const control::Property& property) { return property.key == key; });
+    };
+    const std::string where = find("where")->value;
+    const ConsoleKind kind = where == "stdio" ? ConsoleKind::kStdio
+                             : where == "pty" ? ConsoleKind::kPty
+                                              : ConsoleKind::kFile;
+    if (find("path") == device.properties.end()) device.properties.push_back({.key = "path", .value = {}});
+    ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--virtio-console", kind, find("path")->value, setup.console));
+    if (ends.input.valid()) setup.config.files.devices.push_back(std::move(ends.input));
+    setup.config.files.devices.push_back(std::move(ends.output));
+    const std::optional<TerminalSize> size = kind == ConsoleKind::kStdio ? terminal_size() : std::nullopt;
+    if (!size || find("columns") != device.properties.end() || find("rows") != device.properties.end()) continue;
+    device.properties.push_back({.key = "columns", .value = fmt::to_string(size->columns)});
+    device.properties.push_back({.key = "rows", .value = fmt::to_string(size->rows)});
+    setup.console.sized = true;
   }
   return ok();
 }
 
 }  // namespace
+
+std::optional<TerminalSize> terminal_size() {
+  winsize size{};
+  if (::isatty(STDIN_FILENO) == 0 || ::ioctl(STDIN_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 ||
+      size.ws_row == 0)
+    return std::nullopt;
+  return TerminalSize{.columns = size.ws_col, .rows = size.ws_row};
+}
 
 Result<std::string> beside_us(const char* name) {
   std::array<char, PATH_MAX> path{};
@@ -172,7 +229,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
-  RETURN_IF_ERROR(open_device_files(config));
+  RETURN_IF_ERROR(open_device_files(config, setup.vsock));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {
     ASSIGN_OR_RETURN(setup.vmm_program, beside_us("bulkhead-vmm"));
@@ -196,6 +253,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
     ASSIGN_OR_RETURN(config.files.log, open_log(options.log, config.name));
   }
   RETURN_IF_ERROR(open_console(options, setup));
+  RETURN_IF_ERROR(open_virtio_consoles(setup));
   return setup;
 }
 

@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -18,7 +19,7 @@ namespace {
 
 // How long the VMM may take from its last message, or from the order to end, to its end.
 constexpr auto kEndPatience = std::chrono::seconds(5);
-constexpr std::array kHandledSignals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+constexpr std::array kHandledSignals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
 constexpr std::string_view kEscapeHelp = "Ctrl-A x ends the VM, Ctrl-A a sends Ctrl-A, Ctrl-A h shows this";
 
 Result<UniqueFd> watch_signals() {
@@ -51,7 +52,7 @@ std::string with_carriage_returns(std::string_view text) {
 
 Result<Session> Session::start(RunSetup setup) {
   ASSIGN_OR_RETURN(UniqueFd signals, watch_signals());
-  const bool raw_terminal = setup.config.console == control::ConsoleKind::kStdio && ::isatty(STDIN_FILENO) != 0;
+  const bool raw_terminal = setup.console.to_guest.valid() && ::isatty(STDIN_FILENO) != 0;
 
   // A raw terminal needs a carriage return on every line, also on the VMM's. Its end of the pipe does not
   // block: lines are dropped rather than a VM held up by a stopped terminal.
@@ -80,10 +81,11 @@ Session::Session(VmProcess vm, UniqueFd signals, RunSetup setup)
     : vm_(std::move(vm)),
       signals_(std::move(signals)),
       config_(std::move(setup.config)),
-      console_(std::move(setup.console)) {}
+      console_(std::move(setup.console)),
+      vsock_(std::move(setup.vsock)) {}
 
 void Session::connect_console() {
-  if (config_.console == control::ConsoleKind::kStdio) {
+  if (console_.to_guest.valid()) {
     own_output_ = reopen_terminal(STDOUT_FILENO);
     const BorrowedFd output = own_output_.valid() ? own_output_.borrow() : BorrowedFd(STDOUT_FILENO);
     to_guest_ = Flow(BorrowedFd(STDIN_FILENO), console_.to_guest.borrow());
@@ -95,6 +97,15 @@ void Session::connect_console() {
 int Session::run() {
   if (config_.console == control::ConsoleKind::kPty)
     static_cast<void>(print_out(fmt::format("console: {}\n", config_.console_path)));
+  for (const control::DeviceRequest& device : config_.devices) {
+    const auto value = [&](std::string_view key) {
+      const auto at = std::find_if(device.properties.begin(), device.properties.end(),
+                                   [&](const control::Property& property) { return property.key == key; });
+      return at == device.properties.end() ? std::string() : at->value;
+    };
+    if (device.type == "virtio_console" && value("where") == "pty")
+      static_cast<void>(print_out(fmt::format("virtio console: {}\n", value("path"))));
+  }
   for (;;) {
     if (process_ended_) drain_after_end();
     if (is_over()) break;
@@ -191,6 +202,7 @@ void Session::on_signals() {
       case SIGCONT:
         if (terminal_ && started_ && !process_ended_) terminal_->enter();
         break;
+      case SIGWINCH: pass_size_on(); break;
       case SIGQUIT: end_vm(); break;
       default: on_termination_signal();
     }
@@ -208,6 +220,13 @@ void Session::on_termination_signal() {
   } else {
     vm_.kill_now();
   }
+}
+
+void Session::pass_size_on() {
+  const std::optional<TerminalSize> size = console_.sized && channel_open_ ? terminal_size() : std::nullopt;
+  if (!size) return;
+  // A VM that is gone needs no size; that it is, the channel tells.
+  static_cast<void>(vm_.send(control::ResizeTerminal{.columns = size->columns, .rows = size->rows}));
 }
 
 void Session::press_power_button() {

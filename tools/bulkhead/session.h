@@ -35,6 +35,7 @@ class Session {
   void on_typed();
   void on_started(const control::Started& started);
   void on_escape(EscapeFilter::Command command);
+  void pass_size_on();
   void press_power_button();
   void end_vm();
   void limit_end();
@@ -48,6 +49,7 @@ class Session {
   UniqueFd signals_;
   control::VmConfig config_;  // without its files
   ConsoleEnds console_;
+  SocketFile vsock_;     // removed in the end
   UniqueFd error_pipe_;  // the VMM's standard error, while the terminal is raw
   UniqueFd own_output_;  // the terminal behind standard output, opened anew to be non-blocking
   std::optional<RawTerminal> terminal_;

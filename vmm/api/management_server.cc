@@ -148,6 +148,11 @@ class ManagementImpl final : public schema::Management::Server {
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> setBalloon(SetBalloonContext context) override {
+    write_outcome(context.getResults().initOutcome(), vm_.set_balloon(context.getParams().getBytes()));
+    return kj::READY_NOW;
+  }
+
   kj::Promise<void> events(EventsContext context) override {
     const auto params = context.getParams();
     const std::uint64_t after = params.getAfter();

@@ -36,6 +36,8 @@ class VmControl {
   // Sets rate limits of a device instance, as properties of --disk and --net name them; what is not named stays. Called
   // on the thread of upgrade() and restore().
   virtual Status limit(const std::string& instance, const std::vector<control::Property>& properties) = 0;
+  // How much memory the guest is to give up; it does so in its own time.
+  virtual Status set_balloon(std::uint64_t bytes) = 0;
   // Valid as long as the VM.
   virtual DeviceEvents& events() = 0;
 };

@@ -15,6 +15,10 @@ namespace {
 
 constexpr unsigned kLeastMtu = 68;  // of IPv4
 constexpr unsigned kMostMtu = 65'535;
+constexpr unsigned kLeastCid = 3;  // lower ones, and the highest, mean something else
+constexpr unsigned kMostCid = 0xffff'fffe;
+constexpr unsigned kMostStatsSeconds = 3600;
+constexpr unsigned kMostTerminal = 65'535;  // columns, or rows
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
@@ -123,6 +127,54 @@ Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t fil
   return config;
 }
 
+Result<VirtioConsoleConfig> read_virtio_console(Properties& properties, std::uint8_t files,
+                                                control::ConsoleKind& kind) {
+  using control::ConsoleKind;
+  properties.take("path");
+  const std::string where = properties.take("where").value_or("none");
+  std::uint8_t wanted = 0;
+  if (where == "stdio" || where == "pty") {
+    kind = where == "stdio" ? ConsoleKind::kStdio : ConsoleKind::kPty;
+    wanted = 2;
+  } else if (where == "file") {
+    kind = ConsoleKind::kFile;
+    wanted = 1;
+  } else if (where != "none") {
+    return make_error(fmt::format("where={} must be stdio, pty, file or none", where));
+  }
+  if (files != wanted)
+    return make_error("device virtio_console has no terminal of its own: --virtio-console WHERE gives it one");
+  VirtioConsoleConfig config;
+  ASSIGN_OR_RETURN(const auto columns, properties.take_number("columns", 1, kMostTerminal, "a number of columns"));
+  ASSIGN_OR_RETURN(const auto rows, properties.take_number("rows", 1, kMostTerminal, "a number of rows"));
+  config.columns = static_cast<std::uint16_t>(columns.value_or(0));
+  config.rows = static_cast<std::uint16_t>(rows.value_or(0));
+  return config;
+}
+
+Result<VirtioBalloonConfig> read_virtio_balloon(Properties& properties) {
+  VirtioBalloonConfig config;
+  if (const std::optional<std::string> target = properties.take("target"); target) {
+    const char* end = target->data() + target->size();
+    const auto parsed = std::from_chars(target->data(), end, config.target);
+    if (parsed.ec != std::errc{} || parsed.ptr != end)
+      return make_error(fmt::format("target={} is not a number of bytes", *target));
+  }
+  ASSIGN_OR_RETURN(const auto stats, properties.take_number("stats", 0, kMostStatsSeconds, "a number of seconds"));
+  config.stats_seconds = static_cast<std::uint16_t>(stats.value_or(10));
+  ASSIGN_OR_RETURN(config.deflate_on_oom, properties.take_flag("deflate-on-oom", true));
+  ASSIGN_OR_RETURN(config.reporting, properties.take_flag("reporting", true));
+  return config;
+}
+
+Result<VirtioVsockConfig> read_virtio_vsock(Properties& properties, std::uint8_t files) {
+  properties.take("path");
+  ASSIGN_OR_RETURN(const auto cid, properties.take_number("cid", kLeastCid, kMostCid, "a context id of a guest"));
+  if (!cid || files != 1)
+    return make_error("device virtio_vsock needs a context id and a socket: --vsock cid=N,path=PATH gives it both");
+  return VirtioVsockConfig{.guest_cid = *cid};
+}
+
 }  // namespace
 
 MacAddress default_mac(std::string_view vm, std::size_t nic) {
@@ -148,6 +200,12 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
     ASSIGN_OR_RETURN(function.config, read_virtio_net(properties, request.files, mac, function));
   } else if (request.type == "e1000") {
     ASSIGN_OR_RETURN(function.config, read_e1000(properties, request.files, mac));
+  } else if (request.type == "virtio_console") {
+    ASSIGN_OR_RETURN(function.config, read_virtio_console(properties, request.files, function.console));
+  } else if (request.type == "virtio_balloon") {
+    ASSIGN_OR_RETURN(function.config, read_virtio_balloon(properties));
+  } else if (request.type == "virtio_vsock") {
+    ASSIGN_OR_RETURN(function.config, read_virtio_vsock(properties, request.files));
   } else if (request.type == "virtio_rng") {
     function.config = VirtioRngConfig{};
   } else {

@@ -3,8 +3,10 @@
 // Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
 // and direct, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
 // mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; with
-// backend=user those of usernet_request.h; disks and cards: rate limits (rate_limits.h). Errors: one sentence that names
-// what is wrong. Threading: pure. Trust: the configuration is the user's.
+// backend=user those of usernet_request.h; disks and cards: rate limits (rate_limits.h); virtio_console:
+// where=stdio|pty|file|none, path=TEXT, columns=N, rows=N; virtio_balloon: target=BYTES, stats=SECONDS,
+// deflate-on-oom=on|off, reporting=on|off; virtio_vsock: cid=N, path=TEXT. Errors: one sentence that names what is
+// wrong. Threading: pure. Trust: the configuration is the user's.
 #pragma once
 
 #include <array>
@@ -29,6 +31,7 @@ struct FunctionRequest {
   std::optional<UsernetConfig> usernet{};  // a card with a user network behind it
   std::string tftp{};                      // the directory that it serves; empty: none
   std::string peer{};                      // the socket where another VM's card is met; empty: none is
+  control::ConsoleKind console = control::ConsoleKind::kNone;  // virtio_console
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

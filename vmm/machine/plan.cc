@@ -126,6 +126,34 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
   return functions;
 }
 
+std::string path_of(const control::DeviceRequest& request) {
+  for (const control::Property& property : request.properties) {
+    if (property.key == "path") return property.value;
+  }
+  return {};
+}
+
+// The relay of the virtio_vsock in `device`, and where the descriptors of both are.
+Result<RolePlan> plan_vsock(const control::VmConfig& config, InstancePlan& device, MachinePlan& plan) {
+  if (plan.vsock) return make_error("there can be one virtio_vsock only");
+  std::size_t of_launcher = 0;
+  plan.vsock.emplace();
+  for (const control::DeviceRequest& request : config.devices) {
+    if (request.type == "virtio_vsock") {
+      plan.vsock->path = path_of(request);
+      plan.vsock->listener = of_launcher;
+    }
+    of_launcher += request.files;
+  }
+  device.files = {of_launcher, kVsockDeviceFiles};
+  RolePlan role{.name = "vsock_relay0", .syscalls = {}, .instances = {}};
+  const std::uint32_t cid = std::get<VirtioVsockConfig>(device.config).guest_cid;
+  role.instances.push_back(make_instance("vsock_relay0", "vsock_relay", VsockRelayConfig{.guest_cid = cid}, {}));
+  role.instances.back().files = {of_launcher + kVsockDeviceFiles, kVsockRelayFiles};
+  role.syscalls = role.instances.back().type->syscalls;
+  return role;
+}
+
 void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
   plan.windows.push_back({.devfn = kPmDevfn,
                           .index = kPmWindow,
@@ -203,6 +231,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));
   std::vector<RolePlan> extra;
   std::vector<RolePlan> networks;
+  std::optional<RolePlan> relay;
   PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
@@ -217,6 +246,19 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
     if (!functions[i].peer.empty()) role.peer = {.path = functions[i].peer, .file = files[i].first};
     role.instances.push_back(make_pci_device(std::move(name), std::move(functions[i]), devfn));
     role.instances.back().files = files[i];
+    const std::size_t index = 2 + extra.size();  // pci and platform come first
+    if (type.type == "virtio_console")
+      plan.consoles.push_back({.stream = {index, 0}, .kind = functions[i].console, .files = files[i]});
+    if (type.type == "virtio_vsock") {
+      ASSIGN_OR_RETURN(relay, plan_vsock(config, role.instances.back(), plan));
+    }
+    if (type.type == "virtio_balloon") {
+      if (plan.balloon) return make_error("there can be one virtio_balloon only");
+      const std::uint64_t target = std::get<VirtioBalloonConfig>(role.instances.back().config).target;
+      if (target > config.memory_bytes)
+        return make_error(fmt::format("a balloon of {} bytes is larger than the guest's memory", target));
+      plan.balloon = index;
+    }
     extra.push_back(std::move(role));
   }
   std::sort(bus.functions.begin(), bus.functions.end(),
@@ -231,6 +273,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   plan.pm_instance = 4;
   for (RolePlan& role : extra) plan.roles.push_back(std::move(role));
   for (RolePlan& role : networks) plan.roles.push_back(std::move(role));
+  if (relay) plan.roles.push_back(std::move(*relay));
   plan_windows(plan, bus);
 
   std::uint32_t stream = 0;

@@ -102,6 +102,23 @@ struct StreamRef {
   std::uint32_t stream = 0;
 };
 
+// A virtio console and whose terminal it is.
+struct ConsolePlan {
+  StreamRef stream;
+  std::uint16_t instance = 0;  // in stream.role
+  control::ConsoleKind kind = control::ConsoleKind::kNone;
+  FileRange files;  // input, unless it is a file, and output
+};
+
+// A virtio_vsock and the vsock_relay that holds its host's sockets. What they share lies in VmFiles::devices behind
+// what the launcher put there: three descriptors of the device, five of the relay (ipc/roles/device_types.cc).
+struct VsockPlan {
+  std::string path;          // PATH: PATH_PORT is where a guest's connection goes
+  std::size_t listener = 0;  // in VmFiles::devices
+};
+inline constexpr std::size_t kVsockDeviceFiles = 3;
+inline constexpr std::size_t kVsockRelayFiles = 5;
+
 struct MachinePlan {
   CpuTopology topology;
   MemoryLayout memory;
@@ -112,9 +129,12 @@ struct MachinePlan {
   std::size_t pci_role = 0;
   std::uint16_t pci_instance = 0;
   std::size_t platform_role = 0;
-  std::uint16_t pm_instance = 0;  // in platform_role: takes the power button
-  StreamRef console;              // the first serial port
-  StreamRef debug;                // ports E9h and 402h
+  std::uint16_t pm_instance = 0;      // in platform_role: takes the power button
+  StreamRef console;                  // the first serial port
+  StreamRef debug;                    // ports E9h and 402h
+  std::vector<ConsolePlan> consoles;  // virtio consoles
+  std::optional<VsockPlan> vsock;
+  std::optional<std::size_t> balloon;  // the role of the virtio balloon
 };
 
 // `physical_address_bits`: of the guest's CPUs.

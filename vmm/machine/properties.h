@@ -45,6 +45,12 @@ class Properties {
       return make_error(fmt::format("{}={} is not {}; {} to {} are", key, *value, what, least, most));
     return std::optional(number);
   }
+  Result<bool> take_flag(const std::string& key, bool otherwise) {
+    const std::optional<std::string> value = take(key);
+    if (value && *value != "on" && *value != "off")
+      return make_error(fmt::format("{}={} must be on or off", key, *value));
+    return value ? *value == "on" : otherwise;
+  }
   // After all that a type knows were taken.
   [[nodiscard]] Status expect_none_left() const {
     if (values_.empty()) return ok();

@@ -84,6 +84,11 @@ Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<cons
         break;
       }
       case BackingKind::kTap:
+      case BackingKind::kPacketLink:
+      case BackingKind::kPacketLinkWake:
+      case BackingKind::kPacketLinkPeer:
+      case BackingKind::kVsockListener:
+      case BackingKind::kVsockConnector:
       case BackingKind::kDisk: {
         if (next_file >= files.size()) return make_error(instance.name + " has no file");
         ASSIGN_OR_RETURN(UniqueFd fd, UniqueFd::duplicate(files[next_file++].borrow()));

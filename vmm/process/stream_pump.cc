@@ -18,32 +18,33 @@ constexpr std::int64_t kFinishWaitNs = 2'000'000'000;
 
 }  // namespace
 
-StreamPump::StreamPump(std::vector<Role> roles, ConsoleFiles files, Violation on_violation)
-    : roles_(std::move(roles)),
-      console_(std::move(files)),
-      on_violation_(std::move(on_violation)),
-      outbound_(roles_.size()) {}
+StreamPump::StreamPump(std::vector<Role> roles, std::vector<Console> consoles, Violation on_violation)
+    : roles_(std::move(roles)), on_violation_(std::move(on_violation)), outbound_(roles_.size()) {
+  for (Console& console : consoles) terminals_.push_back({.stream = console.stream, .files = std::move(console.files)});
+}
 
-Result<std::unique_ptr<StreamPump>> StreamPump::start(std::vector<Role> roles, StreamRef console, StreamRef debug,
-                                                      ConsoleFiles files, Violation on_violation) {
-  std::unique_ptr<StreamPump> pump(new StreamPump(std::move(roles), std::move(files), std::move(on_violation)));
+Result<std::unique_ptr<StreamPump>> StreamPump::start(std::vector<Role> roles, std::vector<Console> consoles,
+                                                      StreamRef debug, Violation on_violation) {
+  std::unique_ptr<StreamPump> pump(new StreamPump(std::move(roles), std::move(consoles), std::move(on_violation)));
   ASSIGN_OR_RETURN(pump->wake_, UniqueFd::create_eventfd());
-  pump->add_streams(console, debug);
+  pump->add_streams(debug);
   pump->thread_ = std::thread([raw = pump.get()] { raw->thread_main(); });
   return pump;
 }
 
 StreamPump::~StreamPump() { finish(); }
 
-void StreamPump::add_streams(StreamRef console, StreamRef debug) {
+void StreamPump::add_streams(StreamRef debug) {
   for (std::size_t role = 0; role < roles_.size(); ++role) {
     DeviceProcess& process = *roles_[role].process;
     std::uint32_t index = 0;
     for (const InstancePlan& instance : process.plan().instances) {
       for (std::uint32_t i = 0; i < instance.type->streams; ++i, ++index) {
         Stream stream{role, index, ipc::StreamEnd(process.requests(), process.replies(), index)};
-        if (role == console.role && index == console.stream) stream.use = Stream::Use::kConsole;
-        if (role == debug.role && index == debug.stream) stream.use = Stream::Use::kDebug;
+        for (Terminal& terminal : terminals_) {
+          if (role == terminal.stream.role && index == terminal.stream.stream) stream.terminal = &terminal;
+        }
+        stream.debug = role == debug.role && index == debug.stream;
         streams_.push_back(stream);
       }
     }
@@ -66,11 +67,19 @@ void StreamPump::thread_main() {
   while (ipc::monotonic_ns() < until) {
     const bool moved = move_all();
     if (moved) continue;
-    if (pending_.empty()) break;
-    pollfd poll{console_.output.get(), POLLOUT, 0};
-    ::poll(&poll, 1, 100);
+    const auto waits = [](const Terminal& terminal) { return !terminal.pending.empty(); };
+    if (std::none_of(terminals_.begin(), terminals_.end(), waits)) break;
+    wait_for_writers();
   }
   if (!debug_line_.empty()) log_debug(std::array<std::uint8_t, 1>{'\n'});
+}
+
+void StreamPump::wait_for_writers() {
+  std::vector<pollfd> polls;
+  for (const Terminal& terminal : terminals_) {
+    if (!terminal.pending.empty()) polls.push_back({terminal.files.output.get(), POLLOUT, 0});
+  }
+  ::poll(polls.data(), polls.size(), 100);
 }
 
 bool StreamPump::is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const {
@@ -90,15 +99,15 @@ bool StreamPump::move_all() {
   for (Stream& stream : streams_) {
     if (is_broken(*roles_[stream.role].process, stream.broken_by)) continue;
     moved |= move_output(stream);
-    if (stream.use == Stream::Use::kConsole) moved |= move_input(stream);
+    if (stream.terminal != nullptr) moved |= move_input(stream);
   }
   for (std::size_t role = 0; role < roles_.size(); ++role) moved |= collect_effects(role);
   return moved;
 }
 
 bool StreamPump::move_output(Stream& stream) {
-  const bool console = stream.use == Stream::Use::kConsole;
-  if (console && !pending_.empty() && !flush_console()) return false;
+  Terminal* const terminal = stream.terminal;
+  if (terminal != nullptr && !terminal->pending.empty() && !flush(*terminal)) return false;
   std::array<std::uint8_t, kPiece> buffer;
   DeviceProcess& process = *roles_[stream.role].process;
   const std::uint32_t serving = process.serving_incarnation();
@@ -108,11 +117,11 @@ bool StreamPump::move_output(Stream& stream) {
     return false;
   }
   if (*n == 0) return false;
-  if (console) {
-    pending_.assign(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(*n));
-    pending_done_ = 0;
-    flush_console();
-  } else if (stream.use == Stream::Use::kDebug) {
+  if (terminal != nullptr) {
+    terminal->pending.assign(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(*n));
+    terminal->pending_done = 0;
+    flush(*terminal);
+  } else if (stream.debug) {
     log_debug(std::span(buffer).first(*n));
   }
   // A device that found the stream full waits to hear of room.
@@ -120,42 +129,46 @@ bool StreamPump::move_output(Stream& stream) {
   return true;
 }
 
-bool StreamPump::flush_console() {
-  while (pending_done_ < pending_.size()) {
-    if (!console_.output.valid()) break;
-    const ssize_t n = ::write(console_.output.get(), pending_.data() + pending_done_, pending_.size() - pending_done_);
+bool StreamPump::flush(Terminal& terminal) {
+  UniqueFd& output = terminal.files.output;
+  while (terminal.pending_done < terminal.pending.size()) {
+    if (!output.valid()) break;
+    const ssize_t n = ::write(output.get(), terminal.pending.data() + terminal.pending_done,
+                              terminal.pending.size() - terminal.pending_done);
     if (n >= 0) {
-      pending_done_ += static_cast<std::size_t>(n);
-    } else if (errno == EAGAIN && console_.kind != control::ConsoleKind::kPty) {
+      terminal.pending_done += static_cast<std::size_t>(n);
+    } else if (errno == EAGAIN && terminal.files.kind != control::ConsoleKind::kPty) {
       return false;
     } else if (errno == EAGAIN) {
       break;  // a terminal that nobody reads: what is shown to nobody is dropped
     } else if (errno != EINTR) {
       log(LogLevel::kWarning, "the console can no longer be written: {}", std::strerror(errno));
-      console_.output.reset();
+      output.reset();
     }
   }
-  pending_.clear();
+  terminal.pending.clear();
   return true;
 }
 
 bool StreamPump::move_input(Stream& stream) {
-  if (!console_.input.valid()) return false;
+  Terminal& terminal = *stream.terminal;
+  UniqueFd& input = terminal.files.input;
+  if (!input.valid()) return false;
   const std::uint32_t serving = roles_[stream.role].process->serving_incarnation();
   const std::optional<std::size_t> room = stream.end.room();
   if (!room) {
     violation(*roles_[stream.role].process, serving, stream.broken_by, "a stream index that cannot be");
     return false;
   }
-  input_full_ = *room == 0;
-  if (input_full_) return false;
+  terminal.input_full = *room == 0;
+  if (terminal.input_full) return false;
   std::array<std::uint8_t, kPiece> buffer;
-  const ssize_t n = ::read(console_.input.get(), buffer.data(), std::min(*room, buffer.size()));
+  const ssize_t n = ::read(input.get(), buffer.data(), std::min(*room, buffer.size()));
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
   if (n <= 0) {
     // A pty reports EIO while nobody has it open; anything else is the end of the input.
-    input_hung_up_ = n < 0 && errno == EIO && console_.kind == control::ConsoleKind::kPty;
-    if (!input_hung_up_) console_.input.reset();
+    terminal.input_hung_up = n < 0 && errno == EIO && terminal.files.kind == control::ConsoleKind::kPty;
+    if (!terminal.input_hung_up) input.reset();
     return false;
   }
   stream.end.give(std::span(buffer).first(static_cast<std::size_t>(n)));
@@ -211,10 +224,15 @@ void StreamPump::wait() {
     std::vector<pollfd> polls;
     polls.push_back({wake_.get(), POLLIN, 0});
     for (const Role& role : roles_) polls.push_back({role.process->output_doorbell().get(), POLLIN, 0});
-    if (console_.input.valid() && !input_full_ && !input_hung_up_) polls.push_back({console_.input.get(), POLLIN, 0});
-    if (!pending_.empty()) polls.push_back({console_.output.get(), POLLOUT, 0});
+    bool hung_up = false;
+    for (const Terminal& terminal : terminals_) {
+      const bool reads = terminal.files.input.valid() && !terminal.input_full && !terminal.input_hung_up;
+      if (reads) polls.push_back({terminal.files.input.get(), POLLIN, 0});
+      if (!terminal.pending.empty()) polls.push_back({terminal.files.output.get(), POLLOUT, 0});
+      hung_up |= terminal.input_hung_up;
+    }
     // A hung-up terminal is readable for ever: it is looked at once a second instead.
-    ::poll(polls.data(), polls.size(), input_hung_up_ ? 1000 : -1);
+    ::poll(polls.data(), polls.size(), hung_up ? 1000 : -1);
     drain_eventfd(wake_.borrow());
     for (const Role& role : roles_) drain_eventfd(role.process->output_doorbell());
   }

@@ -1,8 +1,8 @@
 // StreamPump: one thread that moves bytes between device processes' streams and the console, debug output and the
 // log, and collects the effects that devices emit on their own account (outbound queue).
 //
-// The console's output is byte-exact: a reader that is slow makes the guest's UART wait, and nothing is dropped,
-// except on a terminal that nobody has opened and on a file that cannot be written.
+// A console is the first serial port or a virtio console. Its output is byte-exact: a reader that is slow makes the
+// guest wait, and nothing is dropped, except on a terminal that nobody has opened and on a file that cannot be written.
 // Threading: start and stop from one thread; everything else on its own. Trust: stream indexes come from hostile
 // processes; one that cannot be is reported as a violation and the stream is left alone until a successor has taken
 // over and published it anew.
@@ -34,42 +34,56 @@ class StreamPump {
     DeviceProcess* process = nullptr;
     ipc::EffectReceiver* effects = nullptr;
   };
+  struct Console {
+    StreamRef stream;
+    ConsoleFiles files;
+  };
   using Violation = std::function<void(DeviceProcess& process, const char* what, std::uint32_t incarnation)>;
 
-  static Result<std::unique_ptr<StreamPump>> start(std::vector<Role> roles, StreamRef console, StreamRef debug,
-                                                   ConsoleFiles files, Violation on_violation);
+  static Result<std::unique_ptr<StreamPump>> start(std::vector<Role> roles, std::vector<Console> consoles,
+                                                   StreamRef debug, Violation on_violation);
   ~StreamPump();
   StreamPump(const StreamPump&) = delete;
   StreamPump& operator=(const StreamPump&) = delete;
 
-  // Moves what the guest has written so far to the console (waiting at most a moment for a slow reader), then
+  // Moves what the guest has written so far to the consoles (waiting at most a moment for a slow reader), then
   // stops. Idempotent.
   void finish();
 
  private:
+  struct Terminal {
+    StreamRef stream;
+    ConsoleFiles files;
+    std::vector<std::uint8_t> pending{};  // taken from the stream, not yet written
+    std::size_t pending_done = 0;
+    bool input_full = false;
+    bool input_hung_up = false;
+  };
   struct Stream {
     std::size_t role;
     std::uint32_t index;
     ipc::StreamEnd end;
-    std::uint32_t broken_by = 0;  // the incarnation that broke its rules, 0: none
-    enum class Use : std::uint8_t { kDrop, kConsole, kDebug } use = Use::kDrop;
+    std::uint32_t broken_by = 0;   // the incarnation that broke its rules, 0: none
+    Terminal* terminal = nullptr;  // one of terminals_, or nullptr
+    bool debug = false;
   };
 
-  StreamPump(std::vector<Role> roles, ConsoleFiles files, Violation on_violation);
-  void add_streams(StreamRef console, StreamRef debug);
+  StreamPump(std::vector<Role> roles, std::vector<Console> consoles, Violation on_violation);
+  void add_streams(StreamRef debug);
   void thread_main();
   // True when something moved.
   bool move_all();
   bool move_output(Stream& stream);
   bool move_input(Stream& stream);
   bool collect_effects(std::size_t role);
-  bool flush_console();
+  static bool flush(Terminal& terminal);
+  void wait_for_writers();
   void log_debug(std::span<const std::uint8_t> bytes);
   void wait();
   void set_asleep(bool asleep);
 
   std::vector<Role> roles_;
-  ConsoleFiles console_;
+  std::vector<Terminal> terminals_;
   Violation on_violation_;
   std::vector<Stream> streams_;
   struct Outbound {
@@ -79,11 +93,7 @@ class StreamPump {
   bool is_broken(const DeviceProcess& process, std::uint32_t& broken_by) const;
   // `serving`: the incarnation that served before the look that found this.
   void violation(DeviceProcess& process, std::uint32_t serving, std::uint32_t& broken_by, const char* what);
-  std::vector<Outbound> outbound_;     // by role
-  std::vector<std::uint8_t> pending_;  // taken from the console stream, not yet written
-  std::size_t pending_done_ = 0;
-  bool input_full_ = false;
-  bool input_hung_up_ = false;
+  std::vector<Outbound> outbound_;  // by role
   std::string debug_line_;
   UniqueFd wake_;
   std::atomic<bool> stop_{false};

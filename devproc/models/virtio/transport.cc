@@ -337,6 +337,12 @@ void VirtioPci::on_stream(StreamId stream) {
   check_broken();
 }
 
+void VirtioPci::on_setting(Setting setting, std::uint64_t value) {
+  begin_input();
+  model_->on_setting(*this, setting, value);
+  check_broken();
+}
+
 bool VirtioPci::on_backend(BackendId backend) {
   begin_input();
   const bool more = model_->on_backend(*this, backend);

@@ -78,6 +78,7 @@ class VirtioModel {
   virtual void on_stream(VirtioPort&, StreamId) {}
   // See Device::on_limit.
   virtual bool on_limit(LimitId, const RateLimit&) { return false; }
+  virtual void on_setting(VirtioPort&, Setting, std::uint64_t /*value*/) {}
   // See Device::on_backend. May work on any of its queues.
   virtual bool on_backend(VirtioPort&, BackendId) { return false; }
   virtual void on_backend_poisoned(VirtioPort& port, BackendId) { port.needs_reset(); }
@@ -133,6 +134,7 @@ class VirtioPci final : public Device, private VirtioPort {
   void after_show() override;
   void on_timer(TimerId timer) override;
   void on_stream(StreamId stream) override;
+  void on_setting(Setting setting, std::uint64_t value) override;
   bool on_backend(BackendId backend) override;
   void on_backend_poisoned(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;

@@ -31,6 +31,7 @@ class FakeControl : public VmControl {
     for (const control::Property& property : properties) call += " " + property.key + "=" + property.value;
     return note(call);
   }
+  Status set_balloon(std::uint64_t bytes) override { return note("balloon " + std::to_string(bytes)); }
   DeviceEvents& events() override { return events_; }
 
   [[nodiscard]] std::vector<std::string> calls() const;

@@ -21,6 +21,7 @@
 #include "devproc/host/role_host.h"
 #include "ipc/base/checked.h"
 #include "ipc/ring/adaptive_wait.h"
+#include "ipc/ring/packet_link.h"
 #include "ipc/roles/device_types.h"
 
 namespace bulkhead::devproc {
@@ -408,6 +409,16 @@ class RoleRig {
       }
       case BackingKind::kFrameRing: return UniqueFd::create_eventfd().value();
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+      case BackingKind::kPacketLink: {
+        UniqueFd file(::memfd_create("rig-link", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        EXPECT_EQ(::ftruncate(file.get(), ipc::kPacketLinkSize), 0);
+        EXPECT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
+        return file;
+      }
+      case BackingKind::kPacketLinkWake:
+      case BackingKind::kPacketLinkPeer:
+      case BackingKind::kVsockListener:
+      case BackingKind::kVsockConnector: return UniqueFd::create_eventfd().value();      // nobody is on the other side
       case BackingKind::kTap: {
         if (!setup_.wires) return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
         int ends[2] = {-1, -1};

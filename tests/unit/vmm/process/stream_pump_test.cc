@@ -45,15 +45,19 @@ class StreamPumpTest : public ::testing::Test {
   StreamPumpTest() { ::signal(SIGPIPE, SIG_IGN); }
   ~StreamPumpTest() override { stop(); }
   void start(control::ConsoleKind kind = control::ConsoleKind::kStdio) {
-    auto pump_or = StreamPump::start({{rig.process.get(), &rig.effects}}, StreamRef{0, rig.plan.console.stream},
-                                     StreamRef{0, rig.plan.debug.stream},  // the only role of this pump
-                                     {kind, std::move(input.reader), std::move(output.writer)},
-                                     [this](DeviceProcess& process, const char* what, std::uint32_t) {
-                                       EXPECT_EQ(&process, rig.process.get());
-                                       const std::lock_guard lock(violations_lock);
-                                       violations.emplace_back(what);
-                                       violation_count.fetch_add(1);
-                                     });
+    std::vector<StreamPump::Console> consoles;  // of the only role of this pump
+    consoles.push_back({StreamRef{0, console}, {kind, std::move(input.reader), std::move(output.writer)}});
+    if (two_consoles)
+      consoles.push_back(
+          {StreamRef{0, second}, {kind, std::move(second_input.reader), std::move(second_output.writer)}});
+    auto pump_or =
+        StreamPump::start({{rig.process.get(), &rig.effects}}, std::move(consoles), StreamRef{0, rig.plan.debug.stream},
+                          [this](DeviceProcess& process, const char* what, std::uint32_t) {
+                            EXPECT_EQ(&process, rig.process.get());
+                            const std::lock_guard lock(violations_lock);
+                            violations.emplace_back(what);
+                            violation_count.fetch_add(1);
+                          });
     ASSERT_TRUE(pump_or);
     pump = std::move(*pump_or);
   }
@@ -67,6 +71,11 @@ class StreamPumpTest : public ::testing::Test {
   std::uint32_t console = rig.plan.console.stream;
   Pipe input;
   Pipe output;
+  // Of another console, in the tests that have one: the second serial port.
+  std::uint32_t second = console + 1;
+  bool two_consoles = false;
+  Pipe second_input;
+  Pipe second_output;
   std::mutex violations_lock;
   std::vector<std::string> violations;
   std::atomic<int> violation_count{0};
@@ -84,6 +93,35 @@ TEST_F(StreamPumpTest, console_output_arrives_byte_for_byte) {
   }
   EXPECT_EQ(received, sent);
   EXPECT_EQ(violation_count, 0);
+}
+
+TEST_F(StreamPumpTest, two_consoles_have_bytes_of_their_own) {
+  two_consoles = true;
+  start();
+  rig.device_writes(console, "to the first");
+  rig.device_writes(second, "to the second");
+  EXPECT_EQ(output.read_some(), "to the first");
+  EXPECT_EQ(second_output.read_some(), "to the second");
+  ASSERT_EQ(::write(second_input.writer.get(), "typed", 5), 5);
+  std::string typed;
+  while (typed.size() < 5) typed += rig.device_reads(second);
+  EXPECT_EQ(typed, "typed");
+  EXPECT_EQ(rig.device_reads(console), "");
+}
+
+TEST_F(StreamPumpTest, a_console_that_nobody_reads_holds_up_no_other) {
+  two_consoles = true;
+  start();
+  const std::string sent = numbered_bytes(100'000);
+  std::size_t at = 0;
+  for (int idle = 0; idle < 200; ++idle) {
+    const std::size_t n = rig.device_writes(console, std::string_view(sent).substr(at));
+    if (n != 0) idle = 0;
+    at += n;
+    ::sched_yield();
+  }
+  rig.device_writes(second, "to the second");
+  EXPECT_EQ(second_output.read_some(), "to the second");
 }
 
 TEST_F(StreamPumpTest, a_reader_that_is_slow_holds_the_device_up_and_loses_nothing) {
