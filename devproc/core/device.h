@@ -72,6 +72,8 @@ class Device {
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
+  // `fw_cfg` alone: the VMM has done the transfer that a write was redirected for; where it left the item.
+  virtual void on_transfer_done(std::uint32_t /*selector*/, std::uint32_t /*offset*/) {}
   // `pci_bus` alone: the function's device was isolated, or came back.
   virtual void on_function_presence(std::uint8_t /*devfn*/, bool /*present*/) {}
 

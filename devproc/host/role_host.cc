@@ -94,6 +94,12 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       device.on_function_presence(static_cast<std::uint8_t>(what), (what & 0x100) != 0);
       return;
     }
+    case ipc::RequestKind::kTransferDone: {
+      std::uint32_t selector = 0;
+      std::memcpy(&selector, request.payload, sizeof selector);
+      device.on_transfer_done(selector, static_cast<std::uint32_t>(request.offset));
+      return;
+    }
     case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
     case ipc::RequestKind::kDesiredState: list_desired_effects(request, reply); return;
     case ipc::RequestKind::kReset: break;

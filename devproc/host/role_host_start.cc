@@ -50,6 +50,7 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup) {
                           .messages = {},
                           .kicks = {},
                           .backings = {},
+                          .data = {},
                           .memory = &memory,
                           .ranges = &memory},
                 setup.incarnation);
@@ -116,7 +117,10 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup) {
                     .memory = world_.memory,
                     .entropy = instance.entropy.get(),
                     .block = instance.block,
-                    .frames = instance.frames};
+                    .frames = instance.frames,
+                    .data = setup.data_regions.first < world_.data.size() && setup.data_regions.count != 0
+                                ? world_.data[setup.data_regions.first]
+                                : std::span<const std::byte>()};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);

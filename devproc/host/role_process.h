@@ -46,6 +46,7 @@ class RoleProcess {
   std::vector<UniqueFd> messages_;
   std::vector<UniqueFd> kicks_;
   std::vector<UniqueFd> backings_;
+  std::vector<ipc::ReadOnlyRegion> data_;  // in the order of their indexes
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

@@ -18,6 +18,7 @@ struct AcpiPmConfig {
 struct PciFunctionConfig {
   devfn @0 :UInt8;
   type @1 :Text;
+  romSize @2 :UInt32;
 }
 
 struct PciBusConfig {
@@ -63,5 +64,6 @@ struct DeviceConfig {
     virtioRng @8 :Void;
     virtioBlk @9 :VirtioBlkConfig;
     virtioNet @10 :VirtioNetConfig;
+    fwCfg @11 :Void;
   }
 }

@@ -47,8 +47,9 @@ enum class FdPurpose : std::uint16_t {
   kQueueKick = 11,      // index: nth ioeventfd of the role
   kStreamRegion = 12,   // console and input rings
   kRoleFilter = 13,     // seccomp program of the role (sandbox/filter.h)
+  kDataRegion = 14,     // index: nth region of read-only data of the role
 };
-inline constexpr std::uint16_t kFdPurposeCount = 14;
+inline constexpr std::uint16_t kFdPurposeCount = 15;
 
 struct FdGrant {
   FdPurpose purpose{};
@@ -73,6 +74,7 @@ struct DeviceInstance {
   IndexRange vectors;  // MSI and MSI-X
   IndexRange backings;
   IndexRange kicks;  // of its queues
+  IndexRange data_regions;
 };
 
 struct GuestRange {

@@ -61,6 +61,7 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
+  std::uint16_t data_regions = 0;  // read-only regions of the VMM's making (control::FdPurpose::kDataRegion)
   std::span<const BackingKind> backings{};  // at most: backing_count()
   SyscallGroups syscalls{};
   std::uint32_t effects = 0;  // effect_bit()s that the VMM will apply

@@ -17,6 +17,7 @@
 #include "tests/fakes/fake_frames.h"
 #include "tests/fakes/fake_irq.h"
 #include "tests/fakes/fake_state.h"
+#include "tests/fakes/fw_cfg_data.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
 
@@ -54,7 +55,8 @@ class FakeWires {
                  .memory = &memory,
                  .entropy = &entropy,
                  .block = &block,
-                 .frames = frame_pointers_};
+                 .frames = frame_pointers_,
+                 .data = data};
   }
 
   FakeStateAllocator state;
@@ -67,6 +69,7 @@ class FakeWires {
   VectorMemory memory;
   FakeBlock block{memory, {.bytes = 64 * 1024}};
   std::deque<FakeFrames> frames;
+  std::vector<std::byte> data = sample_fw_cfg_data();
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;
 

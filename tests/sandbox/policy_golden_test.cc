@@ -38,7 +38,7 @@ TEST(Golden, role_with_io_uring) { compare("role_io_uring", role_policy({Syscall
 TEST(Golden, standby) { compare("standby_base", standby_policy({})); }
 TEST(Golden, vcpu_thread) {
   constexpr std::array<std::uint32_t, 1> kIoctls = {KVM_RUN};
-  compare("vcpu_thread", vcpu_thread_policy(kIoctls));
+  compare("vcpu_thread", vcpu_thread_policy(kIoctls, 4242));
 }
 
 }  // namespace

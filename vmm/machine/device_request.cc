@@ -13,6 +13,7 @@ namespace {
 
 constexpr unsigned kLeastMtu = 68;  // of IPv4
 constexpr unsigned kMostMtu = 65'535;
+constexpr unsigned kLastBootIndex = 9999;
 
 // A request's properties, each of which is taken once; what is left over nobody knows.
 class Properties {
@@ -126,6 +127,10 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
   ASSIGN_OR_RETURN(Properties properties, Properties::of(request));
   ASSIGN_OR_RETURN(const std::optional<unsigned> slot,
                    properties.take_number("slot", kFirstFreeSlot, kSlots - 1, "a PCI slot"));
+  ASSIGN_OR_RETURN(const std::optional<unsigned> boot_index,
+                   properties.take_number("bootindex", 0, kLastBootIndex, "a place in the boot order"));
+  function.boot_index = boot_index;
+  properties.take("rom");
   if (slot) function.slot = static_cast<std::uint8_t>(*slot);
   if (request.type == "virtio_blk") {
     ASSIGN_OR_RETURN(function.config, read_virtio_blk(properties, disk));

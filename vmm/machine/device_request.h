@@ -1,6 +1,6 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
-// Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
+// Properties: slot=N and bootindex=N for every PCI device, and rom=FILE|off, which was honoured where the file was opened; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
 // and direct, which were honoured where the file was opened; virtio_net: mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and
 // queues, which were honoured where the TAP was opened. Errors: one sentence that names what is wrong. Threading:
 // pure. Trust: the configuration is the user's.
@@ -24,6 +24,7 @@ struct FunctionRequest {
   const DeviceTypeDecl* type = nullptr;
   std::optional<std::uint8_t> slot;  // nullopt: any will do
   DeviceConfig config;
+  std::optional<std::uint32_t> boot_index;  // nullopt: wherever firmware puts it
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

@@ -11,7 +11,8 @@ namespace bulkhead::vmm {
 Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, std::span<const UniqueFd> files,
                                                              const GuestRam& ram, ipc::EffectReceiver& effects,
                                                              PendingBits& pending,
-                                                             ipc::RequestProducer::Options options, BarAccesses* bars) {
+                                                             ipc::RequestProducer::Options options, BarAccesses* bars,
+                                                             FwCfgTransfers* transfers, BorrowedFd data) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
   ASSIGN_OR_RETURN(process->requests_,
                    ipc::WritableRegion::create("bulkhead-requests", ipc::kRequestAreaSize, ipc::PeerRights::kReadOnly));
@@ -32,7 +33,10 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   requests.time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_release);
   process->ring_ = std::make_unique<ipc::RequestProducer>(requests, process->replies(), process->doorbell_.borrow(),
                                                           effects, std::move(options));
-  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars);
+  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars, transfers);
+  if (data.valid()) {
+    ASSIGN_OR_RETURN(process->data_, UniqueFd::duplicate(data));
+  }
   return process;
 }
 
@@ -98,6 +102,7 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
   std::uint32_t backings = 0;
+  std::uint32_t data_regions = 0;
   for (const InstancePlan& plan : plan_.instances) {
     control::DeviceInstance instance;
     instance.name = plan.name;
@@ -114,6 +119,8 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
     vectors += instance.vectors.count;
     instance.backings = {backings, static_cast<std::uint32_t>(backing_count(*plan.type, plan.config))};
     kicks += instance.kicks.count;
+    instance.data_regions = {data_regions, plan.type->data_regions};
+    data_regions += instance.data_regions.count;
     backings += instance.backings.count;
     role.instances.push_back(std::move(instance));
   }
@@ -166,6 +173,7 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
   for (std::uint32_t i = 0; i < messages_.size(); ++i) grant(FdPurpose::kMsiVector, i, messages_[i].event.borrow());
   for (std::uint32_t i = 0; i < kicks_.size(); ++i) grant(FdPurpose::kQueueKick, i, kicks_[i].event.borrow());
   for (std::uint32_t i = 0; i < backings_.size(); ++i) grant(FdPurpose::kBacking, i, backings_[i].borrow());
+  if (data_.valid()) grant(FdPurpose::kDataRegion, 0, data_.borrow());
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

@@ -27,11 +27,13 @@ namespace bulkhead::vmm {
 
 class DeviceProcess {
  public:
-  // `files`: VmFiles::devices. `bars`: for the `pci` process.
+  // `files`: VmFiles::devices. `bars`: for the `pci` process. `transfers` and `data` (the region of data of its device that
+  // has one): for `platform`.
   static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, std::span<const UniqueFd> files,
                                                        const GuestRam& ram, ipc::EffectReceiver& effects,
                                                        PendingBits& pending, ipc::RequestProducer::Options options,
-                                                       BarAccesses* bars = nullptr);
+                                                       BarAccesses* bars = nullptr,
+                                                       FwCfgTransfers* transfers = nullptr, BorrowedFd data = {});
 
   struct Handover {
     std::vector<std::byte> bytes;
@@ -98,6 +100,7 @@ class DeviceProcess {
   std::vector<Message> messages_;
   std::vector<Kick> kicks_;
   std::vector<UniqueFd> backings_;
+  UniqueFd data_;  // not valid: no device of the role has a region of data
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};
