@@ -6,6 +6,7 @@
 #include "devproc/models/cmos_rtc/cmos_rtc.h"
 #include "devproc/models/debug_exit/debug_exit.h"
 #include "devproc/models/e1000/e1000.h"
+#include "devproc/models/fw_cfg/fw_cfg.h"
 #include "devproc/models/i8042/i8042.h"
 #include "devproc/models/pci/pci_bus.h"
 #include "devproc/models/pci_test/pci_test.h"
@@ -68,6 +69,11 @@ Result<std::unique_ptr<Device>> create_system_ports(const DeviceConfig& config, 
 Result<std::unique_ptr<Device>> create_debug_exit(const DeviceConfig& config, const Wires& wires) {
   RETURN_IF_ERROR(expect<DebugExitConfig>(config));
   return std::make_unique<DebugExit>(wires.effects);
+}
+
+Result<std::unique_ptr<Device>> create_fw_cfg(const DeviceConfig& config, const Wires& wires) {
+  RETURN_IF_ERROR(expect<FwCfgConfig>(config));
+  return std::make_unique<FwCfg>(state_of<FwCfg>(wires), wires.data, *wires.redirect);
 }
 
 Result<std::unique_ptr<Device>> create_pci_test(const DeviceConfig& config, const Wires& wires) {
@@ -159,6 +165,7 @@ constexpr std::array kTypes = {
     DeviceType{"acpi_pm", AcpiPm::kStateVersion, create_pm},
     DeviceType{"system_ports", SystemPorts::kStateVersion, create_system_ports},
     DeviceType{"debug_exit", DebugExit::kStateVersion, create_debug_exit},
+    DeviceType{"fw_cfg", FwCfg::kStateVersion, create_fw_cfg},
     DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
     DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
     DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},

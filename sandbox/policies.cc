@@ -71,8 +71,10 @@ PolicyBuilder standby_policy(SyscallGroups groups) {
   return role_policy(groups | SyscallGroups{SyscallGroup::kTakeRole});
 }
 
-PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls) {
+PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls, pid_t own_process) {
   PolicyBuilder policy;
+  // Memory slots change with every other vCPU out of KVM_RUN (VcpuThreads::while_none_runs).
+  if (own_process != 0) policy.allow_thread_kick(own_process, kKickSignal);
   policy
       .allow_ioctls(ioctls, KvmIoctlGrant{})  // KVM_RUN, and what follows an exit
       .allow_futex_wait_wake()                // doorbells, mutexes
@@ -94,8 +96,8 @@ PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls) {
 
 Result<CompiledFilter> compile_role_filter(SyscallGroups groups) { return compile(role_policy(groups)); }
 Result<CompiledFilter> compile_standby_filter(SyscallGroups groups) { return compile(standby_policy(groups)); }
-Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls) {
-  return compile(vcpu_thread_policy(ioctls));
+Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls, pid_t own_process) {
+  return compile(vcpu_thread_policy(ioctls, own_process));
 }
 
 }  // namespace bulkhead::sandbox

@@ -13,6 +13,7 @@
 // Threading: pure functions. Errors: in the builder, surfaced by compile().
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 #include <span>
 
@@ -24,6 +25,7 @@ namespace bulkhead::sandbox {
 // The descriptor number of a device process's control socket: the only one that it may sendmsg and recvmsg
 // on.
 inline constexpr int kControlFd = 3;
+inline constexpr int kKickSignal = SIGUSR1;  // takes a vCPU thread out of KVM_RUN
 inline constexpr int kStandbyFilterFd = 4;  // the filter of a process that has no role yet, exported
 
 [[nodiscard]] PolicyBuilder role_policy(SyscallGroups groups);
@@ -32,11 +34,12 @@ inline constexpr int kStandbyFilterFd = 4;  // the filter of a process that has 
 // `ioctls`: the request numbers that the thread may use (KVM_RUN and the vCPU ioctls after set-up). The
 // program calls warm_libc() (sandbox/enter.h) before it starts threads: a thread's own malloc arena would
 // open files under /proc.
-[[nodiscard]] PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls);
+// `own_process`: where the thread may send kKickSignal to other threads; 0: nowhere.
+[[nodiscard]] PolicyBuilder vcpu_thread_policy(std::span<const std::uint32_t> ioctls, pid_t own_process = 0);
 
 // Short forms: build and compile.
 [[nodiscard]] Result<CompiledFilter> compile_role_filter(SyscallGroups groups);
 [[nodiscard]] Result<CompiledFilter> compile_standby_filter(SyscallGroups groups);
-[[nodiscard]] Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls);
+[[nodiscard]] Result<CompiledFilter> compile_vcpu_filter(std::span<const std::uint32_t> ioctls, pid_t own_process = 0);
 
 }  // namespace bulkhead::sandbox

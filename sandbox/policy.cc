@@ -186,6 +186,10 @@ PolicyBuilder& PolicyBuilder::allow_exit() { return add(SYS_exit_group); }
 PolicyBuilder& PolicyBuilder::allow_thread_exit() { return add(SYS_exit); }
 PolicyBuilder& PolicyBuilder::allow_signal_return() { return add(SYS_rt_sigreturn).add(SYS_rt_sigprocmask); }
 
+PolicyBuilder& PolicyBuilder::allow_thread_kick(pid_t process, int signal) {
+  return add(SYS_tgkill, {{0, kInt, bits(process)}, {2, kInt, bits(signal)}});
+}
+
 PolicyBuilder& PolicyBuilder::allow_sanitizer_runtime() {
   constexpr std::uint64_t kOptional = bits(MAP_FIXED | MAP_NORESERVE | MAP_STACK);
   return add(SYS_mmap, {{2, kNotReadWrite, 0}, {3, kLong & ~kOptional, bits(MAP_PRIVATE | MAP_ANONYMOUS)}})

@@ -103,6 +103,8 @@ class PolicyBuilder {
   PolicyBuilder& allow_thread_exit();
   // rt_sigreturn and rt_sigprocmask: a thread that is kicked by a signal. Not rt_sigaction, not kill.
   PolicyBuilder& allow_signal_return();
+  // tgkill with this signal, to threads of this process.
+  PolicyBuilder& allow_thread_kick(pid_t process, int signal);
 
   // What the address and thread sanitizers' runtimes need beyond all that. For their builds alone.
   PolicyBuilder& allow_sanitizer_runtime();

@@ -2,6 +2,7 @@
 
 #include <linux/kvm.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -97,13 +98,18 @@ Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks()
 
 Status VirtualMachine::plan_and_open_files() {
   ASSIGN_OR_RETURN(const std::vector<std::optional<DiskGeometry>> disks, inspect_disks());
-  ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid()), disks));
+  ASSIGN_OR_RETURN(const std::vector<std::optional<OptionRom>> roms, read_option_roms());
+  std::vector<std::uint32_t> rom_sizes;
+  for (const std::optional<OptionRom>& rom : roms)
+    rom_sizes.push_back(rom ? static_cast<std::uint32_t>(rom->bar_size) : 0);
+  ASSIGN_OR_RETURN(plan_, plan_machine(config_, physical_address_bits(system_->supported_cpuid()), disks, rom_sizes));
   for (const control::OnCrashRule& rule : config_.on_crash) {
     const auto named = [&](const RolePlan& role) { return rule.role.empty() || role.name == rule.role; };
     if (std::none_of(plan_.roles.begin(), plan_.roles.end(), named))
       return make_error("--on-crash: this VM has no device process named " + rule.role);
   }
   if (options_.boot) return ok();
+  if (plan_.firmware) return prepare_firmware(roms);
   ASSIGN_OR_RETURN(FileSource kernel, FileSource::from_fd(std::move(config_.files.kernel), config_.kernel_path));
   std::optional<FileSource> initrd;
   if (config_.files.initrd.valid()) {
@@ -119,11 +125,25 @@ Status VirtualMachine::create_memory() {
   // Slots before the interrupt controllers: afterwards each costs milliseconds (KVM waits for grace periods).
   std::uint32_t slot = 0;
   for (const RamRange& range : ram_ranges(plan_.memory)) {
+    if (range.guest_address == kShadowWindow) continue;
     RETURN_IF_ERROR(vm_->set_memory_slot({.slot = slot++,
                                           .guest_address = range.guest_address,
                                           .size = range.size,
                                           .host = ram_->host() + range.offset}));
   }
+  std::span<std::byte> rom;
+  if (bios_) {
+    const std::span<std::byte> bytes = bios_->bytes();
+    rom = bytes.last(kMirroredRom);
+    RETURN_IF_ERROR(vm_->set_memory_slot({.slot = kBiosSlot,
+                                          .guest_address = kFourGiB - bytes.size(),
+                                          .size = bytes.size(),
+                                          .host = bytes.data(),
+                                          .read_only = true}));
+    fw_cfg_dma_.emplace(firmware_data_.bytes(), *ram_);
+  }
+  shadow_.emplace(*vm_, *ram_, rom, kFirstShadowSlot);
+  shadow_->apply(plan_.firmware ? 0 : kShadowAllRam);  // as the registers are after reset
   return ok();
 }
 
@@ -151,7 +171,9 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
   router_ = std::make_unique<InterruptRouter>(*vm_);
   effects_ = std::make_unique<MachineEffects>(
       space_, *router_, *vm_, [this](PowerAction action, std::uint64_t value) { on_power(action, value); },
-      [this](std::size_t role, PauseReason reason) { on_pause_wanted(role, reason); });
+      [this](std::size_t role, PauseReason reason) { on_pause_wanted(role, reason); },
+      [this](const std::function<void()>& change) { run_exclusively(change); });
+  effects_->set_shadow_ram(*shadow_);
   const std::int64_t born = ipc::monotonic_ns();
   processes_.resize(plan_.roles.size());
   cables_.resize(plan_.roles.size());
@@ -174,10 +196,13 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     ring.on_violation = [this, role](const char* what, std::uint32_t incarnation) {
       on_violation(*processes_[role], what, incarnation);
     };
+    const bool of_fw_cfg = role == plan_.platform_role && fw_cfg_dma_.has_value();
     ASSIGN_OR_RETURN(processes_[role],
                      DeviceProcess::create(plan_.roles[role], config_.files.devices, *ram_, *receivers_[role], *router_,
                                            std::move(ring), role == plan_.pci_role ? &bars_ : nullptr,
-                                           frame_ring_of(plan_.roles[role])));
+                                           frame_ring_of(plan_.roles[role]),
+                                           of_fw_cfg ? &*fw_cfg_dma_ : nullptr,
+                                           of_fw_cfg ? firmware_data_.fd() : BorrowedFd()));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
@@ -201,7 +226,7 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     all.push_back({process.get(), policy_of(process->plan())});
   supervisor_->launch(std::move(all));
   // The processes get ready while the rest of the machine is made.
-  return vm_->create_interrupts();
+  return vm_->create_interrupts(plan_.firmware ? 0 : kFirmwareElcr);
 }
 
 Status VirtualMachine::connect_interrupts() {
@@ -223,52 +248,6 @@ Status VirtualMachine::connect_interrupts() {
     }
   }
   return ok();
-}
-
-Status VirtualMachine::publish_windows() {
-  std::vector<Claim> fixed = options_.extra_claims;
-  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    for (std::uint16_t i = 0; i < process->plan().instances.size(); ++i) {
-      const InstancePlan& instance = process->plan().instances[i];
-      for (const RegionPlan& region : instance.regions) {
-        if (!region.fixed) continue;
-        const RegionDecl& decl = instance.type->regions[region.region];
-        fixed.push_back({decl.memory ? Space::kMemory : Space::kPort, *region.fixed, decl.length, &process->channel(),
-                         i, region.region, decl.posted, process->plan().name + "/" + instance.name});
-      }
-    }
-  }
-  std::vector<WindowPlan> windows;
-  for (const PlannedWindow& window : plan_.windows) {
-    DeviceProcess& owner = *processes_[window.role];
-    const InstancePlan& instance = owner.plan().instances[window.instance];
-    const bool posted = window.region < instance.type->regions.size() && instance.type->regions[window.region].posted;
-    windows.push_back({.devfn = window.devfn,
-                       .index = window.index,
-                       .space = window.io ? Space::kPort : Space::kMemory,
-                       .size = window.size,
-                       .channel = &owner.channel(),
-                       .instance = window.instance,
-                       .region = window.region,
-                       .posted = posted,
-                       .owner = owner.plan().name + "/" + instance.name});
-    if (window.pci_cfg) bars_.add(windows.back());
-  }
-  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
-    for (const DeviceProcess::Kick& kick : process->kicks()) {
-      const QueueDecl& queues = process->plan().instances[kick.instance].type->queues;
-      effects_->add_doorbell({.channel = &process->channel(),
-                              .instance = kick.instance,
-                              .region = queues.region,
-                              .offset = std::uint64_t{kDoorbellStride} * kick.queue},
-                             kick.event.borrow());
-    }
-  }
-  std::vector<Range> reserved;
-  for (const RamRange& ram : ram_ranges(plan_.memory)) reserved.push_back(*Range::make(ram.guest_address, ram.size));
-  // IOAPIC, local APICs, TSS and identity-map pages, and everything else that chipsets keep below 4 GiB.
-  reserved.push_back(*Range::make(kPciWindowEnd, kFourGiB - kPciWindowEnd));
-  return effects_->set_windows(WindowMap(std::move(windows), std::move(reserved), std::move(fixed)));
 }
 
 Status VirtualMachine::create_vcpus() {
@@ -294,9 +273,12 @@ Result<BootRegisters> VirtualMachine::load_boot() {
 }
 
 Status VirtualMachine::start_guest_state() {
-  ASSIGN_OR_RETURN(const BootRegisters boot, load_boot());
+  std::optional<BootRegisters> boot;
+  if (!plan_.firmware) {
+    ASSIGN_OR_RETURN(boot, load_boot());
+  }
   for (std::size_t i = 0; i < vcpus_.size(); ++i)
-    RETURN_IF_ERROR(vcpus_[i]->start(i == 0 ? std::optional(boot) : std::nullopt));
+    RETURN_IF_ERROR(vcpus_[i]->start(i == 0 ? boot : std::nullopt, i == 0));
   return ok();
 }
 
@@ -365,7 +347,7 @@ Status VirtualMachine::start_threads() {
                                      }));
   std::optional<sandbox::CompiledFilter> filter;
   if (options_.filter_vcpus) {
-    ASSIGN_OR_RETURN(filter, sandbox::compile_vcpu_filter(kVcpuIoctls));
+    ASSIGN_OR_RETURN(filter, sandbox::compile_vcpu_filter(kVcpuIoctls, ::getpid()));
   }
   return threads_->start(filter);
 }

@@ -22,13 +22,17 @@
 #include "ipc/control/vm_config.h"
 #include "vmm/api/vm_control.h"
 #include "vmm/firmware/loader.h"
+#include "vmm/firmware/rom_image.h"
 #include "vmm/hypervisor/kvm_system.h"
 #include "vmm/hypervisor/kvm_vcpu.h"
 #include "vmm/hypervisor/kvm_vm.h"
 #include "vmm/machine/effects.h"
+#include "vmm/machine/fw_cfg_dma.h"
 #include "vmm/machine/plan.h"
 #include "vmm/machine/rate_limits.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/memory/rom.h"
+#include "vmm/memory/shadow_ram.h"
 #include "vmm/pci/bar_map.h"
 #include "vmm/process/device_process.h"
 #include "vmm/process/peer_link.h"
@@ -95,13 +99,18 @@ class VirtualMachine final : public VmControl {
   // create(), step by step.
   Status open_hypervisor();
   [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
+  [[nodiscard]] Result<std::vector<std::optional<OptionRom>>> read_option_roms();
   Status plan_and_open_files();
+  Status prepare_firmware(std::span<const std::optional<OptionRom>> roms);
   Status create_memory();
   [[nodiscard]] std::optional<FrameRingEnd> frame_ring_of(const RolePlan& role) const;
   Status connect_vsock();
   Status create_devices(UniqueFd child_signals);
   Status connect_interrupts();
   Status publish_windows();
+  [[nodiscard]] std::vector<Claim> fixed_claims();
+  [[nodiscard]] std::vector<WindowPlan> window_plans();
+  void run_exclusively(const std::function<void()>& change);
   Status create_vcpus();
   Status start_guest_state();
   Status start_threads();
@@ -155,7 +164,12 @@ class VirtualMachine final : public VmControl {
   MachinePlan plan_;
   std::optional<BootLoader> loader_;
   std::optional<GuestRam> ram_;
+  std::optional<Rom> bios_;
+  std::vector<std::optional<Rom>> option_roms_;  // of each of config_.devices
+  ipc::WritableRegion firmware_data_;            // fw_cfg's; empty without a firmware
+  std::optional<FwCfgDma> fw_cfg_dma_;
   std::unique_ptr<KvmVm> vm_;
+  std::optional<ShadowRam> shadow_;
   AddressSpace space_;
   std::unique_ptr<InterruptRouter> router_;
   std::unique_ptr<MachineEffects> effects_;

@@ -20,8 +20,8 @@ std::string permissions_of(const RolePlan& role) {
     if (role.syscalls.contains(group)) text += fmt::format("system calls: {}\n", name_of(group));
   }
   text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
-  constexpr std::array<std::string_view, 7> kEffectNames = {"",          "window", "intx-route", "function-control",
-                                                            "msi-route", "power",  "pause"};
+  constexpr std::array<std::string_view, 8> kEffectNames = {"",          "window", "intx-route", "function-control",
+                                                            "msi-route", "power",  "pause",  "shadow"};
   if (role.jail.host_network) text += "network: the host's\n";
   if (!role.jail.tftp.empty()) text += fmt::format("files: {}, read-only\n", role.jail.tftp);
   if (role.ring) text += "frame ring: one end\n";

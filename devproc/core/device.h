@@ -78,6 +78,8 @@ class Device {
   virtual void on_function_control(std::uint32_t /*bits*/) {}
   // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has none.
   virtual bool on_limit(LimitId, const RateLimit&) { return false; }
+  // `fw_cfg` alone: the VMM has done the transfer that a write was redirected for; where it left the item.
+  virtual void on_transfer_done(std::uint32_t /*selector*/, std::uint32_t /*offset*/) {}
   // `pci_bus` alone: the function's device was isolated, or came back.
   virtual void on_function_presence(std::uint8_t /*devfn*/, bool /*present*/) {}
 

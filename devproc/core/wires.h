@@ -22,6 +22,7 @@
 #include "devproc/core/stream_sockets.h"
 #include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
+#include "ipc/roles/fw_cfg_decl.h"
 #include "ipc/state/effects.h"
 
 namespace bulkhead::devproc {
@@ -80,6 +81,8 @@ class Redirect {
   virtual void pending_bits(std::uint8_t devfn, std::uint16_t first_vector, std::uint8_t byte_offset) = 0;
   // A read or write of pci_cfg_data is one of a BAR. What is left of string I/O comes again as a new request.
   virtual void bar_access(const BarAccess& access) = 0;
+  // A write that starts fw_cfg's DMA. The VMM does it and then says so (Device::on_transfer_done).
+  virtual void fw_cfg_transfer(const FwCfgTransfer& transfer) = 0;
 };
 
 // Everything a host offers for the construction of one device. Models do not see it: the registry's
@@ -91,7 +94,7 @@ struct Wires {
   EffectSink& effects;
   std::span<IrqLine* const> lines;
   std::span<CharBackend* const> streams;
-  Redirect* redirect = nullptr;             // the `pci` process
+  Redirect* redirect = nullptr;             // `pci_bus`, `fw_cfg`
   MsiSender* msi = nullptr;                 // PCI functions with MSI or MSI-X
   GuestMemory* memory = nullptr;            // device types that declare guest memory
   RamRelease* ram = nullptr;                // device types that declare SyscallGroup::kReleaseRam
@@ -102,6 +105,7 @@ struct Wires {
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
   GuestPublisher* publisher = nullptr;      // device types that declare `publishes`
   UserNetwork* network = nullptr;           // usernet
+  std::span<const std::byte> data{};        // device types that declare a region of data
 };
 
 }  // namespace bulkhead::devproc

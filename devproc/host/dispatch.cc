@@ -20,7 +20,8 @@ std::uint8_t piece_size(const RegionSpec& region, std::uint64_t offset, std::uin
 bool takes_whole(const RegionSpec& region, std::uint8_t size) { return (region.sizes & size) != 0; }
 
 bool redirected(ipc::ReplyStatus status) {
-  return status == ipc::ReplyStatus::kPendingBits || status == ipc::ReplyStatus::kBarAccess;
+  return status == ipc::ReplyStatus::kPendingBits || status == ipc::ReplyStatus::kBarAccess ||
+         status == ipc::ReplyStatus::kFwCfgTransfer;
 }
 
 }  // namespace

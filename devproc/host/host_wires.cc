@@ -8,6 +8,7 @@
 #include "devproc/host/failpoint.h"
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/wire/bar_access.h"
+#include "ipc/wire/fw_cfg_transfer.h"
 
 namespace bulkhead::devproc {
 
@@ -50,6 +51,10 @@ void HostRedirect::pending_bits(std::uint8_t devfn, std::uint16_t first_vector, 
 }
 
 void HostRedirect::bar_access(const BarAccess& access) { ipc::store_bar_access(checkpoint_.input().reply, access); }
+
+void HostRedirect::fw_cfg_transfer(const FwCfgTransfer& transfer) {
+  ipc::store_fw_cfg_transfer(checkpoint_.input().reply, transfer);
+}
 
 std::size_t HostCharBackend::room() const {
   const std::uint64_t taken = requests_.output_consumed[stream_].load(std::memory_order_acquire);

@@ -156,6 +156,7 @@ class HostRedirect final : public Redirect {
   explicit HostRedirect(ipc::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
   void pending_bits(std::uint8_t devfn, std::uint16_t first_vector, std::uint8_t byte_offset) override;
   void bar_access(const BarAccess& access) override;
+  void fw_cfg_transfer(const FwCfgTransfer& transfer) override;
 
  private:
   ipc::Checkpoint& checkpoint_;

@@ -101,6 +101,12 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       device.on_setting(static_cast<Setting>(request.offset), value);
       return;
     }
+    case ipc::RequestKind::kTransferDone: {
+      std::uint32_t selector = 0;
+      std::memcpy(&selector, request.payload, sizeof selector);
+      device.on_transfer_done(selector, static_cast<std::uint32_t>(request.offset));
+      return;
+    }
     case ipc::RequestKind::kPowerButton: device.on_power_button(); return;
     case ipc::RequestKind::kSetLimit: {
       RateLimit limit;

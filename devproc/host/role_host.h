@@ -44,6 +44,7 @@ struct RoleWorld {
   std::vector<BorrowedFd> messages;       // one an MSI vector of the role
   std::vector<BorrowedFd> kicks;          // one a queue of the role
   std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
+  std::vector<std::span<const std::byte>> data;  // regions of read-only data
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends
   FrameRingWires ring;  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing

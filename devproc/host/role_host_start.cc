@@ -53,6 +53,7 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup, MakeUs
                           .messages = {},
                           .kicks = {},
                           .backings = {},
+                          .data = {},
                           .memory = &memory,
                           .ranges = &memory,
                           .ring = {},
@@ -137,7 +138,10 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed
                     .sockets = instance.sockets,
                     .frames = instance.frames,
                     .publisher = publisher_ ? &*publisher_ : nullptr,
-                    .network = instance.network};
+                    .network = instance.network,
+                    .data = setup.data_regions.first < world_.data.size() && setup.data_regions.count != 0
+                                ? world_.data[setup.data_regions.first]
+                                : std::span<const std::byte>()};
   if (decl->guest_memory && world_.memory == nullptr)
     return make_error("device \"" + setup.name + "\" was not given guest memory");
   checkpoint_.mix_layout(setup.type, type->state_version);

@@ -15,7 +15,7 @@ namespace {
 Result<std::size_t> file_size(BorrowedFd fd) {
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0 || info.st_size < 0)
-    return make_errno_error("cannot tell the size of guest memory");
+    return make_errno_error("cannot tell the size of a region");
   return static_cast<std::size_t>(info.st_size);
 }
 
@@ -31,6 +31,12 @@ std::vector<BorrowedFd> borrow_all(const std::vector<UniqueFd>& fds) {
   all.reserve(fds.size());
   for (const UniqueFd& fd : fds) all.push_back(fd.borrow());
   return all;
+}
+
+std::vector<std::span<const std::byte>> data_spans(const std::vector<ipc::ReadOnlyRegion>& regions) {
+  std::vector<std::span<const std::byte>> spans;
+  for (const ipc::ReadOnlyRegion& region : regions) spans.push_back(region.bytes());
+  return spans;
 }
 
 }  // namespace
@@ -85,6 +91,7 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .messages = borrow_all(messages_),
                      .kicks = borrow_all(kicks_),
                      .backings = borrow_all(backings_),
+                     .data = data_spans(data_),
                      .memory = has_memory_ ? &memory_ : nullptr,
                      .ranges = has_memory_ ? &memory_ : nullptr,
                      .ring = {},
@@ -122,6 +129,13 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
     case control::FdPurpose::kQueueKick: return put(kicks_, grant.index, kMaxKicks, std::move(fd));
     case control::FdPurpose::kBacking: return put(backings_, grant.index, kMaxBackings, std::move(fd));
     case control::FdPurpose::kFrameRing: return take_ring_part(grant.index, std::move(fd));
+    case control::FdPurpose::kDataRegion: {
+      if (grant.index != data_.size()) return make_error("regions of data came out of order");
+      ASSIGN_OR_RETURN(const std::size_t size, file_size(fd.borrow()));
+      ASSIGN_OR_RETURN(ipc::ReadOnlyRegion region, ipc::ReadOnlyRegion::import(std::move(fd), size));
+      data_.push_back(std::move(region));
+      return ok();
+    }
     case control::FdPurpose::kBulkRegion:
     case control::FdPurpose::kStreamRegion: break;
   }

@@ -53,6 +53,7 @@ class RoleProcess {
   std::optional<ipc::WritableRegion> ring_own_;
   std::optional<ipc::ReadOnlyRegion> ring_peer_;
   UniqueFd ring_peer_bell_;
+  std::vector<ipc::ReadOnlyRegion> data_;  // in the order of their indexes
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

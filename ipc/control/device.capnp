@@ -28,6 +28,7 @@ struct DeviceInstance {
   vectors @6 :IndexRange;
   backings @7 :IndexRange;
   kicks @8 :IndexRange;
+  dataRegions @9 :IndexRange;
 }
 
 struct GuestRange {

@@ -18,6 +18,7 @@ struct AcpiPmConfig {
 struct PciFunctionConfig {
   devfn @0 :UInt8;
   type @1 :Text;
+  romSize @2 :UInt32;
 }
 
 struct PciBusConfig {
@@ -125,5 +126,6 @@ struct DeviceConfig {
     virtioBalloon @14 :VirtioBalloonConfig;
     virtioVsock @15 :VsockConfig;
     vsockRelay @16 :VsockConfig;
+    fwCfg @17 :Void;
   }
 }

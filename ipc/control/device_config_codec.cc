@@ -13,6 +13,7 @@ void write(Builder out, const Uart16550Config&) { out.setUart16550(); }
 void write(Builder out, const I8042Config&) { out.setI8042(); }
 void write(Builder out, const SystemPortsConfig&) { out.setSystemPorts(); }
 void write(Builder out, const DebugExitConfig&) { out.setDebugExit(); }
+void write(Builder out, const FwCfgConfig&) { out.setFwCfg(); }
 void write(Builder out, const PciTestConfig&) { out.setPciTest(); }
 void write(Builder out, const VirtioRngConfig&) { out.setVirtioRng(); }
 void write(Builder out, const AcpiPmConfig& config) { out.initAcpiPm().setSciEnabled(config.sci_enabled); }
@@ -181,6 +182,7 @@ void write(Builder out, const PciBusConfig& config) {
   for (unsigned i = 0; i < functions.size(); ++i) {
     functions[i].setDevfn(config.functions[i].devfn);
     functions[i].setType(text(config.functions[i].type));
+    functions[i].setRomSize(config.functions[i].rom_size);
   }
 }
 
@@ -192,7 +194,12 @@ PciBusConfig read_pci_bus(schema::PciBusConfig::Reader in) {
   check_size(functions, "PCI functions", kMaxPciFunctions);
   for (const auto function : functions) {
     config.functions.push_back(
-        {.devfn = function.getDevfn(), .type = read_name(function.getType(), "the type of a PCI function")});
+        {.devfn = function.getDevfn(),
+         .type = read_name(function.getType(), "the type of a PCI function"),
+         .rom_size = function.getRomSize()});
+    const std::uint32_t rom = config.functions.back().rom_size;
+    if (rom != 0 && (rom < kLeastRomBar || rom > kLargestRomBar || (rom & (rom - 1)) != 0))
+      refuse("an expansion ROM of {} bytes", rom);
   }
   return config;
 }
@@ -216,6 +223,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     case Kind::ACPI_PM: return AcpiPmConfig{.sci_enabled = in.getAcpiPm().getSciEnabled()};
     case Kind::SYSTEM_PORTS: return SystemPortsConfig{};
     case Kind::DEBUG_EXIT: return DebugExitConfig{};
+    case Kind::FW_CFG: return FwCfgConfig{};
     case Kind::PCI_TEST: return PciTestConfig{};
     case Kind::VIRTIO_RNG: return VirtioRngConfig{};
     case Kind::VIRTIO_BLK: return read_virtio_blk(in.getVirtioBlk());

@@ -37,6 +37,7 @@ void write_instance(schema::DeviceInstance::Builder out, const DeviceInstance& i
   write_range(out.initVectors(), instance.vectors);
   write_range(out.initBackings(), instance.backings);
   write_range(out.initKicks(), instance.kicks);
+  write_range(out.initDataRegions(), instance.data_regions);
 }
 
 DeviceInstance read_instance(schema::DeviceInstance::Reader in) {
@@ -50,6 +51,7 @@ DeviceInstance read_instance(schema::DeviceInstance::Reader in) {
   instance.vectors = read_range(in.getVectors(), "vectors");
   instance.backings = read_range(in.getBackings(), "backings");
   instance.kicks = read_range(in.getKicks(), "kicks");
+  instance.data_regions = read_range(in.getDataRegions(), "regions of data");
   return instance;
 }
 

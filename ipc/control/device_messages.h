@@ -48,8 +48,9 @@ enum class FdPurpose : std::uint16_t {
   kStreamRegion = 12,   // console and input rings
   kRoleFilter = 13,     // seccomp program of the role (sandbox/filter.h)
   kFrameRing = 14,      // index: FrameRingPart
+  kDataRegion = 15,     // index: nth region of read-only data of the role
 };
-inline constexpr std::uint16_t kFdPurposeCount = 15;
+inline constexpr std::uint16_t kFdPurposeCount = 16;
 
 // What belongs to the one frame ring of a role, beside the eventfd that rings for it (BackingKind::kFrameRing).
 enum class FrameRingPart : std::uint32_t {
@@ -82,6 +83,7 @@ struct DeviceInstance {
   IndexRange vectors;  // MSI and MSI-X
   IndexRange backings;
   IndexRange kicks;  // of its queues
+  IndexRange data_regions;
 };
 
 struct GuestRange {

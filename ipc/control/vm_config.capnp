@@ -14,6 +14,7 @@ struct DeviceRequest {
   type @0 :Text;
   properties @1 :List(Property);
   files @2 :UInt8;
+  rom @3 :Bool;
 }
 
 struct OnCrashRule {
@@ -38,9 +39,11 @@ struct VmConfig {
   logPath @13 :Text;
   onReset @14 :UInt8;   # OnReset
   devices @15 :List(DeviceRequest);
-  files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order, each at most once; behind them the devices'
+  files @16 :List(UInt8);  # VmFile of each descriptor, in the packet's order, each at most once; then the devices', then the ROMs
   deviceDeadlineNs @17 :UInt64;
   onCrash @18 :List(OnCrashRule);
+  firmwarePath @19 :Text;
+  bootMenuMs @20 :UInt32;
 }
 
 struct TerminalSize {

@@ -16,7 +16,7 @@ constexpr std::size_t kMaxPropertyLength = kMaxPathLength;
 // The members of VmFiles, by their number on the wire.
 constexpr std::array kFileMembers = {&VmFiles::kernel,         &VmFiles::initrd, &VmFiles::console_input,
                                      &VmFiles::console_output, &VmFiles::log,    &VmFiles::device_executable,
-                                     &VmFiles::usernet_executable};
+                                     &VmFiles::usernet_executable, &VmFiles::firmware};
 
 void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setName(text(config.name));
@@ -24,6 +24,8 @@ void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setRunDirectory(text(config.run_directory));
   out.setKernelPath(text(config.kernel_path));
   out.setInitrdPath(text(config.initrd_path));
+  out.setFirmwarePath(text(config.firmware_path));
+  out.setBootMenuMs(config.boot_menu_ms);
   out.setCommandLine(text(config.command_line));
   out.setMemoryBytes(config.memory_bytes);
   out.setCpus(config.cpus);
@@ -44,6 +46,7 @@ void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   for (unsigned i = 0; i < devices.size(); ++i) {
     devices[i].setType(text(config.devices[i].type));
     devices[i].setFiles(config.devices[i].files);
+    devices[i].setRom(config.devices[i].rom);
     const auto& properties = config.devices[i].properties;
     auto list = devices[i].initProperties(static_cast<unsigned>(properties.size()));
     for (unsigned k = 0; k < list.size(); ++k) {
@@ -64,21 +67,24 @@ std::vector<BorrowedFd> write_files(schema::VmConfig::Builder out, const VmFiles
   }
   out.setFiles(kj::arrayPtr(kinds.data(), kinds.size()));
   for (const UniqueFd& fd : files.devices) fds.push_back(fd.borrow());
+  for (const UniqueFd& fd : files.roms) fds.push_back(fd.borrow());
   return fds;
 }
 
-VmFiles read_files(capnp::List<std::uint8_t>::Reader in, std::vector<UniqueFd> fds, std::size_t of_devices) {
+VmFiles read_files(capnp::List<std::uint8_t>::Reader in, std::vector<UniqueFd> fds, std::size_t of_devices,
+                   std::size_t roms) {
   VmFiles files;
   check_size(in, "files", kFileMembers.size());
-  if (in.size() + of_devices != fds.size())
-    refuse("{} descriptors came with a message that names {}", fds.size(), in.size() + of_devices);
+  if (in.size() + of_devices + roms != fds.size())
+    refuse("{} descriptors came with a message that names {}", fds.size(), in.size() + of_devices + roms);
   for (unsigned i = 0; i < in.size(); ++i) {
     if (in[i] >= kFileMembers.size()) refuse("the purpose of a descriptor is {}", in[i]);
     UniqueFd& member = files.*kFileMembers[in[i]];
     if (member.valid()) refuse("two descriptors with purpose {}", in[i]);
     member = std::move(fds[i]);
   }
-  for (std::size_t i = in.size(); i < fds.size(); ++i) files.devices.push_back(std::move(fds[i]));
+  for (std::size_t i = in.size(); i < fds.size(); ++i)
+    (i < in.size() + of_devices ? files.devices : files.roms).push_back(std::move(fds[i]));
   return files;
 }
 
@@ -87,7 +93,7 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
   check_size(in, "devices", kMaxDevices);
   for (const auto item : in) {
     DeviceRequest device{
-        .type = read_name(item.getType(), "a device type"), .properties = {}, .files = item.getFiles()};
+        .type = read_name(item.getType(), "a device type"), .properties = {}, .files = item.getFiles(), .rom = item.getRom()};
     const auto properties = item.getProperties();
     check_size(properties, "properties", kMaxProperties);
     for (const auto property : properties) {
@@ -124,7 +130,10 @@ void check_config(const VmConfig& config) {
     refuse("a topology of {} x {} x {} for {} CPUs", topology.sockets, topology.cores, topology.threads, config.cpus);
   if (config.device_deadline_ns < kMinDeviceDeadlineNs || config.device_deadline_ns > kMaxDeviceDeadlineNs)
     refuse("a device deadline of {} ns", config.device_deadline_ns);
-  if (!config.files.kernel.valid()) refuse("no kernel");
+  if (config.files.kernel.valid() == config.files.firmware.valid())
+    refuse("{} kernel and firmware", config.files.kernel.valid() ? "both" : "neither");
+  if (config.files.firmware.valid() == config.firmware_path.empty()) refuse("a firmware without its name");
+  if (config.boot_menu_ms > kMaxBootMenuMs) refuse("a boot menu of {} ms", config.boot_menu_ms);
   const bool input = config.files.console_input.valid();
   const bool output = config.files.console_output.valid();
   const bool both_ways = config.console == ConsoleKind::kStdio || config.console == ConsoleKind::kPty;
@@ -136,14 +145,20 @@ VmConfig read_config(schema::VmConfig::Reader in, std::vector<UniqueFd> fds) {
   VmConfig config;
   config.devices = read_devices(in.getDevices());
   std::size_t of_devices = 0;
-  for (const DeviceRequest& device : config.devices) of_devices += device.files;
+  std::size_t roms = 0;
+  for (const DeviceRequest& device : config.devices) {
+    of_devices += device.files;
+    roms += device.rom ? 1 : 0;
+  }
   if (of_devices > kMaxDeviceFiles)
     refuse("{} descriptors of devices, at most {} allowed", of_devices, kMaxDeviceFiles);
-  config.files = read_files(in.getFiles(), std::move(fds), of_devices);
+  config.files = read_files(in.getFiles(), std::move(fds), of_devices, roms);
   config.name = read_name(in.getName(), "the VM's name");
   config.name_is_derived = in.getNameIsDerived();
   config.run_directory = read_text(in.getRunDirectory(), "the run directory", kMaxPathLength);
   config.kernel_path = read_text(in.getKernelPath(), "the kernel's path", kMaxPathLength);
+  config.firmware_path = read_text(in.getFirmwarePath(), "the firmware's path", kMaxPathLength);
+  config.boot_menu_ms = in.getBootMenuMs();
   config.initrd_path = read_text(in.getInitrdPath(), "the initrd's path", kMaxPathLength);
   config.command_line = read_text(in.getCommandLine(), "the command line", kMaxCommandLine);
   config.memory_bytes = in.getMemoryBytes();

@@ -30,6 +30,7 @@ inline constexpr std::size_t kMaxPathLength = 4095;
 inline constexpr std::size_t kMaxDevices = 64;
 inline constexpr std::size_t kMaxProperties = 32;     // of one device
 inline constexpr std::size_t kMaxDeviceFiles = 48;    // of all devices together
+inline constexpr std::uint32_t kMaxBootMenuMs = 65'535;
 inline constexpr std::size_t kMaxOnCrashRules = 128;  // one for each role, more than there can be
 inline constexpr std::uint32_t kMaxCpus = 64;
 inline constexpr std::uint64_t kMinMemory = std::uint64_t{16} << 20;
@@ -79,6 +80,7 @@ struct DeviceRequest {  // --device TYPE[,key=value...]
   std::string type;
   std::vector<Property> properties;
   std::uint8_t files = 0;  // descriptors of its own, in VmFiles::devices behind those of the requests before it
+  bool rom = false;        // an expansion ROM, in VmFiles::roms
   bool operator==(const DeviceRequest&) const = default;
 };
 
@@ -91,14 +93,16 @@ struct Topology {  // sockets * cores * threads == cpus
 
 // Descriptors of the VMM's configuration; one that is not valid() was not given.
 struct VmFiles {
-  UniqueFd kernel;                // read-only regular file, not empty
+  UniqueFd kernel;                // read-only regular file, not empty; absent: a firmware runs
   UniqueFd initrd;                // the same, or absent
   UniqueFd console_input;         // pipe or pty, non-blocking; absent: no input ever comes
   UniqueFd console_output;        // pipe, pty or file, pipe and pty non-blocking; absent: output is dropped
   UniqueFd log;                   // --log; absent: standard error
   UniqueFd device_executable;     // bulkhead-device, for execveat
   UniqueFd usernet_executable;    // bulkhead-usernet; absent: no card has a user network
+  UniqueFd firmware;              // read-only regular file, not empty
   std::vector<UniqueFd> devices;  // what devices stand for: disks
+  std::vector<UniqueFd> roms;     // of the requests that have one, in their order
 };
 
 struct VmConfig {
@@ -107,6 +111,7 @@ struct VmConfig {
   std::string run_directory;     // where NAME.lock and NAME.sock live (run_directory.h)
   std::string kernel_path;       // for messages
   std::string initrd_path;       // for messages; empty when there is none
+  std::string firmware_path;     // for messages; empty: a kernel is started directly
   std::string command_line;
   std::uint64_t memory_bytes = 0;  // a multiple of kMemoryUnit
   std::uint32_t cpus = 1;
@@ -118,6 +123,7 @@ struct VmConfig {
   std::vector<OnCrashRule> on_crash;
   std::int64_t device_deadline_ns = kDefaultDeviceDeadlineNs;
   std::vector<DeviceRequest> devices;
+  std::uint32_t boot_menu_ms = 0;  // how long a firmware shows its boot menu's key; 0: not at all
   VmFiles files;
 };
 

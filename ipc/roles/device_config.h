@@ -28,6 +28,7 @@ struct AcpiPmConfig {
 
 // Ports 92h, 80h, E9h and 402h, and the debug-exit port.
 struct SystemPortsConfig {};
+struct FwCfgConfig {};
 struct DebugExitConfig {};
 
 struct PciTestConfig {};
@@ -158,16 +159,22 @@ struct VsockRelayConfig {
   bool operator==(const VsockRelayConfig&) const = default;
 };
 
+inline constexpr std::uint32_t kLeastRomBar = 2048;              // PCI 3.0, section 6.2.5.2
+inline constexpr std::uint32_t kLargestRomBar = 16 * 1024 * 1024;
+
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
 struct PciFunctionConfig {
   std::uint8_t devfn = 0;  // device << 3 | function
   std::string type;
+  std::uint32_t rom_size = 0;  // of its expansion ROM BAR: a power of two, at least 2 KiB; 0: it has none
   bool operator==(const PciFunctionConfig&) const = default;
 };
 
 // The whole of bus 0: what the `pci` process builds config space from.
 struct PciBusConfig {
-  std::uint16_t pm_base = 0x600;   // PIIX4 PMBASE as firmware would have left it; 0: as after reset
+  // PIIX4 PMBASE as firmware would have left it; 0: everything is as after reset, and a firmware runs that knows the
+  // machine by the host bridge's subsystem
+  std::uint16_t pm_base = 0x600;
   std::uint64_t ram_below_4g = 0;  // bytes; where the PCI hole begins
   std::vector<PciFunctionConfig> functions;
   bool operator==(const PciBusConfig&) const = default;
@@ -176,6 +183,7 @@ struct PciBusConfig {
 using DeviceConfig =
     std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
                  PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config,
-                 UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig, VirtioVsockConfig, VsockRelayConfig>;
+                 UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig, VirtioVsockConfig, VsockRelayConfig,
+                 FwCfgConfig>;
 
 }  // namespace bulkhead

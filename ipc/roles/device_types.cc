@@ -29,6 +29,8 @@ constexpr std::array kSystemPortRegions = {RegionDecl{"port 92", false, 1}, Regi
                                            RegionDecl{"debug console", false, 1},
                                            RegionDecl{"firmware debug", false, 1}};
 
+constexpr std::array kFwCfgRegions = {RegionDecl{"selector and data", false, 2}, RegionDecl{"dma address", false, 8}};
+
 constexpr std::array kDebugExitRegions = {RegionDecl{"debug-exit", false, 4}};
 
 constexpr std::array kPciTestLines = {LineDecl{"intx", LineKind::kLevel}};
@@ -58,7 +60,7 @@ constexpr std::array kTypes = {
                    .regions = kPciBusRegions,
                    .effects = effect_bit(EffectKind::kWindow) | effect_bit(EffectKind::kIntxRoute) |
                               effect_bit(EffectKind::kFunctionControl) | effect_bit(EffectKind::kMsiRoute) |
-                              kPowerEffect,
+                              effect_bit(EffectKind::kShadow) | kPowerEffect,
                    .purpose = "PCI host bridge, PIIX3, PIIX4 PM and the config space of every function"},
     DeviceTypeDecl{.type = "uart16550",
                    .regions = kUartRegions,
@@ -89,6 +91,10 @@ constexpr std::array kTypes = {
                    .streams = 1,
                    .effects = kPowerEffect,
                    .purpose = "ports 92h, 80h, E9h and 402h"},
+    DeviceTypeDecl{.type = "fw_cfg",
+                   .regions = kFwCfgRegions,
+                   .data_regions = 1,
+                   .purpose = "QEMU firmware configuration device"},
     DeviceTypeDecl{.type = "debug_exit",
                    .regions = kDebugExitRegions,
                    .effects = kPowerEffect,

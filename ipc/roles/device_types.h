@@ -69,6 +69,7 @@ struct DeviceTypeDecl {
   std::uint16_t messages = 0;  // MSI or MSI-X vectors that it can raise
   QueueDecl queues{};
   bool guest_memory = false;
+  std::uint16_t data_regions = 0;           // read-only regions of the VMM's making (control::FdPurpose::kDataRegion)
   bool publishes = false;                   // has a GuestPublisher (devproc/core/wires.h)
   std::span<const BackingKind> backings{};  // usually, and at most: backings_of()
   SyscallGroups syscalls{};

@@ -19,6 +19,7 @@ enum class EffectKind : std::uint16_t {
   kMsiRoute = 4,         // one MSI-X vector's message, or the messages of all MSI vectors of a function
   kPower = 5,            // power off, reset, debug exit
   kPause = 6,            // the VM is to stand still until a person has helped
+  kShadow = 7,           // what of C0000h-FFFFFh is RAM, and the window at A0000h (i440FX: PAM and SMRAM registers)
 };
 
 // The wire record. 32 bytes; fields that a kind does not name are zero.
@@ -47,6 +48,8 @@ static_assert(sizeof(Effect) == 32);
 //                of the number of vectors in use (0-5), address, data = message data with the low `index`
 //                bits clear, size = mask bits (bit v: vector v is masked) and kEffectEnabled.
 //                msi_message() derives vector v's message.
+//   kShadow      data = for each segment of kShadowSegments two bits, kShadowRead and kShadowWrite, the lowest segment's
+//                lowest; kShadowVgaOpen.
 //   kPower       data = PowerAction; kDebugExit: address = the value that the guest wrote.
 //   kPause       data = PauseReason. Asked for again and again while the reason lasts and the VM runs.
 // Of a window, pin or vector that is off, the fields after "while" are zero: that is also its state after
@@ -71,6 +74,13 @@ enum FunctionControl : std::uint32_t {
   kControlPowerD3 = 1U << 7,  // the function is in D3hot rather than D0
   kControlAll = (1U << 8) - 1,
 };
+
+// Effect::data of kShadow. Segments 0-11 are the 16 KiB pieces from C0000h on, segment 12 is F0000h-FFFFFh.
+inline constexpr std::uint32_t kShadowSegments = 13;
+inline constexpr std::uint32_t kShadowRead = 1U << 0;   // reads come from RAM, else from ROM or the PCI bus
+inline constexpr std::uint32_t kShadowWrite = 1U << 1;  // writes go to RAM, else to the PCI bus
+inline constexpr std::uint32_t kShadowVgaOpen = 1U << 26;  // A0000h-BFFFFh is RAM (D_OPEN of SMRAM)
+inline constexpr std::uint32_t kShadowAll = (1U << 27) - 1;
 
 // Effect::data of kPower.
 enum class PowerAction : std::uint32_t {
@@ -130,6 +140,9 @@ inline constexpr std::uint32_t kMaxEffects = 14;
       return effect;
     case EffectKind::kPause:
       if (effect.data != static_cast<std::uint32_t>(PauseReason::kDiskFull)) return std::nullopt;
+      return effect;
+    case EffectKind::kShadow:
+      if ((effect.data & ~kShadowAll) != 0) return std::nullopt;
       return effect;
     case EffectKind::kNone: break;
   }

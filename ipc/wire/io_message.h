@@ -28,6 +28,7 @@ enum class RequestKind : std::uint8_t {
   kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
   kSetLimit = 8,          // payload: RateLimit; offset: which of the device's limits. The reply's payload: u8, 1: done
   kSetting = 9,           // offset: a Setting (ipc/roles/settings.h); payload: its u64 value
+  kTransferDone = 10,      // payload: u32 selector, offset: where a FwCfgTransfer left the item (fw_cfg alone)
 };
 
 enum RequestFlag : std::uint8_t {
@@ -60,6 +61,7 @@ enum class ReplyStatus : std::uint8_t {
   kPendingBits = 3,  // the VMM completes the read from the vectors' pending state (MSI-X PBA)
   kPoisoned = 4,     // skipped because it kills its device: reads all ones
   kBarAccess = 5,    // the first element is an access to a BAR, which the VMM completes; no other was looked at
+  kFwCfgTransfer = 6,  // the same for a write that starts fw_cfg's DMA
 };
 
 struct Reply {
@@ -68,7 +70,8 @@ struct Reply {
   std::uint8_t effect_count = 0;
   std::uint16_t function = 0;       // kPendingBits: devfn
   std::uint64_t effects_total = 0;  // effects of this role since the VM began, these included
-  // kPendingBits: u16 first vector, u8 byte offset. kBarAccess: see ipc/wire/bar_access.h.
+  // kPendingBits: u16 first vector, u8 byte offset. kBarAccess: see ipc/wire/bar_access.h. kFwCfgTransfer: see
+  // ipc/wire/fw_cfg_transfer.h.
   std::uint8_t payload[kPayloadBytes] = {};
 };
 static_assert(sizeof(Reply) == 48);

@@ -24,6 +24,7 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "acpi_pm") return AcpiPmConfig{};
   if (type == "system_ports") return SystemPortsConfig{};
   if (type == "debug_exit") return DebugExitConfig{};
+  if (type == "fw_cfg") return FwCfgConfig{};
   if (type == "pci_test") return PciTestConfig{};
   if (type == "pci_bus")
     return PciBusConfig{.ram_below_4g = 1ULL << 30, .functions = {{.devfn = 4 << 3, .type = "pci_test"}}};

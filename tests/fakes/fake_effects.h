@@ -55,7 +55,10 @@ class FakeRedirect final : public Redirect {
 
   void bar_access(const BarAccess& access) override { bar_accesses.push_back(access); }
 
+  void fw_cfg_transfer(const FwCfgTransfer& transfer) override { transfers.push_back(transfer); }
+
   std::vector<PendingBits> asked;
+  std::vector<FwCfgTransfer> transfers;
   std::vector<BarAccess> bar_accesses;
 };
 

@@ -22,6 +22,7 @@
 #include "tests/fakes/fake_ram.h"
 #include "tests/fakes/fake_sockets.h"
 #include "tests/fakes/fake_state.h"
+#include "tests/fakes/fw_cfg_data.h"
 #include "tests/fakes/vector_memory.h"
 #include "tests/fakes/virtual_clock.h"
 
@@ -64,7 +65,8 @@ class FakeWires {
                  .sockets = &sockets,
                  .frames = frame_pointers_,
                  .publisher = &publisher,
-                 .network = &network};
+                 .network = &network,
+                 .data = data};
   }
 
   FakeStateAllocator state;
@@ -82,6 +84,7 @@ class FakeWires {
   FakeLink link;
   FakeSockets sockets;
   std::deque<FakeFrames> frames;
+  std::vector<std::byte> data = sample_fw_cfg_data();
   std::deque<FakeIrqLine> lines;
   std::deque<FakeCharBackend> streams;
 

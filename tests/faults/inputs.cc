@@ -1,9 +1,11 @@
 #include "tests/faults/inputs.h"
 
 #include <algorithm>
+#include <cstring>
 #include <sstream>
 
 #include "devproc/models/acpi_pm/spec.h"
+#include "devproc/models/fw_cfg/spec.h"
 #include "devproc/models/i8042/spec.h"
 #include "devproc/models/pci_test/spec.h"
 #include "devproc/models/uart16550/spec.h"
@@ -117,6 +119,33 @@ void keyboard_and_power_inputs(const Add& add) {
        .before = {},
        .input = {posted(writes(kDebugExit, 0, 0, 4, 0x21)), posted(writes(kDebugExit, 0, 0, 4, 0x22))},
        .after = {reads(kPm, 0, pm_spec::kPm1Cnt, 2)}});
+}
+
+// fw_cfg: each write that starts a transfer is answered once with where the item stands; the VMM's word comes after it.
+void firmware_inputs(const Add& add) {
+  const ipc::Request next_byte = reads(0, 0, fw_cfg::kData, 1);
+  const auto select = [](std::uint16_t selector) { return writes(0, 0, fw_cfg::kSelector, 2, selector); };
+  ipc::Request done;
+  done.kind = ipc::RequestKind::kTransferDone;
+  done.offset = 3;
+  const std::uint32_t item = kFwCfgSignature;
+  std::memcpy(done.payload, &item, sizeof item);
+  add({.name = "fw_cfg_transfer",
+       .setup = fw_cfg_setup,
+       .before = {select(kFwCfgFirstFile), next_byte, writes(0, 1, fw_cfg::kAddressHigh, 4, 0x01000000)},
+       .input = {writes(0, 1, fw_cfg::kAddressLow, 4, 0x00100000), done},
+       .after = {next_byte, next_byte, writes(0, 1, fw_cfg::kAddressLow, 4, 0x00200000)}});
+  add({.name = "fw_cfg_bytes",
+       .setup = fw_cfg_setup,
+       .before = {},
+       .input = {access_request(ipc::RequestKind::kRead, 0, 0, fw_cfg::kData, 1, 0, 3)},
+       .after = {next_byte, next_byte, select(kFwCfgFirstFile), next_byte}});
+  // The host bridge's PAM0-PAM2 and SMRAM's neighbour in one dword: shadow RAM as one effect.
+  add({.name = "pci_shadow_ram",
+       .setup = [] { return pci_setup(); },
+       .before = {select_register(kHostBridgeDevfn, 0x58)},
+       .input = {writes(0, 0, kConfigData, 4, 0x33333000)},
+       .after = {reads(0, 0, kConfigData, 4), writes(0, 0, kConfigData, 4, 0x11111000)}});
 }
 
 // What concerns the whole role, output that others drain, and poison.
@@ -279,6 +308,7 @@ std::vector<Scenario> scenarios() {
   serial_and_clock_inputs(add);
   keyboard_and_power_inputs(add);
   platform_inputs(add);
+  firmware_inputs(add);
   pci_inputs(add);
   pci_device_inputs(add);
   virtio_inputs(add);

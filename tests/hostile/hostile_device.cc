@@ -58,6 +58,7 @@ Status HostileDevice::take_role() {
                            .messages = borrow_all(messages_),
                            .kicks = {},
                            .backings = {},
+                           .data = {},
                            .memory = guest_ram_.empty() ? nullptr : &memory_,
                            .ranges = nullptr};
   ASSIGN_OR_RETURN(host_, devproc::RoleHost::create(*role, std::move(world)));

@@ -93,6 +93,7 @@ void TortureRole::play(std::uint32_t incarnation) {
                                                      .messages = {},
                                                      .kicks = {},
                                                      .backings = {},
+                                                     .data = {},
                                                      .memory = &memory,
                                                      .ranges = nullptr});
   if (!host) ::_exit(1);

@@ -41,7 +41,7 @@ TEST(Golden, role_with_socket_relay) { compare("role_socket_relay", role_policy(
 TEST(Golden, standby) { compare("standby_base", standby_policy({})); }
 TEST(Golden, vcpu_thread) {
   constexpr std::array<std::uint32_t, 1> kIoctls = {KVM_RUN};
-  compare("vcpu_thread", vcpu_thread_policy(kIoctls));
+  compare("vcpu_thread", vcpu_thread_policy(kIoctls, 4242));
 }
 
 }  // namespace

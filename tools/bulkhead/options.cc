@@ -39,11 +39,14 @@ constexpr const char* kRunFooter =
     "(--on-reset exit); 11 the guest crashed; 12 ended by `bulkhead kill`, Ctrl-A x or a second signal;\n"
     "64+V the guest wrote V (0 to 63) to the debug-exit port.";
 
+constexpr const char* kSeabios = "/usr/share/seabios/bios-256k.bin";
 constexpr std::int64_t kLongestEvery = 86'400'000'000'000;
 
 // What CLI11 fills in; texts are checked afterwards, so that each mistake gets a sentence of our own.
 struct Raw {
   RunOptions run;
+  std::string firmware;
+  std::string boot_menu;
   std::string memory = "256M";
   std::string cpus = "1";
   std::string topology;
@@ -81,7 +84,11 @@ CLI::Option* add_file(CLI::App* command, const char* option, std::string& path, 
 }
 
 void add_machine(CLI::App* run, Raw& raw) {
-  add_file(run, "--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry note")->required();
+  add_file(run, "--kernel", raw.run.kernel, "Linux bzImage, or ELF with a PVH entry note; without firmware");
+  run->add_option("--firmware", raw.firmware,
+                  "boot as a PC does, from disks and network cards: seabios (that of Debian's package) or a BIOS file")
+      ->type_name("seabios|FILE");
+  run->add_option("--boot-menu", raw.boot_menu, "how long the firmware offers its boot menu")->type_name("TIME");
   add_file(run, "--initrd", raw.run.initrd, "initial RAM disk");
   run->add_option("--cmdline", raw.run.command_line, "the kernel's command line")->type_name("TEXT");
   run->add_option("--memory", raw.memory, "guest RAM: bytes, or a number with K, M, G or T (powers of 1024)")
@@ -288,6 +295,32 @@ Status read_cpus(const Raw& raw, RunOptions& run) {
   return ok();
 }
 
+// What runs first.
+Status read_boot(const Raw& raw, RunOptions& run) {
+  if (run.kernel.empty() && raw.firmware.empty())
+    return make_error("nothing is named that the VM is to run: --kernel FILE or --firmware seabios is needed");
+  if (raw.firmware.empty()) {
+    if (!raw.boot_menu.empty()) return make_error("--boot-menu: it is a firmware that has one: --firmware is needed");
+    return ok();
+  }
+  for (const auto& [given, option] : {std::pair(!run.kernel.empty(), "--kernel"), std::pair(!run.initrd.empty(), "--initrd"),
+                                      std::pair(!run.command_line.empty(), "--cmdline")}) {
+    if (given)
+      return make_error(fmt::format("{}: a firmware starts what it finds on disks and in the network; it cannot be "
+                                    "given together with --firmware",
+                                    option));
+  }
+  run.firmware = raw.firmware == "seabios" ? kSeabios : raw.firmware;
+  if (raw.boot_menu.empty()) return ok();
+  const auto time = parse_duration(raw.boot_menu);
+  constexpr std::int64_t kMillisecond = 1'000'000;
+  if (!time || *time < kMillisecond || *time / kMillisecond > control::kMaxBootMenuMs)
+    return make_error(fmt::format("--boot-menu {}: must be a whole number with ms or s, such as 3s, from 1ms to 65s",
+                                  raw.boot_menu));
+  run.boot_menu_ms = static_cast<std::uint32_t>(*time / kMillisecond);
+  return ok();
+}
+
 Status read_memory(const std::string& text, RunOptions& run) {
   const auto bytes = parse_size(text);
   if (!bytes) return make_error(fmt::format("--memory {}: {}", text, bytes.error().message));
@@ -365,6 +398,7 @@ Result<RunOptions> check_run(Raw& raw) {
   if (run.command_line.size() > control::kMaxCommandLine)
     return make_error(fmt::format("--cmdline: has {} bytes, a kernel takes at most {}", run.command_line.size(),
                                   control::kMaxCommandLine));
+  RETURN_IF_ERROR(read_boot(raw, run));
   RETURN_IF_ERROR(read_memory(raw.memory, run));
   RETURN_IF_ERROR(read_cpus(raw, run));
   RETURN_IF_ERROR(read_console(raw.console.value_or("stdio"), run));

@@ -16,6 +16,8 @@ namespace bulkhead::cli {
 struct RunOptions {
   std::string kernel;
   std::string initrd;
+  std::string firmware;  // a file; empty: a kernel is started directly
+  std::uint32_t boot_menu_ms = 0;
   std::string command_line;
   std::uint64_t memory_bytes = 0;
   std::uint32_t cpus = 1;

@@ -98,6 +98,34 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock) {
   return ok();
 }
 
+// The ROM that a card of this type brings along when a firmware runs; nullptr: none.
+const char* default_rom(std::string_view type) {
+  if (type == "virtio_net") return "/usr/lib/ipxe/qemu/pxe-virtio.rom";
+  if (type == "e1000") return "/usr/lib/ipxe/qemu/pxe-e1000.rom";
+  return nullptr;
+}
+
+// Expansion ROMs: rom=FILE, rom=off, or what the card brings along (where that is installed).
+Status open_roms(control::VmConfig& config) {
+  for (control::DeviceRequest& device : config.devices) {
+    auto named = std::find_if(device.properties.begin(), device.properties.end(),
+                              [](const control::Property& property) { return property.key == "rom"; });
+    if (named == device.properties.end()) {
+      const char* usual = config.firmware_path.empty() ? nullptr : default_rom(device.type);
+      if (usual == nullptr || ::access(usual, R_OK) != 0) continue;
+      device.properties.push_back({.key = "rom", .value = usual});
+      named = device.properties.end() - 1;
+    }
+    if (named->value == "off") continue;
+    if (config.firmware_path.empty())
+      return make_error(fmt::format("rom={}: only a firmware looks at option ROMs: --firmware is needed", named->value));
+    ASSIGN_OR_RETURN(UniqueFd file, open_input("rom", named->value));
+    config.files.roms.push_back(std::move(file));
+    device.rom = true;
+  }
+  return ok();
+}
+
 Result<std::array<UniqueFd, 2>> create_pipe() {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a pipe");
@@ -225,11 +253,18 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   config.devices = options.devices;
   config.log_path = options.log;
 
-  ASSIGN_OR_RETURN(config.files.kernel, open_input("--kernel", options.kernel));
+  config.firmware_path = options.firmware;
+  config.boot_menu_ms = options.boot_menu_ms;
+  if (options.firmware.empty()) {
+    ASSIGN_OR_RETURN(config.files.kernel, open_input("--kernel", options.kernel));
+  } else {
+    ASSIGN_OR_RETURN(config.files.firmware, open_input("--firmware", options.firmware));
+  }
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
   RETURN_IF_ERROR(open_device_files(config, setup.vsock));
+  RETURN_IF_ERROR(open_roms(config));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {
     ASSIGN_OR_RETURN(setup.vmm_program, beside_us("bulkhead-vmm"));

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Claim {
   std::uint16_t region = 0;
   bool posted = false;
   std::string owner;  // "platform/com1", for reports
+  std::span<std::byte> rom{};  // not empty: reads are served from these bytes by a memory slot
 };
 
 class AddressSpace {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ipc/wire/bar_access.h"
+#include "ipc/wire/fw_cfg_transfer.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -55,6 +56,7 @@ void RemoteChannel::complete(const ipc::Reply& reply, std::span<std::byte> out) 
       return;
     }
     case ipc::ReplyStatus::kBarAccess:
+    case ipc::ReplyStatus::kFwCfgTransfer:
     case ipc::ReplyStatus::kDropped:
     case ipc::ReplyStatus::kPoisoned: break;
   }
@@ -80,6 +82,20 @@ void RemoteChannel::write_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::
   bars_->write(vcpu, *access, std::span(data).first(access->size));
 }
 
+// The item's position is the device's state: it hears of the new one before the vCPU goes on.
+void RemoteChannel::do_transfer(std::uint32_t vcpu, const ipc::Reply& reply, const BusAccess& access) {
+  const std::optional<FwCfgTransfer> transfer = ipc::parse_fw_cfg_transfer(reply);
+  if (!transfer) return;
+  const FwCfgTransfers::Position end = transfers_->transfer(*transfer);
+  ipc::Request done;
+  done.kind = ipc::RequestKind::kTransferDone;
+  done.instance = access.instance;
+  done.offset = end.offset;
+  const std::uint32_t selector = end.selector;
+  std::memcpy(done.payload, &selector, sizeof selector);
+  ring_.call(done, waits_[vcpu]);
+}
+
 void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span<const std::byte> in) {
   const std::uint32_t most = ipc::kPayloadBytes / access.size;
   for (std::uint32_t done = 0; done < access.count;) {
@@ -95,6 +111,9 @@ void RemoteChannel::write(std::uint32_t vcpu, const BusAccess& access, std::span
       if (!reply) return;
       if (redirects(*reply, access)) {
         write_bar(vcpu, *reply, access.size);
+        count = 1;
+      } else if (reply->status == ipc::ReplyStatus::kFwCfgTransfer && transfers_ != nullptr) {
+        do_transfer(vcpu, *reply, access);
         count = 1;
       }
     }

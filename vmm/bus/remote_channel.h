@@ -36,11 +36,25 @@ class BarAccesses {
   virtual bool write(std::uint32_t vcpu, const BarAccess& access, std::span<const std::byte> in) = 0;
 };
 
+// Does a transfer of fw_cfg's DMA interface that the `platform` process redirects.
+class FwCfgTransfers {
+ public:
+  struct Position {
+    std::uint16_t selector = 0;
+    std::uint32_t offset = 0;
+  };
+  virtual ~FwCfgTransfers() = default;
+  // Where the transfer leaves the item.
+  virtual Position transfer(const FwCfgTransfer& from) = 0;
+};
+
 class RemoteChannel final : public DeviceChannel {
  public:
-  // `bars`: for the `pci` process alone; from any other, a redirect to a BAR is an answer that there is not.
-  RemoteChannel(ipc::RequestProducer& ring, PendingBits& pending, BarAccesses* bars = nullptr)
-      : ring_(ring), pending_(pending), bars_(bars) {}
+  // `bars`: for the `pci` process alone, `transfers`: for that of fw_cfg; from any other, such a redirect is an answer
+  // that there is not.
+  RemoteChannel(ipc::RequestProducer& ring, PendingBits& pending, BarAccesses* bars = nullptr,
+                FwCfgTransfers* transfers = nullptr)
+      : ring_(ring), pending_(pending), bars_(bars), transfers_(transfers) {}
 
   void read(std::uint32_t vcpu, const BusAccess& access, std::span<std::byte> out) override;
   void write(std::uint32_t vcpu, const BusAccess& access, std::span<const std::byte> in) override;
@@ -61,10 +75,12 @@ class RemoteChannel final : public DeviceChannel {
   // One element.
   void read_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::span<std::byte> out);
   void write_bar(std::uint32_t vcpu, const ipc::Reply& reply, std::size_t size);
+  void do_transfer(std::uint32_t vcpu, const ipc::Reply& reply, const BusAccess& access);
 
   ipc::RequestProducer& ring_;
   PendingBits& pending_;
   BarAccesses* bars_;
+  FwCfgTransfers* transfers_;
   std::array<ipc::AdaptiveWait, kMaxVcpus> waits_;  // each used by its vCPU's thread alone
   std::atomic<std::uint64_t> requests_{0};
   std::atomic<std::uint64_t> posted_{0};

@@ -16,6 +16,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::uint64_t kTableAlignment = 16;
+constexpr std::uint32_t kFacsAlignment = 64;
 constexpr std::uint8_t kIoSpace = 1;
 constexpr std::uint32_t kLocalApic = 0xFEE00000;
 constexpr std::uint32_t kIoapic = 0xFEC00000;
@@ -24,6 +25,9 @@ constexpr std::uint16_t kGpe0 = 0xAFE0;
 constexpr std::uint16_t kResetRegister = 0xCF9;
 constexpr std::uint8_t kResetValue = 6;
 constexpr std::uint8_t kCmosCentury = 0x32;
+constexpr std::uint16_t kSmiCommand = 0xB2;
+constexpr std::uint8_t kAcpiEnable = 0xF1;
+constexpr std::uint8_t kAcpiDisable = 0xF0;
 
 #pragma pack(push, 1)
 struct TableHeader {
@@ -257,7 +261,11 @@ Bytes build_fadt(const AcpiConfig& config, std::uint64_t facs, std::uint64_t dsd
   fadt.x_dsdt = dsdt;
   fadt.preferred_pm_profile = 0;  // unspecified
   fadt.sci_int = config.sci;
-  fadt.smi_cmd = 0;  // "system does not support switching": it is in ACPI mode from the start
+  if (config.firmware) {
+    fadt.smi_cmd = kSmiCommand;
+    fadt.acpi_enable = kAcpiEnable;
+    fadt.acpi_disable = kAcpiDisable;
+  }  // else 0, "system does not support switching": it is in ACPI mode from the start
   fadt.pm1_evt_len = 4;
   fadt.pm1_cnt_len = 2;
   fadt.pm_tmr_len = 4;
@@ -311,8 +319,9 @@ Bytes build_madt(const AcpiConfig& config) {
   return finish(std::move(out));
 }
 
-Bytes build_rsdp(std::uint64_t xsdt) {
+Bytes build_rsdp(std::uint64_t xsdt, std::uint32_t rsdt = 0) {
   Rsdp rsdp{};
+  rsdp.rsdt = rsdt;
   set_text(rsdp.signature, "RSD PTR ");
   set_text(rsdp.oem_id, "BULKHD");
   rsdp.revision = 2;
@@ -373,7 +382,121 @@ Bytes place_tables(const AcpiConfig& config, std::uint64_t base, std::uint64_t f
   return placer.take();
 }
 
+constexpr const char* kRsdpFile = "etc/acpi/rsdp";
+constexpr const char* kTablesFile = "etc/acpi/tables";
+
+// One command of the table loader. QEMU, hw/acpi/bios-linker-loader.c, "BiosLinkerLoaderEntry".
+#pragma pack(push, 1)
+struct LoaderCommand {
+  enum Kind : std::uint32_t { kAllocate = 1, kAddPointer = 2, kAddChecksum = 3 };
+  enum Zone : std::uint8_t { kHigh = 1, kFSegment = 2 };
+  std::uint32_t kind = 0;
+  union {
+    struct {
+      char file[56];
+      std::uint32_t alignment;
+      std::uint8_t zone;
+    } allocate;
+    struct {
+      char file[56];
+      char to[56];
+      std::uint32_t offset;
+      std::uint8_t size;
+    } pointer;
+    struct {
+      char file[56];
+      std::uint32_t offset;
+      std::uint32_t start;
+      std::uint32_t length;
+    } checksum;
+    std::uint8_t bytes[124] = {};
+  };
+};
+#pragma pack(pop)
+static_assert(sizeof(LoaderCommand) == 128);
+
+class LoaderScript {
+ public:
+  void allocate(const char* file, std::uint32_t alignment, LoaderCommand::Zone zone) {
+    LoaderCommand command{.kind = LoaderCommand::kAllocate};
+    name(command.allocate.file, file);
+    command.allocate.alignment = alignment;
+    command.allocate.zone = zone;
+    append(bytes_, command);
+  }
+  // A field of `file` that holds an offset into the tables becomes an address.
+  void add_pointer(const char* file, std::size_t offset, std::size_t size) {
+    LoaderCommand command{.kind = LoaderCommand::kAddPointer};
+    name(command.pointer.file, file);
+    name(command.pointer.to, kTablesFile);
+    command.pointer.offset = static_cast<std::uint32_t>(offset);
+    command.pointer.size = static_cast<std::uint8_t>(size);
+    append(bytes_, command);
+  }
+  void add_checksum(const char* file, std::size_t offset, std::size_t start, std::size_t length) {
+    LoaderCommand command{.kind = LoaderCommand::kAddChecksum};
+    name(command.checksum.file, file);
+    command.checksum.offset = static_cast<std::uint32_t>(offset);
+    command.checksum.start = static_cast<std::uint32_t>(start);
+    command.checksum.length = static_cast<std::uint32_t>(length);
+    append(bytes_, command);
+  }
+  void add_table_checksum(std::size_t table, std::size_t length) {
+    add_checksum(kTablesFile, table + offsetof(TableHeader, checksum), table, length);
+  }
+  Bytes take() { return std::move(bytes_); }
+
+ private:
+  static void name(char (&field)[56], std::string_view text) { std::memcpy(field, text.data(), text.size()); }
+  Bytes bytes_;
+};
+
+// An RSDT (4-byte entries) or XSDT (8-byte entries) of tables at these offsets.
+template <class Entry>
+Bytes root_table(std::string_view signature, std::span<const std::uint64_t> tables) {
+  Bytes out;
+  append(out, header(signature, 1));
+  for (const std::uint64_t table : tables) append(out, static_cast<Entry>(table));
+  return finish(std::move(out));
+}
+
 }  // namespace
+
+LinkedAcpi build_linked_acpi(const AcpiConfig& config) {
+  LoaderScript script;
+  script.allocate(kRsdpFile, kTableAlignment, LoaderCommand::kFSegment);
+  script.allocate(kTablesFile, kFacsAlignment, LoaderCommand::kHigh);
+
+  Placer placer(0);
+  const std::uint64_t facs = placer.put(build_facs());  // first: it has the largest alignment
+  const std::uint64_t dsdt = placer.put(static_dsdt());
+  const std::uint64_t fadt = placer.put(build_fadt(config, facs, dsdt));
+  const std::uint64_t tables[] = {fadt, placer.put(build_madt(config)), placer.put(build_ssdt(config))};
+  for (const auto& [offset, size] :
+       {std::pair(offsetof(Fadt, firmware_ctrl), 4), std::pair(offsetof(Fadt, dsdt), 4), std::pair(offsetof(Fadt, x_dsdt), 8)})
+    script.add_pointer(kTablesFile, fadt + offset, static_cast<std::size_t>(size));
+  script.add_table_checksum(fadt, sizeof(Fadt));
+
+  const auto put_root = [&](const Bytes& table, std::size_t entry) {
+    const std::uint64_t at = placer.put(table);
+    for (std::size_t i = 0; i < std::size(tables); ++i)
+      script.add_pointer(kTablesFile, at + sizeof(TableHeader) + i * entry, entry);
+    script.add_table_checksum(at, table.size());
+    return at;
+  };
+  const std::uint64_t rsdt = put_root(root_table<std::uint32_t>("RSDT", tables), sizeof(std::uint32_t));
+  const std::uint64_t xsdt = put_root(root_table<std::uint64_t>("XSDT", tables), sizeof(std::uint64_t));
+
+  LinkedAcpi out;
+  out.rsdp = build_rsdp(xsdt, static_cast<std::uint32_t>(rsdt));
+  script.add_pointer(kRsdpFile, offsetof(Rsdp, rsdt), sizeof(std::uint32_t));
+  script.add_pointer(kRsdpFile, offsetof(Rsdp, xsdt), sizeof(std::uint64_t));
+  script.add_checksum(kRsdpFile, offsetof(Rsdp, checksum), 0, offsetof(Rsdp, length));
+  script.add_checksum(kRsdpFile, offsetof(Rsdp, extended_checksum), 0, sizeof(Rsdp));
+  out.tables = placer.take();
+  out.loader = script.take();
+  return out;
+}
 
 std::vector<std::byte> build_ssdt(const AcpiConfig& config) {
   Bytes out;

@@ -177,7 +177,7 @@ Status KvmVcpu::initialize(std::span<const kvm_cpuid_entry2> cpuid, std::span<co
   return ok();
 }
 
-Status KvmVcpu::start(const std::optional<BootRegisters>& boot) {
+Status KvmVcpu::start(const std::optional<BootRegisters>& boot, bool boot_processor) {
   CHECK(power_on_ != nullptr, apic_id_);
   VcpuPowerOn& state = *power_on_;
   const KvmOptional& has = vm_.system().optional();
@@ -204,7 +204,7 @@ Status KvmVcpu::start(const std::optional<BootRegisters>& boot) {
   if (!refused) return refused.error();
   if (has.debug_registers) RETURN_IF_ERROR(call("KVM_SET_DEBUGREGS", KVM_SET_DEBUGREGS, &state.debugregs));
   RETURN_IF_ERROR(set_lapic(state.lapic));
-  return set_mp_state(boot ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
+  return set_mp_state(boot || boot_processor ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED);
 }
 
 // The plain getters and setters: one ioctl each.

@@ -19,6 +19,7 @@ constexpr unsigned kLeastCid = 3;  // lower ones, and the highest, mean somethin
 constexpr unsigned kMostCid = 0xffff'fffe;
 constexpr unsigned kMostStatsSeconds = 3600;
 constexpr unsigned kMostTerminal = 65'535;  // columns, or rows
+constexpr unsigned kLastBootIndex = 9999;
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
@@ -193,6 +194,10 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
   ASSIGN_OR_RETURN(Properties properties, Properties::of(request));
   ASSIGN_OR_RETURN(const std::optional<unsigned> slot,
                    properties.take_number("slot", kFirstFreeSlot, kSlots - 1, "a PCI slot"));
+  ASSIGN_OR_RETURN(const std::optional<unsigned> boot_index,
+                   properties.take_number("bootindex", 0, kLastBootIndex, "a place in the boot order"));
+  function.boot_index = boot_index;
+  properties.take("rom");
   if (slot) function.slot = static_cast<std::uint8_t>(*slot);
   if (request.type == "virtio_blk") {
     ASSIGN_OR_RETURN(function.config, read_virtio_blk(properties, disk));

@@ -1,6 +1,7 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
-// Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
+// Properties: slot=N and bootindex=N for every PCI device, and rom=FILE|off, which was honoured where the file was
+// opened; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
 // and direct, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
 // mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; with
 // backend=user those of usernet_request.h; disks and cards: rate limits (rate_limits.h); virtio_console:
@@ -32,6 +33,7 @@ struct FunctionRequest {
   std::string tftp{};                      // the directory that it serves; empty: none
   std::string peer{};                      // the socket where another VM's card is met; empty: none is
   control::ConsoleKind console = control::ConsoleKind::kNone;  // virtio_console
+  std::optional<std::uint32_t> boot_index;  // nullopt: wherever firmware puts it
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

@@ -37,9 +37,17 @@ bool MachineEffects::apply(std::size_t role, const Effect& effect) {
     case EffectKind::kPause:
       if (pause_) pause_(role, static_cast<PauseReason>(effect.data));
       return true;
+    case EffectKind::kShadow: return apply_shadow(effect.data);
     case EffectKind::kNone: break;
   }
   return false;
+}
+
+bool MachineEffects::apply_shadow(std::uint32_t wanted) {
+  if (shadow_ == nullptr) return false;
+  const std::lock_guard lock(shadow_lock_);
+  if (shadow_->wanted() != wanted) exclusively_([&] { shadow_->apply(wanted); });
+  return true;
 }
 
 bool MachineEffects::apply_window(const Effect& effect) {
@@ -53,6 +61,11 @@ Status MachineEffects::publish_windows() {
   const std::vector<Claim> claims = windows_->claims();
   RETURN_IF_ERROR(space_.publish(claims));
   doorbells_.publish(claims);
+  std::vector<PlacedRom> roms;
+  for (const Claim& claim : claims) {
+    if (!claim.rom.empty()) roms.push_back({claim.base, claim.rom});
+  }
+  if (!rom_slots_.is(roms)) exclusively_([&] { rom_slots_.apply(roms); });
   return ok();
 }
 

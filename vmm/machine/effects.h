@@ -13,11 +13,18 @@
 #include "ipc/ring/request_producer.h"
 #include "vmm/bus/address_space.h"
 #include "vmm/bus/remote_channel.h"
+#include "vmm/memory/rom.h"
+#include "vmm/memory/shadow_ram.h"
 #include "vmm/pci/doorbells.h"
 #include "vmm/pci/interrupt_router.h"
 #include "vmm/pci/window_map.h"
 
 namespace bulkhead::vmm {
+
+// Memory slots: RAM has the first ones, then the firmware, shadow RAM, and expansion ROMs from here on.
+inline constexpr std::uint32_t kBiosSlot = 8;
+inline constexpr std::uint32_t kFirstShadowSlot = 16;
+inline constexpr std::uint32_t kFirstRomSlot = kFirstShadowSlot + ShadowRam::kSlotCount;
 
 class MachineEffects {
  public:
@@ -26,14 +33,26 @@ class MachineEffects {
   // Nor this one; a device may ask as often as it likes.
   using PauseSink = std::function<void(std::size_t role, PauseReason reason)>;
 
-  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power, PauseSink pause = {})
-      : space_(space), router_(router), doorbells_(vm), power_(std::move(power)), pause_(std::move(pause)) {}
+  // Runs its argument with every vCPU out of KVM_RUN. Called on vCPU threads too.
+  using Exclusively = std::function<void(const std::function<void()>& change)>;
+
+  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power, PauseSink pause = {},
+                 Exclusively exclusively = [](const std::function<void()>& change) { change(); })
+      : space_(space),
+        router_(router),
+        doorbells_(vm),
+        rom_slots_(vm, kFirstRomSlot),
+        power_(std::move(power)),
+        pause_(std::move(pause)),
+        exclusively_(std::move(exclusively)) {}
 
   // The receiver for the next role (0, 1 ...), which may ask for `granted` (effect_bit()s) and nothing else.
   ipc::EffectReceiver& add_role(std::uint32_t granted);
 
   // A queue's doorbell, which KVM rings wherever its window is in force.
   void add_doorbell(const Doorbells::Place& place, BorrowedFd event) { doorbells_.add(place, event); }
+  // What kShadow effects change; before any effect comes. Without it they are refused.
+  void set_shadow_ram(ShadowRam& shadow) { shadow_ = &shadow; }
   // Once all channels exist, before any effect comes.
   Status set_windows(WindowMap windows);
   // Who must hear of a function's FunctionControl bits.
@@ -65,6 +84,7 @@ class MachineEffects {
 
   bool apply(std::size_t role, const Effect& effect);
   bool apply_window(const Effect& effect);
+  bool apply_shadow(std::uint32_t wanted);
   Status publish_windows();
   void republish_windows();
   bool apply_function_control(const Effect& effect);
@@ -72,8 +92,12 @@ class MachineEffects {
   AddressSpace& space_;
   InterruptRouter& router_;
   Doorbells doorbells_;  // under windows_lock_
+  RomSlots rom_slots_;   // under windows_lock_
   PowerSink power_;
   PauseSink pause_;
+  Exclusively exclusively_;
+  ShadowRam* shadow_ = nullptr;
+  std::mutex shadow_lock_;
   std::mutex windows_lock_;
   std::unique_ptr<WindowMap> windows_;
   std::vector<Owner> owners_;

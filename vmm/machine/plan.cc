@@ -9,6 +9,9 @@
 namespace bulkhead::vmm {
 namespace {
 
+constexpr std::uint16_t kFwCfgPort = 0x510;
+constexpr std::uint16_t kFwCfgDmaPort = 0x514;
+
 InstancePlan make_instance(std::string name, std::string_view type, DeviceConfig config,
                            std::vector<std::uint64_t> bases, std::vector<std::uint32_t> gsis = {}) {
   InstancePlan plan;
@@ -21,6 +24,7 @@ InstancePlan make_instance(std::string name, std::string_view type, DeviceConfig
 }
 
 RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memory, bool debug_exit) {
+  const bool firmware = !config.firmware_path.empty();
   RolePlan role{.name = "platform", .syscalls = {}, .instances = {}};
   role.instances.push_back(make_instance("com1", "uart16550", Uart16550Config{}, {0x3F8}, {4}));
   role.instances.push_back(make_instance("com2", "uart16550", Uart16550Config{}, {0x2F8}, {3}));
@@ -30,10 +34,12 @@ RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memo
                                                        .cpus = static_cast<std::uint16_t>(config.cpus)},
                                          {0x70}, {8}));
   role.instances.push_back(make_instance("i8042", "i8042", I8042Config{}, {0x60, 0x64}, {1, 12}));
-  InstancePlan pm = make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = true}, {0, 0xAFE0, 0xB2}, {kSciGsi});
+  InstancePlan pm = make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = !firmware}, {0, 0xAFE0, 0xB2}, {kSciGsi});
   pm.regions[0].fixed.reset();  // PMBASE decides
   role.instances.push_back(std::move(pm));
   role.instances.push_back(make_instance("ports", "system_ports", SystemPortsConfig{}, {0x92, 0x80, 0xE9, 0x402}));
+  if (firmware)
+    role.instances.push_back(make_instance("fw-cfg", "fw_cfg", FwCfgConfig{}, {kFwCfgPort, kFwCfgDmaPort}));
   if (debug_exit)
     role.instances.push_back(make_instance("debug-exit", "debug_exit", DebugExitConfig{}, {kDebugExitPort}));
   return role;
@@ -101,7 +107,8 @@ std::string role_name(std::string_view type, std::size_t index) {
 // The PCI functions that were asked for, in order, and where the descriptors of each are.
 Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& config,
                                                    std::span<const std::optional<DiskGeometry>> disks, bool& debug_exit,
-                                                   std::vector<FileRange>& files) {
+                                                   std::vector<FileRange>& files,
+                                                   std::vector<std::size_t>& origins) {
   std::vector<FunctionRequest> functions;
   std::size_t first_file = 0;
   std::size_t nics = 0;
@@ -122,6 +129,7 @@ Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& conf
                      read_request(request, i < disks.size() ? disks[i] : std::nullopt, default_mac(config.name, nic)));
     functions.push_back(std::move(function));
     files.push_back(own);
+    origins.push_back(i);
   }
   return functions;
 }
@@ -182,6 +190,16 @@ void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
         }
         plan.windows.push_back(window);
       }
+      const auto function = std::find_if(bus.functions.begin(), bus.functions.end(), [&](const PciFunctionConfig& one) {
+        return one.devfn == *instance.devfn;
+      });
+      if (function->rom_size == 0) continue;
+      plan.windows.push_back({.devfn = *instance.devfn,
+                              .index = kRomBar,
+                              .size = function->rom_size,
+                              .role = role,
+                              .instance = i,
+                              .rom = true});
     }
   }
 }
@@ -217,7 +235,8 @@ std::uint32_t RolePlan::effects() const {
 }
 
 Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits,
-                                 std::span<const std::optional<DiskGeometry>> disks) {
+                                 std::span<const std::optional<DiskGeometry>> disks,
+                                 std::span<const std::uint32_t> roms) {
   MachinePlan plan;
   plan.topology = {config.topology.sockets, config.topology.cores, config.topology.threads};
   if (!plan.topology.valid() || plan.topology.vcpus() != config.cpus)
@@ -227,17 +246,23 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
 
   bool debug_exit = false;
   std::vector<FileRange> files;
-  ASSIGN_OR_RETURN(std::vector<FunctionRequest> functions, read_requests(config, disks, debug_exit, files));
+  std::vector<std::size_t> origins;  // of each function, its index in config.devices
+  ASSIGN_OR_RETURN(std::vector<FunctionRequest> functions, read_requests(config, disks, debug_exit, files, origins));
   ASSIGN_OR_RETURN(const std::vector<std::uint8_t> slots, choose_slots(functions));
   std::vector<RolePlan> extra;
   std::vector<RolePlan> networks;
   std::optional<RolePlan> relay;
-  PciBusConfig bus{.pm_base = kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
+  plan.firmware = !config.firmware_path.empty();
+  plan.functions.assign(config.devices.size(), 0);
+  PciBusConfig bus{.pm_base = plan.firmware ? std::uint16_t{0} : kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
     const DeviceTypeDecl& type = *functions[i].type;
     std::string name = role_name(type.type, i);
-    bus.functions.push_back({devfn, std::string(type.type)});
+    const std::uint32_t rom = origins[i] < roms.size() ? roms[origins[i]] : 0;
+    bus.functions.push_back({devfn, std::string(type.type), rom});
+    plan.functions[origins[i]] = devfn;
+    if (functions[i].boot_index) plan.boot_order.push_back({*functions[i].boot_index, devfn, &type});
     RolePlan role{.name = name, .syscalls = syscalls_of(type, functions[i].config), .instances = {}};
     if (functions[i].usernet) {
       role.ring = {.link = plan.frame_links, .side = 0};
@@ -264,6 +289,13 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   std::sort(bus.functions.begin(), bus.functions.end(),
             [](const PciFunctionConfig& a, const PciFunctionConfig& b) { return a.devfn < b.devfn; });
 
+  std::stable_sort(plan.boot_order.begin(), plan.boot_order.end(),
+                   [](const BootDevice& a, const BootDevice& b) { return a.boot_index < b.boot_index; });
+  for (std::size_t i = 1; i < plan.boot_order.size(); ++i) {
+    if (plan.boot_order[i].boot_index == plan.boot_order[i - 1].boot_index)
+      return make_error(fmt::format("two devices want to be number {} of the boot order", plan.boot_order[i].boot_index));
+  }
+
   RolePlan pci{.name = "pci", .syscalls = {}, .instances = {}};
   pci.instances.push_back(make_instance("pci", "pci_bus", bus, {0xCF8}));
   plan.roles.push_back(std::move(pci));
@@ -288,6 +320,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   plan.acpi.uarts = {{0x3F8, 4}, {0x2F8, 3}};
   plan.acpi.pm_base = kPmBase;
   plan.acpi.sci = kSciGsi;
+  plan.acpi.firmware = plan.firmware;
   return plan;
 }
 

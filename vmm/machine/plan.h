@@ -95,6 +95,14 @@ struct PlannedWindow {
   std::uint16_t instance = 0;
   std::uint16_t region = 0;
   bool pci_cfg = false;  // reached through configuration space as well (VIRTIO_PCI_CAP_PCI_CFG)
+  bool rom = false;      // the function's expansion ROM, which the VMM has the bytes of
+};
+
+// A function that firmware is to try to boot from, in its turn.
+struct BootDevice {
+  std::uint32_t boot_index = 0;
+  std::uint8_t devfn = 0;
+  const DeviceTypeDecl* type = nullptr;
 };
 
 struct StreamRef {
@@ -126,6 +134,9 @@ struct MachinePlan {
   std::vector<RolePlan> roles;
   std::vector<PlannedWindow> windows;
   std::size_t frame_links = 0;
+  bool firmware = false;                // a firmware runs; otherwise the machine is as one would have left it
+  std::vector<BootDevice> boot_order;   // by boot index
+  std::vector<std::uint8_t> functions;  // devfn of each of config.devices; 0: it is no function
   std::size_t pci_role = 0;
   std::uint16_t pci_instance = 0;
   std::size_t platform_role = 0;
@@ -138,8 +149,10 @@ struct MachinePlan {
 };
 
 // `physical_address_bits`: of the guest's CPUs.
-// `disks`: of each of config.devices that has a disk, what it is like (disk_image.h).
+// `disks`: of each of config.devices that has a disk, what it is like (disk_image.h). `roms`: of each, how large the BAR
+// of its expansion ROM is; 0: it has none.
 [[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits,
-                                               std::span<const std::optional<DiskGeometry>> disks = {});
+                                               std::span<const std::optional<DiskGeometry>> disks = {},
+                                               std::span<const std::uint32_t> roms = {});
 
 }  // namespace bulkhead::vmm

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct WindowPlan {
   std::uint16_t region = 0;
   bool posted = false;
   std::string owner;
+  std::span<std::byte> rom{};  // an expansion ROM: its bytes
 };
 
 class WindowMap {

@@ -15,7 +15,8 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
                                                              const GuestRam& ram, ipc::EffectReceiver& effects,
                                                              PendingBits& pending,
                                                              ipc::RequestProducer::Options options, BarAccesses* bars,
-                                                             std::optional<FrameRingEnd> ring) {
+                                                             std::optional<FrameRingEnd> ring,
+                                                             FwCfgTransfers* transfers, BorrowedFd data) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
   process->frame_ring_ = ring;
   ASSIGN_OR_RETURN(process->requests_,
@@ -37,7 +38,10 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   requests.time.frozen_at.store(ipc::kVmTimeRuns, std::memory_order_release);
   process->ring_ = std::make_unique<ipc::RequestProducer>(requests, process->replies(), process->doorbell_.borrow(),
                                                           effects, std::move(options));
-  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars);
+  process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars, transfers);
+  if (data.valid()) {
+    ASSIGN_OR_RETURN(process->data_, UniqueFd::duplicate(data));
+  }
   return process;
 }
 
@@ -115,6 +119,7 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
   std::uint32_t backings = 0;
+  std::uint32_t data_regions = 0;
   for (const InstancePlan& plan : plan_.instances) {
     control::DeviceInstance instance;
     instance.name = plan.name;
@@ -131,6 +136,8 @@ void DeviceProcess::describe_instances(control::TakeRole& role) const {
     vectors += instance.vectors.count;
     instance.backings = {backings, static_cast<std::uint32_t>(backing_count(*plan.type, plan.config))};
     kicks += instance.kicks.count;
+    instance.data_regions = {data_regions, plan.type->data_regions};
+    data_regions += instance.data_regions.count;
     backings += instance.backings.count;
     role.instances.push_back(std::move(instance));
   }
@@ -212,6 +219,7 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
     grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerArea), frame_ring_->peer);
     grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerBell), frame_ring_->peer_bell);
   }
+  if (data_.valid()) grant(FdPurpose::kDataRegion, 0, data_.borrow());
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

@@ -30,12 +30,13 @@ namespace bulkhead::vmm {
 class DeviceProcess {
  public:
   // `files`: VmFiles::devices. `bars`: for the `pci` process. `ring`: the role's end of a frame ring; what it names
-  // outlives this.
+  // outlives this. `transfers` and `data` (the region of data of its device that has one): for `platform`.
   static Result<std::unique_ptr<DeviceProcess>> create(const RolePlan& plan, std::span<const UniqueFd> files,
                                                        const GuestRam& ram, ipc::EffectReceiver& effects,
                                                        PendingBits& pending, ipc::RequestProducer::Options options,
                                                        BarAccesses* bars = nullptr,
-                                                       std::optional<FrameRingEnd> ring = std::nullopt);
+                                                       std::optional<FrameRingEnd> ring = std::nullopt,
+                                                       FwCfgTransfers* transfers = nullptr, BorrowedFd data = {});
 
   struct Handover {
     std::vector<std::byte> bytes;
@@ -109,6 +110,7 @@ class DeviceProcess {
   std::optional<FrameRingEnd> frame_ring_;
   std::shared_ptr<const void> frame_ring_keeper_;
   std::size_t bell_ = 0;  // which of the backings is the ring's
+  UniqueFd data_;  // not valid: no device of the role has a region of data
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};

@@ -7,6 +7,8 @@
 // Threading: run, close, open and stop from one controlling thread; hold_soon from any. Errors: Status.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -45,6 +47,11 @@ class VcpuThreads {
   // one at once. close() must follow.
   void hold_soon();
 
+  // Runs `change` while no vCPU is inside of KVM_RUN, for what all of them must see at once (memory slots). Any thread may
+  // call it, a vCPU's own in the middle of its access too; one change at a time. Whoever waits for a device, or at the
+  // gate, is outside.
+  void while_none_runs(const std::function<void()>& change);
+
   // Ends the threads. A vCPU that waits for a device must have been released before (its ring closed).
   void stop();
 
@@ -56,6 +63,8 @@ class VcpuThreads {
     Vcpu* vcpu = nullptr;
     std::thread thread;
     std::atomic<std::uint64_t> exits{0};
+    std::atomic<bool> inside{false};  // of KVM_RUN, or about to be
+    std::atomic<pid_t> id{0};
     bool held = false;   // guarded by lock_
     bool ended = false;  // guarded by lock_: it reported its end and waits for open()
   };
@@ -64,14 +73,20 @@ class VcpuThreads {
   // Waits until the gate opens. False: stop.
   bool wait_at_gate(Thread& self);
   void finish_instruction(Thread& self);
+  // Around every KVM_RUN: waits while somebody changes what all vCPUs see.
+  void enter(Thread& self);
+  void leave(Thread& self);
   void interrupt_all();
 
   AddressSpace& space_;
   EndHandler on_end_;
+  pid_t process_;
   std::vector<std::unique_ptr<Thread>> threads_;
   std::atomic<bool> closed_{true};
   std::mutex lock_;
   std::condition_variable changed_;
+  std::mutex change_lock_;             // one change at a time; taken before lock_
+  std::atomic<bool> changing_{false};  // set under change_lock_ and lock_
   bool stop_ = false;        // guarded by lock_
   std::size_t ready_ = 0;    // guarded by lock_
   std::string start_error_;  // guarded by lock_

@@ -27,6 +27,10 @@ inline constexpr PciDecl kIsaBridge{
 inline constexpr PciDecl kPm{
     .vendor_id = 0x8086, .device_id = 0x7113, .revision_id = 0x03, .class_code = 0x068000, .interrupt_pin = 1};
 
+// Host bridge of a machine that firmware takes for QEMU's (qemu, docs/specs/pci-ids.rst: 1af4:1100).
+inline constexpr std::uint16_t kVirtualSubsystemVendor = 0x1af4;
+inline constexpr std::uint16_t kVirtualSubsystem = 0x1100;
+
 // 82441FX PMC.
 inline constexpr std::uint8_t kPam0 = 0x59;
 inline constexpr std::uint8_t kPamCount = 7;

@@ -102,12 +102,29 @@ void place(Effect& window, std::uint64_t base) {
   return route;
 }
 
+// 82441FX, section 3.2, registers PAM0-PAM6: bit 0 of a nibble enables reads of RAM, bit 1 writes to it. The high nibble
+// of PAM0 is F0000h-FFFFFh; those of PAM1-PAM6 are 16 KiB pieces from C0000h on, the low nibble first.
+[[nodiscard]] Effect shadow(const ConfigBytes& bytes) {
+  Effect wanted{.kind = static_cast<std::uint16_t>(EffectKind::kShadow)};
+  const auto set = [&](std::uint32_t segment, unsigned nibble) {
+    wanted.data |= (nibble & (kShadowRead | kShadowWrite)) << (2 * segment);
+  };
+  for (unsigned i = 1; i < chipset::kPamCount; ++i) {
+    const std::uint8_t pam = bytes[chipset::kPam0 + i];
+    set(2 * (i - 1), pam);
+    set(2 * (i - 1) + 1, pam >> 4);
+  }
+  set(kShadowSegments - 1, bytes[chipset::kPam0] >> 4);
+  if ((bytes[chipset::kSmram] & chipset::kSmramOpen) != 0) wanted.data |= kShadowVgaOpen;
+  return wanted;
+}
+
 }  // namespace
 
 std::vector<DesiredObject> objects_of(const FunctionRules& rules) {
   std::vector<DesiredObject> objects;
   switch (rules.part) {
-    case ChipsetPart::kHostBridge: break;  // PAM segments will be objects of this function
+    case ChipsetPart::kHostBridge: objects.push_back({ObjectKind::kShadow, 0}); break;
     case ChipsetPart::kIsaBridge:
       for (std::uint8_t pirq = 0; pirq < kPirqCount; ++pirq) objects.push_back({ObjectKind::kPirq, pirq});
       break;
@@ -127,6 +144,7 @@ Effect desired(const FunctionRules& rules, std::uint8_t devfn, DesiredObject obj
     case ObjectKind::kPmWindow: return pm_window(devfn, bytes);
     case ObjectKind::kControl: return control(rules, devfn, bytes);
     case ObjectKind::kMsi: return msi_routes(rules, devfn, bytes);
+    case ObjectKind::kShadow: return shadow(bytes);
     case ObjectKind::kPirq: break;
   }
   return pirq_route(object.index, bytes);

@@ -14,7 +14,7 @@
 
 namespace bulkhead::devproc {
 
-enum class ObjectKind : std::uint8_t { kBarWindow, kPmWindow, kControl, kMsi, kPirq };
+enum class ObjectKind : std::uint8_t { kBarWindow, kPmWindow, kControl, kMsi, kPirq, kShadow };
 
 struct DesiredObject {
   ObjectKind kind;

@@ -35,10 +35,20 @@ PciBus::PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator&
   for (const PciFunctionConfig& function : config.functions) {
     const PciDecl* decl = lookup(function.type);
     CHECK(decl != nullptr && pci_decl_valid(*decl), function.type);
-    add_function(function.devfn, make_rules(*decl), allocator);
+    add_function(function.devfn, make_rules(decl_of(function, *decl)), allocator);
   }
   finish_rules(config);
   build_regions();
+}
+
+const PciDecl& PciBus::decl_of(const PciFunctionConfig& function, const PciDecl& type) {
+  if (function.rom_size == 0) return type;
+  auto own = std::make_unique<OwnDecl>(OwnDecl{type, {type.bars.begin(), type.bars.end()}});
+  own->bars.push_back({.bar = kRomBar, .kind = BarKind::kMemory32, .size = function.rom_size});
+  own->decl.bars = own->bars;
+  CHECK(pci_decl_valid(own->decl), function.type, function.rom_size);
+  own_decls_.push_back(std::move(own));
+  return own_decls_.back()->decl;
 }
 
 void PciBus::add_function(std::uint8_t devfn, const FunctionRules& rules, StateAllocator& allocator) {
@@ -65,7 +75,11 @@ void PciBus::finish_rules(const PciBusConfig& config) {
       functions_[static_cast<std::size_t>(first)].rules.reset[spec::kHeaderType] |= spec::kHeaderMultiFunction;
     targets.push_back({function.devfn, &function.rules});
   }
-  if (config.pm_base != 0) leave_as_firmware(targets, config.pm_base, config.ram_below_4g);
+  if (config.pm_base != 0) return leave_as_firmware(targets, config.pm_base, config.ram_below_4g);
+  // The chip has no such registers. SeaBIOS and OVMF know by them that they run in a virtual machine of this kind.
+  FunctionRules& bridge = functions_[static_cast<std::size_t>(by_devfn_[kHostBridgeDevfn])].rules;
+  store_config(bridge.reset, spec::kSubsystemVendorId, 2, chipset::kVirtualSubsystemVendor);
+  store_config(bridge.reset, spec::kSubsystemId, 2, chipset::kVirtualSubsystem);
 }
 
 void PciBus::build_regions() {

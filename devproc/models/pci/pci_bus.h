@@ -5,10 +5,10 @@
 //   (power management, 00:01.3), and any function that a PciDecl describes.
 // Documents: named in spec.h and chipset_spec.h, with the sections.
 // Implemented: ports CF8h-CFFh with the reset control register CF9h; the header, BARs and capabilities of
-//   every function; PIRQRC routing; PMBA and PMREGMISC; the SMRAM lock; TRC; accesses of BARs through pci_cfg_data
+//   every function; PIRQRC routing; PMBA and PMREGMISC; PAM (shadow RAM); D_OPEN and the lock of SMRAM (there is no SMM,
+//   so closed is closed); TRC; accesses of BARs through pci_cfg_data
 //   (VIRTIO 1.2, section 4.1.4.9), which the VMM completes. Only bus 0 exists.
-// Missing: PAM shadow RAM is stored but not applied (it will be objects of the host bridge in
-//   desired_state.cc); SMRAM, since this machine has no SMM; the SMBus block; function 2 of the PIIX3.
+// Missing: the SMBus block; function 2 of the PIIX3.
 // Ignored bits: PCICMD.MAE of the host bridge, XBCS and the timers of PIIX3, the device monitors of PIIX4:
 //   stored, read back, without effect. A soft reset (CF9h or TRC without SRST) resets the whole machine.
 // Regions: 0 = ports CF8h-CFFh; then one region of memory for each function with MSI-X, the MSI-X BAR's
@@ -59,7 +59,7 @@ class PciBus final : public Device {
   static constexpr std::uint16_t kLines = 0;
   static constexpr std::uint16_t kStreams = 0;
   static constexpr std::uint16_t kTimers = 0;
-  static constexpr std::uint32_t kStateVersion = 3;
+  static constexpr std::uint32_t kStateVersion = 4;
 
   // `lookup` knows every type in `config`; each function is named once, none of the chipset's is named.
   PciBus(const PciBusConfig& config, PciDeclLookup lookup, StateAllocator& allocator, EffectSink& effects,
@@ -82,6 +82,11 @@ class PciBus final : public Device {
   [[nodiscard]] Effect desired_effect(std::size_t index) const override;
 
  private:
+  // A declaration with the expansion ROM that this machine's configuration adds.
+  struct OwnDecl {
+    PciDecl decl;
+    std::vector<BarDecl> bars;
+  };
   struct Function {
     std::uint8_t devfn;
     FunctionRules rules;
@@ -92,6 +97,7 @@ class PciBus final : public Device {
     std::string label;  // "00:01.0", and its MSI-X region's name
   };
 
+  [[nodiscard]] const PciDecl& decl_of(const PciFunctionConfig& function, const PciDecl& type);
   void add_function(std::uint8_t devfn, const FunctionRules& rules, StateAllocator& allocator);
   void finish_rules(const PciBusConfig& config);
   void build_regions();
@@ -119,6 +125,7 @@ class PciBus final : public Device {
   Redirect& redirect_;
   Persistent<PciBusState> bus_;
   Persistent<PciPresenceState> presence_;
+  std::vector<std::unique_ptr<OwnDecl>> own_decls_;
   std::vector<Function> functions_;
   std::array<std::int16_t, 256> by_devfn_;   // index into functions_, -1: absent
   std::vector<std::size_t> msix_functions_;  // index into functions_ of region 1, 2, ...

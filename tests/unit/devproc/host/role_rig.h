@@ -24,6 +24,8 @@
 #include "ipc/ring/packet_link.h"
 #include "ipc/roles/device_types.h"
 
+#include "tests/fakes/fw_cfg_data.h"
+
 namespace bulkhead::devproc {
 
 inline constexpr std::size_t kRigStateSize = 96 * 1024;
@@ -51,6 +53,7 @@ class RoleSetup {
     instance.kicks = {kicks, decl.queues.count};
     kicks += instance.kicks.count;
     const std::span<const BackingKind> own = backings_of(decl, instance.config);
+    instance.data_regions = {0, decl.data_regions};
     instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(own.size())};
     backings.insert(backings.end(), own.begin(), own.end());
     role.instances.push_back(std::move(instance));
@@ -82,6 +85,12 @@ inline RoleSetup platform_setup() {
       .add("pm", "acpi_pm", AcpiPmConfig{})
       .add("ports", "system_ports", SystemPortsConfig{})
       .add("debug-exit", "debug_exit", DebugExitConfig{});
+  return setup;
+}
+
+inline RoleSetup fw_cfg_setup() {
+  RoleSetup setup;
+  setup.add("fw-cfg", "fw_cfg", FwCfgConfig{});
   return setup;
 }
 
@@ -376,6 +385,7 @@ class RoleRig {
     for (const UniqueFd& fd : line_fds_) world.line_assert.push_back(fd.borrow());
     for (const UniqueFd& fd : message_fds_) world.messages.push_back(fd.borrow());
     for (const UniqueFd& fd : backing_fds_) world.backings.push_back(fd.borrow());
+    world.data = {data_};
     world.memory = &memory_;
     world.ranges = ranges;
     auto made = RoleHost::create(setup_.role, std::move(world));
@@ -444,6 +454,7 @@ class RoleRig {
   std::vector<UniqueFd> line_fds_;
   std::vector<UniqueFd> message_fds_;
   std::byte* disk_ = nullptr;  // the file, mapped
+  std::vector<std::byte> data_ = sample_fw_cfg_data();
   std::vector<UniqueFd> backing_fds_;
   UniqueFd output_doorbell_ = UniqueFd::create_eventfd().value();
   ipc::Ticket submitted_ = 0;

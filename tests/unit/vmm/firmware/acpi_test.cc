@@ -277,5 +277,112 @@ TEST_F(Acpica, a_disabled_link_has_no_interrupt) {
   EXPECT_NE(log.find("89 06 00 09 01 00 00 00 00 79 00"), std::string::npos) << log;
 }
 
+// The table loader as SeaBIOS runs it: blobs go to addresses, then pointers and sums are put right.
+class Linker {
+ public:
+  explicit Linker(const LinkedAcpi& acpi) : files_{{"etc/acpi/rsdp", acpi.rsdp}, {"etc/acpi/tables", acpi.tables}} {
+    EXPECT_EQ(acpi.loader.size() % 128, 0U);
+    for (std::size_t at = 0; at < acpi.loader.size(); at += 128) run(acpi.loader.data() + at);
+  }
+  template <class T>
+  [[nodiscard]] T get(std::uint64_t address) const {
+    for (const auto& [name, base] : bases_) {
+      const std::vector<std::byte>& bytes = files_.at(name);
+      if (address < base || address + sizeof(T) > base + bytes.size()) continue;
+      T value{};
+      std::memcpy(&value, bytes.data() + (address - base), sizeof(T));
+      return value;
+    }
+    ADD_FAILURE() << "nothing at " << address;
+    return {};
+  }
+  [[nodiscard]] std::uint64_t rsdp() const { return bases_.at("etc/acpi/rsdp"); }
+  [[nodiscard]] unsigned sum(std::uint64_t from, std::uint64_t bytes) const {
+    unsigned total = 0;
+    for (std::uint64_t n = 0; n < bytes; ++n) total += get<std::uint8_t>(from + n);
+    return total & 0xFF;
+  }
+  std::uint64_t alignment_of_tables = 0;
+
+ private:
+  static std::uint32_t u32(const std::byte* at) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+  }
+  void run(const std::byte* command) {
+    const std::string file = reinterpret_cast<const char*>(command + 4);
+    ASSERT_TRUE(files_.contains(file)) << file;
+    std::vector<std::byte>& bytes = files_[file];
+    switch (u32(command)) {
+      case 1:
+        bases_[file] = file == "etc/acpi/rsdp" ? 0xF5A40 : 0x3FE0000;
+        if (file != "etc/acpi/rsdp") alignment_of_tables = u32(command + 60);
+        return;
+      case 2: {
+        const std::uint32_t offset = u32(command + 116);
+        const auto size = static_cast<std::size_t>(command[120]);
+        ASSERT_LE(offset + size, bytes.size());
+        std::uint64_t value = 0;
+        std::memcpy(&value, bytes.data() + offset, size);
+        value += bases_.at(reinterpret_cast<const char*>(command + 60));
+        std::memcpy(bytes.data() + offset, &value, size);
+        return;
+      }
+      case 3: {
+        unsigned total = 0;
+        for (std::uint32_t i = 0; i < u32(command + 68); ++i)
+          total += static_cast<unsigned>(bytes.at(u32(command + 64) + i));
+        std::byte& at = bytes.at(u32(command + 60));
+        at = static_cast<std::byte>(static_cast<unsigned>(at) - total);
+        return;
+      }
+      default: FAIL() << "command " << u32(command);
+    }
+  }
+  std::map<std::string, std::vector<std::byte>> files_;
+  std::map<std::string, std::uint64_t> bases_;
+};
+
+TEST(LinkedAcpi, every_table_is_found_by_both_roots_with_a_right_sum) {
+  AcpiConfig with_firmware = config();
+  with_firmware.firmware = true;
+  const Linker linked(build_linked_acpi(with_firmware));
+  EXPECT_EQ(linked.sum(linked.rsdp(), 20), 0U);
+  EXPECT_EQ(linked.sum(linked.rsdp(), 36), 0U);
+  EXPECT_GE(linked.alignment_of_tables, 64U);
+  const std::uint64_t rsdt = linked.get<std::uint32_t>(linked.rsdp() + 16);
+  const std::uint64_t xsdt = linked.get<std::uint64_t>(linked.rsdp() + 24);
+  EXPECT_EQ(linked.get<std::uint32_t>(rsdt), 0x54445352U);
+  EXPECT_EQ(linked.get<std::uint32_t>(xsdt), 0x54445358U);
+  const std::uint32_t entries = (linked.get<std::uint32_t>(xsdt + 4) - 36) / 8;
+  ASSERT_EQ(linked.get<std::uint32_t>(rsdt + 4), 36 + 4 * entries);
+  std::vector<std::uint64_t> tables = {rsdt, xsdt};
+  for (std::uint32_t i = 0; i < entries; ++i) {
+    tables.push_back(linked.get<std::uint64_t>(xsdt + 36 + 8 * i));
+    EXPECT_EQ(linked.get<std::uint32_t>(rsdt + 36 + 4 * i), tables.back());
+  }
+  const std::uint64_t fadt = tables[2];
+  EXPECT_EQ(linked.get<std::uint32_t>(fadt), 0x50434146U);
+  tables.push_back(linked.get<std::uint64_t>(fadt + 140));
+  EXPECT_EQ(linked.get<std::uint32_t>(fadt + 40), tables.back());
+  EXPECT_EQ(linked.get<std::uint32_t>(tables.back()), 0x54445344U);
+  for (const std::uint64_t table : tables)
+    EXPECT_EQ(linked.sum(table, linked.get<std::uint32_t>(table + 4)), 0U) << std::hex << table;
+  const std::uint64_t facs = linked.get<std::uint32_t>(fadt + 36);
+  EXPECT_EQ(linked.get<std::uint32_t>(facs), 0x53434146U);
+  EXPECT_EQ(facs % 64, 0U);
+}
+
+TEST(LinkedAcpi, a_firmware_leaves_the_switch_to_acpi_to_the_system) {
+  AcpiConfig with_firmware = config();
+  with_firmware.firmware = true;
+  const Linker linked(build_linked_acpi(with_firmware));
+  const std::uint64_t fadt = linked.get<std::uint64_t>(linked.get<std::uint64_t>(linked.rsdp() + 24) + 36);
+  EXPECT_EQ(linked.get<std::uint32_t>(fadt + 48), 0xB2U);
+  EXPECT_EQ(linked.get<std::uint8_t>(fadt + 52), 0xF1U);
+  EXPECT_EQ(linked.get<std::uint8_t>(fadt + 53), 0xF0U);
+}
+
 }  // namespace
 }  // namespace bulkhead::vmm

@@ -101,6 +101,65 @@ TEST_F(VcpuThreadsTest, exits_are_served_and_counted) {
   EXPECT_EQ(threads->exits(), 50U);
 }
 
+TEST_F(VcpuThreadsTest, a_change_is_made_while_nobody_is_in_the_guest_and_all_go_on) {
+  make();
+  threads->open();
+  wait_until_all_run();
+  for (int i = 0; i < 200; ++i) {
+    bool clear = false;
+    threads->while_none_runs([&] { clear = !anybody_inside(); });
+    ASSERT_TRUE(clear);
+  }
+  wait_until_all_run();
+}
+
+// As an effect of its own access: the vCPU that asks is not waited for.
+TEST_F(VcpuThreadsTest, a_vcpu_may_ask_for_a_change_and_several_at_once) {
+  std::atomic<int> changes{0};
+  std::atomic<int> wrong{0};
+  channel.on_access = [&](std::uint32_t) {
+    threads->while_none_runs([&] {
+      if (anybody_inside()) wrong.fetch_add(1);
+      changes.fetch_add(1);
+    });
+  };
+  for (ScriptedVcpu* vcpu : {&vcpus[0], &vcpus[1]}) {
+    vcpu->script = [this](ScriptedVcpu& self) -> std::optional<Exit> {
+      if (self.runs.load() > 300) return std::nullopt;
+      return PioOut{0x80, 1, 1, std::span(data).first(1)};
+    };
+  }
+  make();
+  threads->open();
+  while (changes.load() < 600) ::sched_yield();
+  EXPECT_EQ(wrong.load(), 0);
+  wait_until_all_run();
+}
+
+// Whoever pauses meanwhile gets all of them, and nobody is left behind when it opens again.
+TEST_F(VcpuThreadsTest, changes_and_pauses_do_not_lose_each_other) {
+  make();
+  threads->open();
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0};
+  std::thread changer([&] {
+    while (!stop.load()) {
+      threads->while_none_runs([&] {
+        if (anybody_inside()) wrong.fetch_add(1);
+      });
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    ASSERT_TRUE(threads->close(kLongNs));
+    EXPECT_FALSE(anybody_inside());
+    threads->open();
+  }
+  stop.store(true);
+  changer.join();
+  EXPECT_EQ(wrong.load(), 0);
+  wait_until_all_run();
+}
+
 // The rest of a wide access comes out as further exits; they are answered before the vCPU counts as held.
 TEST_F(VcpuThreadsTest, no_instruction_is_half_finished_while_the_gate_is_closed) {
   std::atomic<int> served{0};
