@@ -73,7 +73,8 @@ class Device {
   virtual void on_power_button() {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
-  // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has none.
+  // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has
+  // none.
   virtual bool on_limit(LimitId, const RateLimit&) { return false; }
   // `pci_bus` alone: the function's device was isolated, or came back.
   virtual void on_function_presence(std::uint8_t /*devfn*/, bool /*present*/) {}

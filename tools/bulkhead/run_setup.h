@@ -3,8 +3,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "ipc/control/vm_config.h"
+#include "tools/bulkhead/image_server.h"
 #include "tools/bulkhead/options.h"
 
 namespace bulkhead::cli {
@@ -20,6 +22,7 @@ struct RunSetup {
   control::VmConfig config;
   ConsoleEnds console;
   std::string vmm_program;
+  std::vector<ImageServer> image_servers;
 };
 
 Result<RunSetup> prepare_run(const RunOptions& options);

@@ -1,9 +1,10 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
-// Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
-// and direct, which were honoured where the file was opened, werror=report|stop; virtio_net: mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and
-// queues, which were honoured where the TAP was opened; both: rate limits (rate_limits.h). Errors: one sentence that names what is wrong. Threading:
-// pure. Trust: the configuration is the user's.
+// Properties: slot=N for every PCI device; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly,
+// direct and format, which were honoured where the file was opened, werror=report|stop; virtio_net:
+// mac=XX:XX:XX:XX:XX:XX, mtu=N, and tap, fd and queues, which were honoured where the TAP was opened; both: rate limits
+// (rate_limits.h). Errors: one sentence that names what is wrong. Threading: pure. Trust: the configuration is the
+// user's.
 #pragma once
 
 #include <array>
