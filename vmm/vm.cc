@@ -80,6 +80,7 @@ Status VirtualMachine::open_hypervisor() {
 // What the disks are like; each is locked from here on.
 Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks() const {
   std::vector<std::optional<DiskGeometry>> disks(config_.devices.size());
+  std::vector<BorrowedFd> seen;
   std::size_t file = 0;
   for (std::size_t i = 0; i < config_.devices.size(); ++i) {
     const control::DeviceRequest& request = config_.devices[i];
@@ -88,8 +89,16 @@ Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks()
         std::find(type->backings.begin(), type->backings.end(), BackingKind::kDisk) != type->backings.end()) {
       const auto path = std::find_if(request.properties.begin(), request.properties.end(),
                                      [](const control::Property& property) { return property.key == "path"; });
-      ASSIGN_OR_RETURN(disks[i], inspect_disk(config_.files.devices[file].borrow(),
-                                              path != request.properties.end() ? path->value : request.type));
+      const std::string name = path != request.properties.end() ? path->value : request.type;
+      const BorrowedFd disk = config_.files.devices[file].borrow();
+      Result<DiskGeometry> found = inspect_disk(disk, name);
+      // Its own lock is in its way: that is no other process's.
+      const auto same = [&](BorrowedFd other) { return same_disk(disk, other); };
+      if (!found && std::any_of(seen.begin(), seen.end(), same))
+        return make_error(fmt::format("disk {} is given twice to this VM; only disks that are readonly=on may be", name));
+      if (!found) return found.error();
+      disks[i] = *found;
+      seen.push_back(disk);
     }
     file += request.files;
   }

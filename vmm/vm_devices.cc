@@ -227,7 +227,8 @@ void VirtualMachine::repeat_limits(DeviceProcess& process) {
       if (const auto found = limits_.find(instances[i].name); found != limits_.end()) limits = found->second;
     }
     if (!limits) continue;
-    if (const Status sent = send_limits(process, i, *limits); !sent) log(LogLevel::kWarning, "{}", sent.error().message);
+    if (const Status sent = send_limits(process, i, *limits); !sent)
+      log(LogLevel::kWarning, "{}", sent.error().message);
   }
 }
 

@@ -76,7 +76,8 @@ class Device {
   virtual void on_setting(Setting, std::uint64_t /*value*/) {}
   // PCI functions: FunctionControl bits (ipc/state/effects.h) as config space now has them.
   virtual void on_function_control(std::uint32_t /*bits*/) {}
-  // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has none.
+  // A limit that its type declares is to be another one; fields that are RateLimit::kUnchanged stay. False: it has
+  // none.
   virtual bool on_limit(LimitId, const RateLimit&) { return false; }
   // `fw_cfg` alone: the VMM has done the transfer that a write was redirected for; where it left the item.
   virtual void on_transfer_done(std::uint32_t /*selector*/, std::uint32_t /*offset*/) {}

@@ -5,8 +5,9 @@
 //   on_timer: first = limiter.woken(); try `first`, then everybody else
 //
 // Who was held back first goes first: until its turn has come nobody else passes, so that small requests of one queue
-// cannot starve a large one of another. Then the next one that was refused has its turn, and so on in a circle. Limits, tokens and debts are committed state: they outlive the process and the
-// machine's reset. Who waits is not: a successor takes every queue as kicked.
+// cannot starve a large one of another. Then the next one that was refused has its turn, and so on in a circle. Limits,
+// tokens and debts are committed state: they outlive the process and the machine's reset. Who waits is not: a successor
+// takes every queue as kicked.
 //
 // Threading: single-threaded. Trust: costs are the guest's or the network's.
 #pragma once
@@ -30,7 +31,6 @@ struct RateLimiterState {
   RateLimit limit{};  // as it was asked for
   TokenBucket bytes{};
   TokenBucket operations{};
-  std::uint64_t held_back = 0;   // how often somebody had to wait, since the VM began
   std::uint64_t configured = 0;  // 1: the limit of the configuration was taken over
   bool operator==(const RateLimiterState&) const = default;
 };
@@ -67,7 +67,8 @@ class RateLimiter {
     if (clean != state_.get()) state_.mut() = clean;
   }
 
-  // Takes an operation of so many bytes from the buckets, for `who` (below 32). False: not yet; nothing was taken, and the timer is armed.
+  // Takes an operation of so many bytes from the buckets, for `who` (below 32). False: not yet; nothing was taken, and
+  // the timer is armed.
   bool pass(std::uint16_t who, std::uint64_t bytes) {
     if (!may_pass(who, bytes)) return false;
     charge(bytes);
@@ -79,8 +80,8 @@ class RateLimiter {
     state_.mut().bytes.give(bytes);
     state_.mut().operations.give(1);
   }
-  // For an operation whose size shows only when it is done: it may begin when a smallest one may pass, and charge() says
-  // what it was, which may leave a debt.
+  // For an operation whose size shows only when it is done: it may begin when a smallest one may pass, and charge()
+  // says what it was, which may leave a debt.
   bool may_begin(std::uint16_t who) { return may_pass(who, 1); }
   void charge(std::uint64_t bytes) {
     if (!limited()) return;
@@ -109,7 +110,6 @@ class RateLimiter {
     field("limit_bytes_burst", static_cast<std::uint64_t>(state_->bytes.burst));
     field("limit_operations_per_second", state_->limit.operations_per_second);
     field("limit_operations_burst", static_cast<std::uint64_t>(state_->operations.burst));
-    field("held_back", state_->held_back);
   }
 
  private:
@@ -143,12 +143,12 @@ class RateLimiter {
       refused_ &= ~bit(who);
       waiting_.reset();
       if (refused_ != 0) {
-        waiting_ = static_cast<std::uint16_t>((who + 1 + std::countr_zero(std::rotr(refused_, who + 1))) % kMostWaiters);
+        waiting_ =
+            static_cast<std::uint16_t>((who + 1 + std::countr_zero(std::rotr(refused_, who + 1))) % kMostWaiters);
         wake();
       }
       return true;
     }
-    if (!waiting_) ++state_.mut().held_back;
     waiting_ = who;
     timers_.arm(timer_, std::max(of_bytes.ready_at(bytes), of_operations.ready_at(1)));
     return false;

@@ -37,7 +37,7 @@ struct VirtioRngConfig {};
 // How much of something a device may do in the long run, and at once. Bytes and operations (requests of a disk, frames
 // of a network card) are limited independently; what is asked for must pass both.
 struct RateLimit {
-  static constexpr std::uint64_t kUnchanged = UINT64_MAX;           // kSetLimit: as it was
+  static constexpr std::uint64_t kUnchanged = UINT64_MAX;         // kSetLimit: as it was
   static constexpr std::uint64_t kMost = std::uint64_t{1} << 60;  // of each number
 
   std::uint64_t bytes_per_second = 0;  // 0: no limit
@@ -89,7 +89,7 @@ enum class NicBackend : std::uint8_t {
 struct VirtioNetConfig {
   std::array<std::uint8_t, 6> mac{};
   std::uint16_t mtu = 1500;
-  std::uint16_t queue_pairs = 1;  // 1 to kVirtioNetMaxPairs; one frame backend each
+  std::uint16_t queue_pairs = 1;      // 1 to kVirtioNetMaxPairs; one frame backend each
   std::array<RateLimit, 2> limits{};  // kReceiveLimit, kSendLimit
   NicBackend backend = NicBackend::kTap;
   bool offloads = true;  // whoever is behind takes partial checksums and large segments

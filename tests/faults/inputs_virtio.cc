@@ -129,6 +129,45 @@ void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc
   }
 }
 
+ipc::Request set_limit(const RateLimit& limit) {
+  ipc::Request request;
+  request.kind = ipc::RequestKind::kSetLimit;
+  std::memcpy(request.payload, &limit, sizeof limit);
+  return request;
+}
+
+// A request that its disk's limit holds back (a byte a second: nothing more passes while a test runs), and the change
+// of that limit, which lets it through.
+void limit_inputs(const std::function<void(Scenario)>& add, std::vector<ipc::Request> after) {
+  using namespace virtio_blk_spec;
+  const auto disk = [] {
+    RoleSetup setup;
+    setup.add("disk0", "virtio_blk",
+              VirtioBlkConfig{.disk = {.bytes = kRigDisk}, .limit = {.bytes_per_second = 1, .bytes_burst = 512}});
+    return setup;
+  };
+  const std::vector<DiskRequest> reads{{.type = kVirtioBlkTIn, .sector = 2, .bytes = 512, .to_guest = true},
+                                       {.type = kVirtioBlkTIn, .sector = 3, .bytes = 512, .to_guest = true}};
+  const RateLimit none{.operations_per_second = RateLimit::kUnchanged, .operations_burst = RateLimit::kUnchanged};
+  for (const auto& [name, way] : {std::pair("split", Way{}), std::pair("packed_msix", Way{true, false, true})}) {
+    std::vector<ipc::Request> then = after;
+    then.push_back(set_limit(none));
+    add({.name = std::string("limit_holds_back_") + name,
+         .setup = disk,
+         .before = driver_start(way, 0),
+         .input = {},
+         .arrange = [way, reads](RoleRig& rig) { ask_the_disk(rig, way, reads); },
+         .after = then});
+    add({.name = std::string("limit_changed_") + name,
+         .setup = disk,
+         .before = driver_start(way, 0),
+         .input = {set_limit(none)},
+         .arrange = [way, reads](RoleRig& rig) { ask_the_disk(rig, way, reads); },
+         .settle = [](RoleRig&) {},
+         .after = after});
+  }
+}
+
 }  // namespace
 
 void virtio_inputs(const std::function<void(Scenario)>& add) {
@@ -161,6 +200,7 @@ void virtio_inputs(const std::function<void(Scenario)>& add) {
        .arrange = [](RoleRig& rig) { ask_for_bytes(rig, {.msix = true}); },
        .after = after});
   disk_inputs(add, after);
+  limit_inputs(add, after);
 }
 
 }  // namespace bulkhead::devproc

@@ -39,6 +39,7 @@ class BlkFuzzer {
                               .read_only = (setup_ & 12) == 12,
                               .discard = (setup_ & 16) != 0,
                               .write_zeroes = true}) {
+    fakes_.clock.set_now(VmTime{1'000'000});
     disk_.fate = [this](const BlockRequest& request) {
       return request.offset % 4096 == 3072 ? static_cast<BlockStatus>(1 + script_.byte() % 3) : BlockStatus::kOk;
     };
@@ -59,6 +60,7 @@ class BlkFuzzer {
     for (int i = 0; i < 100; ++i) {
       device_->on_queue(0);
       commit();
+      pass_time(1'000'000'000);
       while (disk_.run_one()) continue;
       device_->on_backend(0);
       commit();
@@ -74,9 +76,18 @@ class BlkFuzzer {
       transport_ = TransportStorage::allocate(fakes_.state, queues());
       blk_ = VirtioBlkStorage::allocate(fakes_.state);
     }
-    device_.emplace(*transport_,
-                    std::make_unique<VirtioBlk>(*blk_, VirtioBlkConfig{queues(), "serial"}, fakes_.memory, disk_),
-                    fakes_.lines[0], fakes_.msi, fakes_.memory);
+    device_.emplace(
+        *transport_,
+        std::make_unique<VirtioBlk>(*blk_, config(), fakes_.memory, disk_, fakes_.clock, fakes_.clock, fakes_.effects),
+        fakes_.lines[0], fakes_.msi, fakes_.memory);
+  }
+  // Bits 2 and 3 set together are a read-only disk; 3 alone stops when there is no space, 2 alone has a limit.
+  [[nodiscard]] VirtioBlkConfig config() const {
+    VirtioBlkConfig made{.queues = queues(), .serial = "serial"};
+    made.stop_on_no_space = (setup_ & 12) == 8;
+    if ((setup_ & 12) == 4)
+      made.limit = {.bytes_per_second = 4096, .bytes_burst = 1024, .operations_per_second = 10, .operations_burst = 3};
+    return made;
   }
   [[nodiscard]] std::uint16_t queues() const { return static_cast<std::uint16_t>(1 + (setup_ >> 6)); }
   void set_common(std::uint32_t offset, std::uint8_t size, std::uint32_t value) {
@@ -145,7 +156,23 @@ class BlkFuzzer {
         break;
       case 13: write_register(); break;
       case 14: read_register(); break;
-      default: add_mess(); break;
+      default:
+        if (script_.byte() % 2 == 0) return add_mess();
+        pass_time(std::int64_t{script_.byte()} * 1'000'000);
+        if (script_.byte() % 4 == 0)
+          device_->on_limit(kDiskLimit, {script_.number(2), script_.number(2), RateLimit::kUnchanged, 7});
+        end_input();
+        break;
+    }
+  }
+  // One timer at most: each is an input of its own.
+  void pass_time(std::int64_t ns) {
+    fakes_.clock.set_now(VmTime{fakes_.clock.now().ns + ns});
+    for (const TimerId timer : {VirtioBlk::kRetryTimer, VirtioBlk::kLimitTimer}) {
+      if (!fakes_.clock.deadline(timer) || *fakes_.clock.deadline(timer) > fakes_.clock.now()) continue;
+      fakes_.clock.cancel(timer);
+      device_->on_timer(timer);
+      commit();
     }
   }
   // What is committed, or the death of the process before or after that.

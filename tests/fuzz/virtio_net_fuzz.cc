@@ -48,8 +48,9 @@ class NetFuzzer {
   void build() {
     const VirtioNetConfig config{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kPairs};
     FrameBackend* const frames[] = {&frames_[0], &frames_[1]};
-    device_.emplace(transport_, std::make_unique<VirtioNet>(net_, config, fakes_.memory, frames, fakes_.clock, fakes_.clock), fakes_.lines[0],
-                    fakes_.msi, fakes_.memory);
+    device_.emplace(transport_,
+                    std::make_unique<VirtioNet>(net_, config, fakes_.memory, frames, fakes_.clock, fakes_.clock),
+                    fakes_.lines[0], fakes_.msi, fakes_.memory);
   }
   void common(std::uint32_t offset, std::uint8_t size, std::uint64_t value) {
     device_->write({kVirtioRegisters, kVirtioCommonOffset + offset, size}, value);

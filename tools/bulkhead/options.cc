@@ -103,12 +103,13 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  run->add_option("--disk", raw.disks,
-                  "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
-                  "(O_DIRECT), serial=TEXT, queues=N, slot=N, werror=report|stop (what follows when the host's file\n"
-                  "system is full: the guest sees an error, or the VM is paused until `bulkhead resume`), and limits:\n"
-                  "bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
-                  "comma in FILE is written twice; may be given several times")
+  run->add_option(
+         "--disk", raw.disks,
+         "add a disk (virtio-blk): an image or a block device; keys: format=raw|qcow2, readonly=on|off, direct=on|off\n"
+         "(O_DIRECT), serial=TEXT, queues=N, slot=N, werror=report|stop (what follows when the host's file\n"
+         "system is full: the guest sees an error, or the VM is paused until `bulkhead resume`), and limits:\n"
+         "bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
+         "comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
@@ -217,9 +218,10 @@ void add_managers(CLI::App& app, Raw& raw) {
       ->required()
       ->type_name(" ");
   limit
-      ->add_option("LIMIT", raw.limits,
-                   "bps=N, bps-burst=N and, of a disk, iops=N, iops-burst=N, of a network card pps=N, pps-burst=N, also\n"
-                   "with rx- or tx- in front; 0: no limit. What is not named stays")
+      ->add_option(
+          "LIMIT", raw.limits,
+          "bps=N, bps-burst=N and, of a disk, iops=N, iops-burst=N, of a network card pps=N, pps-burst=N, also\n"
+          "with rx- or tx- in front; 0: no limit. What is not named stays")
       ->required()
       ->type_name("KEY=VALUE...");
   limit->footer("`bulkhead inspect` shows the limits. They last as long as the VM.");
@@ -505,6 +507,8 @@ Result<control::DeviceRequest> parse_disk(std::string_view text) {
     const bool flag = property.key == "readonly" || property.key == "direct";
     if (flag && property.value != "on" && property.value != "off")
       return make_error(fmt::format("{}: {}={} must be on or off", what, property.key, property.value));
+    if (property.key == "format" && property.value != "raw" && property.value != "qcow2")
+      return make_error(fmt::format("{}: format={} must be raw or qcow2", what, property.value));
   }
   return disk;
 }

@@ -16,6 +16,7 @@
 
 #include "ipc/control/run_directory.h"
 #include "tools/bulkhead/net.h"
+#include "tools/bulkhead/print.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -59,7 +60,7 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
 }
 
 // Disks, TAPs and sockets are opened as their user may open them: the VMM and the device processes get descriptors.
-Status open_device_files(control::VmConfig& config, SocketFile& vsock) {
+Status open_device_files(control::VmConfig& config, SocketFile& vsock, std::vector<ImageServer>& servers) {
   for (const control::DeviceRequest& device : config.devices) {
     if (device.files == 0 || device.type == "virtio_console") continue;
     if (is_net(device)) {
@@ -84,7 +85,9 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock) {
     const std::string path = value_of("path");
     const bool direct = value_of("direct") == "on";
     // O_NONBLOCK: a FIFO must not hold us up before the VMM refuses it.
-    const int flags = (value_of("readonly") == "on" ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
+    const bool qcow2 = value_of("format") == "qcow2";
+    const bool read_only = value_of("readonly") == "on";
+    const int flags = (read_only ? O_RDONLY : O_RDWR) | (direct && !qcow2 ? O_DIRECT : 0);
     const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd >= 0) config.files.devices.emplace_back(fd);
     struct stat info {};
@@ -94,6 +97,20 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock) {
       return make_error(fmt::format("--disk {}: its file system does not take direct=on (O_DIRECT)", path));
     if (fd < 0) return make_errno_error(fmt::format("--disk {}", path));
     ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    if (!qcow2) {
+      if (value_of("format").empty() && !direct && looks_like_qcow2(BorrowedFd(fd)))
+        complain(
+            fmt::format("--disk {}: looks like a qcow2 image, and is used as a raw disk; format=qcow2 or format=raw "
+                        "says which it is",
+                        path));
+      continue;
+    }
+    // The guest's disk is what the server shows of the image.
+    ASSIGN_OR_RETURN(ImageServer server, ImageServer::start(BorrowedFd(fd), {.what = fmt::format("--disk {}", path),
+                                                                             .read_only = read_only,
+                                                                             .direct = direct}));
+    config.files.devices.back() = server.take_disk();
+    servers.push_back(std::move(server));
   }
   return ok();
 }
@@ -263,7 +280,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
-  RETURN_IF_ERROR(open_device_files(config, setup.vsock));
+  RETURN_IF_ERROR(open_device_files(config, setup.vsock, setup.image_servers));
   RETURN_IF_ERROR(open_roms(config));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ipc/control/vm_config.h"
+#include "tools/bulkhead/image_server.h"
 #include "tools/bulkhead/options.h"
 #include "tools/bulkhead/socket_file.h"
 
@@ -26,6 +27,7 @@ struct RunSetup {
   ConsoleEnds console;
   SocketFile vsock;
   std::string vmm_program;
+  std::vector<ImageServer> image_servers;
 };
 
 Result<RunSetup> prepare_run(const RunOptions& options);

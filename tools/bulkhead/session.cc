@@ -78,7 +78,8 @@ Result<Session> Session::start(RunSetup setup) {
 }
 
 Session::Session(VmProcess vm, UniqueFd signals, RunSetup setup)
-    : vm_(std::move(vm)),
+    : image_servers_(std::move(setup.image_servers)),
+      vm_(std::move(vm)),
       signals_(std::move(signals)),
       config_(std::move(setup.config)),
       console_(std::move(setup.console)),

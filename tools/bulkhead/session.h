@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tools/bulkhead/flow.h"
 #include "tools/bulkhead/run_setup.h"
@@ -45,6 +46,7 @@ class Session {
   void say(std::string_view sentence);
   int finish();
 
+  std::vector<ImageServer> image_servers_;  // outlive the VM
   VmProcess vm_;
   UniqueFd signals_;
   control::VmConfig config_;  // without its files

@@ -23,7 +23,7 @@ constexpr unsigned kLastBootIndex = 9999;
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
-  for (const char* seen_to : {"path", "readonly", "direct"}) properties.take(seen_to);
+  for (const char* seen_to : {"path", "readonly", "direct", "format"}) properties.take(seen_to);
   config.serial = properties.take("serial").value_or("");
   if (config.serial.size() > kMaxDiskSerial)
     return make_error(fmt::format("serial={} has {} bytes; at most {} are shown to a guest", config.serial,
@@ -35,9 +35,8 @@ Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optio
   if (werror != "report" && werror != "stop")
     return make_error(fmt::format("werror={} must be report or stop", werror));
   config.stop_on_no_space = werror == "stop";
-  ASSIGN_OR_RETURN(const Limits limits, read_limits(LimitKeys::kDisk, kNoLimit, [&](const std::string& key) {
-                     return properties.take(key);
-                   }));
+  ASSIGN_OR_RETURN(const Limits limits, read_limits(LimitKeys::kDisk, kNoLimit,
+                                                    [&](const std::string& key) { return properties.take(key); }));
   config.limit = limits[kDiskLimit];
   if (!disk) return make_error("device virtio_blk needs a file: --disk FILE gives it one");
   config.disk = *disk;

@@ -1,8 +1,8 @@
 // read_request(): what one --device (or --disk) asks for, checked: type, slot, and the type's own configuration.
 //
 // Properties: slot=N and bootindex=N for every PCI device, and rom=FILE|off, which was honoured where the file was
-// opened; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly
-// and direct, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
+// opened; virtio_blk: path=TEXT (for messages), serial=TEXT, queues=N, and readonly,
+// direct and format, which were honoured where the file was opened, werror=report|stop; virtio_net and e1000:
 // mac=XX:XX:XX:XX:XX:XX, mtu=N (virtio_net), and tap, fd and queues, which were honoured where the TAP was opened; with
 // backend=user those of usernet_request.h; disks and cards: rate limits (rate_limits.h); virtio_console:
 // where=stdio|pty|file|none, path=TEXT, columns=N, rows=N; virtio_balloon: target=BYTES, stats=SECONDS,

@@ -65,6 +65,14 @@ Status inspect_block_device(BorrowedFd disk, const std::string& path, DiskGeomet
 
 }  // namespace
 
+bool same_disk(BorrowedFd one, BorrowedFd other) {
+  struct stat a {};
+  struct stat b {};
+  if (::fstat(one.get(), &a) != 0 || ::fstat(other.get(), &b) != 0) return false;
+  if (S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode)) return a.st_rdev == b.st_rdev;
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 Result<DiskGeometry> inspect_disk(BorrowedFd disk, const std::string& path) {
   struct stat info {};
   if (::fstat(disk.get(), &info) != 0) return make_errno_error(fmt::format("cannot look at disk {}", path));

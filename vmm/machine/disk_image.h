@@ -20,4 +20,7 @@ namespace bulkhead::vmm {
 // `path`: for messages.
 [[nodiscard]] Result<DiskGeometry> inspect_disk(BorrowedFd disk, const std::string& path);
 
+// Whether both are the same file or block device, however they were named.
+[[nodiscard]] bool same_disk(BorrowedFd one, BorrowedFd other);
+
 }  // namespace bulkhead::vmm

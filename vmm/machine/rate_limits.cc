@@ -28,8 +28,8 @@ constexpr KeyTable kNetworkKeys = {{{"bps", &RateLimit::bytes_per_second},
 
 Result<std::uint64_t> parse_amount(const std::string& key, const std::string& text) {
   const auto fail = [&] {
-    return make_error(
-        fmt::format("{}={} must be a whole number, with K, M, G or T or without, such as 10M; 0 is no limit", key, text));
+    return make_error(fmt::format(
+        "{}={} must be a whole number, with K, M, G or T or without, such as 10M; 0 is no limit", key, text));
   };
   constexpr std::string_view kUnits = "KMGT";
   std::string_view digits = text;
@@ -99,8 +99,8 @@ Result<Limits> read_limits_change(const DeviceTypeDecl& type, const std::vector<
                      return value;
                    }));
   if (!left.empty())
-    return make_error(fmt::format("a device of type {} has no limit \"{}\"; it takes {}", type.type,
-                                  left.begin()->first, known));
+    return make_error(
+        fmt::format("a device of type {} has no limit \"{}\"; it takes {}", type.type, left.begin()->first, known));
   return limits;
 }
 

@@ -56,9 +56,9 @@ bool DeviceEvents::may_log(const control::DeviceEvent& event) {
   last_logged_ns_ += room * kNsALine;
   lines_ = std::clamp<std::int64_t>(lines_ + room, 0, kBurst);
   // What changes the machine is always worth a line.
-  const bool rare = event.kind == control::DeviceEventKind::kIsolated ||
-                    event.kind == control::DeviceEventKind::kReturned ||
-                    event.kind == control::DeviceEventKind::kUpgraded || event.kind == control::DeviceEventKind::kPaused;
+  const bool rare =
+      event.kind == control::DeviceEventKind::kIsolated || event.kind == control::DeviceEventKind::kReturned ||
+      event.kind == control::DeviceEventKind::kUpgraded || event.kind == control::DeviceEventKind::kPaused;
   if (!rare && lines_ == 0) return false;
   lines_ = std::max<std::int64_t>(lines_ - 1, 0);
   return true;

@@ -24,8 +24,8 @@
 //
 // Threading: single-threaded. Trust: rings, headers and ranges are the guest's; the backend's answers are believed, but
 // tags that are not in flight are ignored. Errors: the guest's mistakes get IOERR or UNSUPP, and a chain without a
-// place for that DEVICE_NEEDS_RESET; the host's errors are IOERR (but see No space). Config: VirtioBlkConfig{.queues = 1, .serial =
-// "disk0"}
+// place for that DEVICE_NEEDS_RESET; the host's errors are IOERR (but see No space). Config: VirtioBlkConfig{.queues =
+// 1, .serial = "disk0"}
 #pragma once
 
 #include <array>
@@ -134,7 +134,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   };
   enum class Accepted : std::uint8_t {
     kTaken,
-    kNoStatus,   // it has no status byte in RAM
+    kNoStatus,  // it has no status byte in RAM
     kHeldBack,  // by the limit
   };
   // What a chain asks for: I/O, or it is over at once.

@@ -23,7 +23,7 @@ Effect window(std::uint64_t address, std::uint64_t size) {
 
 TEST(ParseEffect, kinds_that_nobody_knows_are_refused) {
   EXPECT_FALSE(parse_effect(effect(EffectKind::kNone)));
-  for (std::uint32_t kind = 6; kind <= 0xffff; ++kind)
+  for (std::uint32_t kind = 7; kind <= 0xffff; ++kind)
     ASSERT_FALSE(parse_effect({.kind = static_cast<std::uint16_t>(kind), .size = 16, .data = 1}));
 }
 
@@ -112,6 +112,14 @@ TEST(ParseEffect, power_has_three_actions) {
     Effect e = effect(EffectKind::kPower);
     e.data = action;
     EXPECT_EQ(parse_effect(e).has_value(), action >= 1 && action <= 3);
+  }
+}
+
+TEST(ParseEffect, a_pause_has_one_reason) {
+  for (std::uint32_t reason = 0; reason < 6; ++reason) {
+    Effect e = effect(EffectKind::kPause);
+    e.data = reason;
+    EXPECT_EQ(parse_effect(e).has_value(), reason == 1);
   }
 }
 

@@ -62,8 +62,8 @@ class BlkRig {
                                  .serial = "disk-serial",
                                  .stop_on_no_space = setup.stop_on_no_space,
                                  .limit = setup.limit};
-    auto model = std::make_unique<VirtioBlk>(*blk_storage, config, memory, disk, fakes.clock, fakes.clock,
-                                             fakes.effects);
+    auto model =
+        std::make_unique<VirtioBlk>(*blk_storage, config, memory, disk, fakes.clock, fakes.clock, fakes.effects);
     device =
         std::make_unique<virtio::VirtioPci>(*transport_storage, std::move(model), fakes.lines[0], fakes.msi, memory);
     fakes.clock.attach(*device);

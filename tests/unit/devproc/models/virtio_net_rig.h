@@ -99,8 +99,8 @@ class NetRig {
   void build() {
     std::vector<FrameBackend*> pointers;
     for (const auto& one : frames) pointers.push_back(one.get());
-    device.emplace(*transport_, std::make_unique<VirtioNet>(*net_, config, memory, pointers, fakes.clock, fakes.clock), fakes.lines[0], fakes.msi,
-                   memory);
+    device.emplace(*transport_, std::make_unique<VirtioNet>(*net_, config, memory, pointers, fakes.clock, fakes.clock),
+                   fakes.lines[0], fakes.msi, memory);
   }
 
   std::uint32_t common(std::uint32_t offset, std::uint8_t size) {

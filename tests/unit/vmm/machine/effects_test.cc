@@ -11,8 +11,8 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::uint8_t kFunction = 3 << 3;
-constexpr EffectKind kKinds[] = {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl,
-                                 EffectKind::kMsiRoute, EffectKind::kPower};
+constexpr EffectKind kKinds[] = {EffectKind::kWindow,   EffectKind::kIntxRoute, EffectKind::kFunctionControl,
+                                 EffectKind::kMsiRoute, EffectKind::kPower,     EffectKind::kPause};
 
 class SilentChannel final : public DeviceChannel {
  public:
@@ -46,6 +46,10 @@ Effect well_formed(EffectKind kind) {
       effect.data = static_cast<std::uint32_t>(PowerAction::kDebugExit);
       effect.address = 33;
       break;
+    case EffectKind::kPause:
+      effect.function = 0;
+      effect.data = static_cast<std::uint32_t>(PauseReason::kDiskFull);
+      break;
     case EffectKind::kNone: break;
   }
   return effect;
@@ -67,7 +71,7 @@ class MachineEffectsTest : public ::testing::Test {
   // What has happened to the machine so far.
   [[nodiscard]] std::string deeds() const {
     return "windows " + std::to_string(space.claims().size()) + ", irqfds " + std::to_string(vm.irqfds.size()) +
-           ", power " + std::to_string(power.size());
+           ", power " + std::to_string(power.size()) + ", pauses " + std::to_string(pauses.size());
   }
 
   FakeVm vm;
@@ -78,14 +82,16 @@ class MachineEffectsTest : public ::testing::Test {
   UniqueFd resample = UniqueFd::create_eventfd().value();
   UniqueFd vector = UniqueFd::create_eventfd().value();
   std::vector<std::pair<PowerAction, std::uint64_t>> power;
+  std::vector<std::size_t> pauses;  // roles
   MachineEffects machine{space, router, vm,
-                         [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); }};
+                         [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); },
+                         [this](std::size_t role, PauseReason) { pauses.push_back(role); }};
 };
 
 TEST_F(MachineEffectsTest, each_kind_is_carried_out_for_a_role_that_has_it) {
   ipc::EffectReceiver& all = machine.add_role(~0U);
   for (const EffectKind kind : kKinds) EXPECT_TRUE(all.apply_effect(well_formed(kind))) << static_cast<int>(kind);
-  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 1");
+  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 1, pauses 1");
   EXPECT_EQ(power[0].second, 33U);
   std::byte byte{};
   space.read(0, Space::kMemory, 0xe0000000, 1, 1, std::span(&byte, 1));
@@ -99,7 +105,13 @@ TEST_F(MachineEffectsTest, a_kind_that_was_not_granted_is_refused_and_does_nothi
   }
   ipc::EffectReceiver& nothing = machine.add_role(0);
   for (const EffectKind kind : kKinds) EXPECT_FALSE(nothing.apply_effect(well_formed(kind)));
-  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0");
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0, pauses 0");
+}
+
+TEST_F(MachineEffectsTest, who_asks_for_a_pause_is_known) {
+  for (int i = 0; i < 3; ++i) machine.add_role(0);
+  EXPECT_TRUE(machine.add_role(~0U).apply_effect(well_formed(EffectKind::kPause)));
+  EXPECT_EQ(pauses, std::vector<std::size_t>{3});
 }
 
 TEST_F(MachineEffectsTest, a_grant_is_for_one_kind_alone) {
@@ -121,7 +133,7 @@ TEST_F(MachineEffectsTest, what_no_honest_device_sends_is_refused_whatever_was_g
   Effect timer = well_formed(EffectKind::kIntxRoute);
   timer.data = 0;
   EXPECT_FALSE(all.apply_effect(timer)) << "IRQ 0 is the timer's";
-  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0");
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0, pauses 0");
 }
 
 TEST_F(MachineEffectsTest, a_window_or_vector_outside_the_plan_is_refused) {
