@@ -82,7 +82,8 @@ Status read_net_backend(Properties& properties, std::uint8_t files, FunctionRequ
 Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_mac) {
   for (const char* seen_to : {"tap", "fd"}) properties.take(seen_to);
   const std::optional<std::string> mac = properties.take("mac");
-  return mac ? parse_mac(*mac) : default_mac;
+  if (!mac) return default_mac;
+  return parse_mac(*mac);
 }
 
 Result<E1000Config> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {

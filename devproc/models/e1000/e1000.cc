@@ -166,9 +166,8 @@ void E1000::update_link(bool renewed) {
 bool E1000::on_backend(BackendId backend) {
   if (backend != 0) return false;
   update_link(false);
-  bool more = false;
-  if (state_->send_blocked != 0) more = transmit() && state_->send_blocked != 0;
-  if (receive()) more = true;
+  if (state_->send_blocked != 0 && transmit()) transmit_later();
+  const bool more = receive();
   update_link(false);
   return more;
 }

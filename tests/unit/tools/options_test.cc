@@ -63,6 +63,16 @@ TEST(ParseNet, takes_descriptors) {
   EXPECT_EQ(parse_net("fd=5:6:12,mtu=1400").value().files, 3);
 }
 
+TEST(ParseNet, model_chooses_the_card) {
+  EXPECT_EQ(parse_net("tap=tap0,model=virtio").value().type, "virtio_net");
+  const auto old = parse_net("tap=tap0,model=e1000,slot=7").value();
+  EXPECT_EQ(old.type, "e1000");
+  EXPECT_EQ(old.properties, (std::vector<control::Property>{{"tap", "tap0"}, {"slot", "7"}}));
+  EXPECT_EQ(parse_net("fd=5,model=e1000").value().files, 1);
+  for (const char* text : {"tap=tap0,model=e1000,queues=2", "fd=5:6,model=e1000", "tap=tap0,model=", "tap=tap0,model=ne2k"})
+    EXPECT_FALSE(parse_net(text)) << text;
+}
+
 TEST(ParseNet, refuses_what_is_no_tap) {
   for (const char* text : {"",
                            "tap0",

@@ -266,6 +266,25 @@ TEST_F(E1000Transmit, much_work_is_done_in_several_inputs) {
   EXPECT_EQ(fakes.publisher.refused, 0);
 }
 
+TEST_F(E1000Transmit, what_waited_for_a_full_backend_goes_out_in_as_many_inputs_as_it_takes) {
+  start();
+  fakes.publisher.most = 4;
+  fakes.frames[0].room = 0;
+  for (unsigned i = 0; i < kRingSize - 1; ++i) {
+    put(kTransmitBuffers + 0x100 * i, frame_to(kPeer, 60 + i));
+    add(kTransmitBuffers + 0x100 * i, (60 + i) | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << 24);
+  }
+  wr(kTdt, next_transmit);
+  EXPECT_TRUE(fakes.frames[0].sent.empty());
+  fakes.frames[0].room = -1;
+  work();
+  for (int i = 0; i < 10; ++i) {
+    fakes.publisher.new_input();
+    if (fakes.clock.armed(3)) device->on_timer(3);
+  }
+  EXPECT_EQ(rd(kTdh), kRingSize - 1);
+}
+
 TEST_F(E1000Transmit, loopback_brings_frames_back) {
   start(kRctlSecrc | kRctlLbm);
   const Bytes frame = frame_to(kRigMac, 100);

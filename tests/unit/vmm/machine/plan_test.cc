@@ -320,6 +320,18 @@ TEST(PlanUsernet, a_card_has_one_thing_behind_it) {
             std::string::npos);
 }
 
+TEST(PlanNet, an_82540em_has_one_queue_and_a_role_of_its_name) {
+  const control::DeviceRequest card{"e1000", {{"tap", "tap0"}, {"mac", "52:54:00:ab:cd:ef"}}, 1};
+  const MachinePlan plan = plan_of(config({card}));
+  EXPECT_EQ(plan.roles.at(2).name, "e1000_0");
+  EXPECT_EQ(std::get<E1000Config>(plan.roles[2].instances.at(0).config).mac[5], 0xef);
+  EXPECT_EQ(backing_count(*plan.roles[2].instances[0].type, plan.roles[2].instances[0].config), 1U);
+  EXPECT_NE(error_of(config({device("e1000")})).find("--net tap=NAME,model=e1000"), std::string::npos);
+  EXPECT_NE(error_of(config({control::DeviceRequest{"e1000", {}, 2}})), "no error");
+  EXPECT_NE(error_of(config({control::DeviceRequest{"e1000", {{"mtu", "9000"}}, 1}})).find("\"mtu\""),
+            std::string::npos);
+}
+
 TEST(PlanNet, addresses) {
   const auto mac_of = [](const char* text) { return net_config(plan_of(config({card({{"mac", text}})}))).mac; };
   EXPECT_EQ(mac_of("52:54:00:ab:CD:ef"), (std::array<std::uint8_t, 6>{0x52, 0x54, 0, 0xab, 0xcd, 0xef}));
