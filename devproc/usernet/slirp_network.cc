@@ -80,7 +80,7 @@ void SlirpNetwork::prepare_process() { g_log_set_writer_func(drop_log, nullptr, 
 
 Result<std::unique_ptr<UserNetworkBackend>> SlirpNetwork::create(const UsernetConfig& config, bool resumed) {
   std::unique_ptr<SlirpNetwork> network(new SlirpNetwork(config));
-  RETURN_IF_ERROR(network->start(resumed));
+  RETURN_IF_ERROR(network->open(resumed));
   return std::unique_ptr<UserNetworkBackend>(std::move(network));
 }
 
@@ -88,7 +88,7 @@ SlirpNetwork::~SlirpNetwork() {
   if (slirp_ != nullptr) slirp_cleanup(slirp_);
 }
 
-Status SlirpNetwork::start(bool resumed) {
+Status SlirpNetwork::open(bool resumed) {
   static constexpr SlirpCb kCallbacks = {.send_packet = Callbacks::send_packet,
                                          .guest_error = Callbacks::guest_error,
                                          .clock_get_ns = Callbacks::clock_get_ns,

@@ -49,7 +49,7 @@ class SlirpNetwork final : public UserNetworkBackend {
   };
 
   explicit SlirpNetwork(const UsernetConfig& config) : config_(config) {}
-  Status start(bool resumed);
+  Status open(bool resumed);
   // 0 or errno.
   int forward(const PortForward& forward);
   void retry_forwards(VmTime now);
