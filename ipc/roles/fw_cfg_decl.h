@@ -6,6 +6,7 @@
 // Source: QEMU, docs/specs/fw_cfg.rst, "QEMU Firmware Configuration (fw_cfg) Device".
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>

@@ -16,7 +16,14 @@ class FakeVm final : public Vm {
  public:
   static constexpr std::uint32_t kFirstMsiGsi = 24;
 
-  Status set_memory_slot(const MemorySlot&) override { return ok(); }
+  Status set_memory_slot(const MemorySlot& slot) override {
+    if (slot.size == 0) {
+      slots.erase(slot.slot);
+    } else {
+      slots[slot.slot] = slot;
+    }
+    return ok();
+  }
   Result<std::uint32_t> allocate_msi_gsi() override {
     if (allocated.size() == gsi_limit) return make_error("no GSI is left");
     const auto gsi = static_cast<std::uint32_t>(kFirstMsiGsi + allocated.size());
@@ -86,6 +93,7 @@ class FakeVm final : public Vm {
     std::uint32_t gsi = 0;
     int resample = -1;
   };
+  std::map<std::uint32_t, MemorySlot> slots;
   std::map<int, Assigned> irqfds;  // by eventfd
   std::map<std::uint32_t, MsiRoute::Message> routes;
   std::set<std::uint32_t> allocated;

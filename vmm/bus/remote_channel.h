@@ -13,6 +13,7 @@
 
 #include "ipc/ring/request_producer.h"
 #include "ipc/roles/bar_access.h"
+#include "ipc/roles/fw_cfg_decl.h"
 #include "vmm/bus/device_channel.h"
 #include "vmm/x86/topology.h"
 

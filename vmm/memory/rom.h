@@ -30,6 +30,10 @@ class Rom final : public DeviceChannel {
   void write(std::uint32_t, const BusAccess&, std::span<const std::byte>) override {}
 
   Rom(Rom&& other) noexcept : region_(std::move(other.region_)) {}
+  Rom& operator=(Rom&& other) noexcept {
+    region_ = std::move(other.region_);
+    return *this;
+  }
 
  private:
   explicit Rom(ipc::WritableRegion region) : region_(std::move(region)) {}

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::uint8_t kFunction = 3 << 3;
 constexpr EffectKind kKinds[] = {EffectKind::kWindow,   EffectKind::kIntxRoute, EffectKind::kFunctionControl,
-                                 EffectKind::kMsiRoute, EffectKind::kPower,     EffectKind::kPause};
+                                 EffectKind::kMsiRoute, EffectKind::kPower,     EffectKind::kPause,
+                                 EffectKind::kShadow};
 
 class SilentChannel final : public DeviceChannel {
  public:
@@ -50,6 +51,10 @@ Effect well_formed(EffectKind kind) {
       effect.function = 0;
       effect.data = static_cast<std::uint32_t>(PauseReason::kDiskFull);
       break;
+    case EffectKind::kShadow:
+      effect.function = 0;
+      effect.data = kShadowAllRam;
+      break;
     case EffectKind::kNone: break;
   }
   return effect;
@@ -58,6 +63,7 @@ Effect well_formed(EffectKind kind) {
 class MachineEffectsTest : public ::testing::Test {
  protected:
   MachineEffectsTest() {
+    machine.set_shadow_ram(shadow);
     router.add_intx_line(kFunction, 1, line.borrow(), resample.borrow());
     router.add_messages(kFunction, {vector.borrow()});
     EXPECT_TRUE(machine.set_windows(WindowMap({{.devfn = kFunction,
@@ -65,7 +71,14 @@ class MachineEffectsTest : public ::testing::Test {
                                                 .space = Space::kMemory,
                                                 .size = 0x1000,
                                                 .channel = &channel,
-                                                .owner = "bar"}},
+                                                .owner = "bar"},
+                                               {.devfn = kFunction,
+                                                .index = kRomBar,
+                                                .space = Space::kMemory,
+                                                .size = 0x1000,
+                                                .channel = &rom,
+                                                .owner = "rom",
+                                                .rom = rom.bytes()}},
                                               {}, {})));
   }
   // What has happened to the machine so far.
@@ -83,9 +96,17 @@ class MachineEffectsTest : public ::testing::Test {
   UniqueFd vector = UniqueFd::create_eventfd().value();
   std::vector<std::pair<PowerAction, std::uint64_t>> power;
   std::vector<std::size_t> pauses;  // roles
+  GuestRam ram = *GuestRam::create(*plan_memory(16 * kMiB));
+  ShadowRam shadow{vm, ram, {}, kFirstShadowSlot};
+  Rom rom = *Rom::create(std::vector<std::byte>(3, std::byte{0x55}), 0x1000);
+  int exclusive = 0;  // changes made with every vCPU out of the guest
   MachineEffects machine{space, router, vm,
                          [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); },
-                         [this](std::size_t role, PauseReason) { pauses.push_back(role); }};
+                         [this](std::size_t role, PauseReason) { pauses.push_back(role); },
+                         [this](const std::function<void()>& change) {
+                           ++exclusive;
+                           change();
+                         }};
 };
 
 TEST_F(MachineEffectsTest, each_kind_is_carried_out_for_a_role_that_has_it) {
@@ -134,6 +155,36 @@ TEST_F(MachineEffectsTest, what_no_honest_device_sends_is_refused_whatever_was_g
   timer.data = 0;
   EXPECT_FALSE(all.apply_effect(timer)) << "IRQ 0 is the timer's";
   EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 0, pauses 0");
+}
+
+TEST_F(MachineEffectsTest, shadow_ram_changes_with_every_vcpu_out_of_the_guest_and_only_when_it_does) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(all.apply_effect(well_formed(EffectKind::kShadow)));
+  EXPECT_EQ(shadow.wanted(), kShadowAllRam);
+  EXPECT_EQ(exclusive, 1);
+  Effect unknown = well_formed(EffectKind::kShadow);
+  unknown.data = kShadowAll + 1;
+  EXPECT_FALSE(all.apply_effect(unknown));
+}
+
+TEST_F(MachineEffectsTest, an_expansion_rom_is_a_memory_slot_while_it_decodes) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  Effect window = well_formed(EffectKind::kWindow);
+  EXPECT_TRUE(all.apply_effect(window));
+  EXPECT_EQ(exclusive, 0) << "a BAR is none";
+  window.index = kRomBar;
+  window.address = 0xe0010000;
+  EXPECT_TRUE(all.apply_effect(window));
+  EXPECT_TRUE(all.apply_effect(window));
+  EXPECT_EQ(exclusive, 1);
+  ASSERT_EQ(vm.slots.size(), 1U);
+  EXPECT_EQ(vm.slots.begin()->second.guest_address, 0xe0010000U);
+  EXPECT_TRUE(vm.slots.begin()->second.read_only);
+  std::uint16_t bytes = 0;
+  space.read(0, Space::kMemory, 0xe0010002, 2, 1, std::as_writable_bytes(std::span(&bytes, 1)));
+  EXPECT_EQ(bytes, 0xff55U) << "what the slot does not serve, the ROM does";
+  machine.set_present(kFunction, false);
+  EXPECT_TRUE(vm.slots.empty());
 }
 
 TEST_F(MachineEffectsTest, a_window_or_vector_outside_the_plan_is_refused) {
