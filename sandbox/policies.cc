@@ -48,7 +48,7 @@ void add_groups(PolicyBuilder& policy, SyscallGroups groups) {
   if (groups.contains(SyscallGroup::kTakeRole)) add_take_role(policy);
   if (groups.contains(SyscallGroup::kFileIo)) policy.allow_file_io();
   if (groups.contains(SyscallGroup::kPacketIo)) policy.allow_tap_offloads();
-  if (groups.contains(SyscallGroup::kIoUring)) policy.allow_io_uring_enter();
+  if (groups.contains(SyscallGroup::kIoUring)) policy.allow_io_uring_enter().allow_page_release();
 }
 
 Result<CompiledFilter> compile(PolicyBuilder policy) {

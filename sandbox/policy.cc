@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -141,7 +142,10 @@ PolicyBuilder& PolicyBuilder::allow_file_io() {
 }
 
 PolicyBuilder& PolicyBuilder::allow_tap_offloads() { return add(SYS_ioctl, {{1, kInt, TUNSETOFFLOAD}}); }
-PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
+PolicyBuilder& PolicyBuilder::allow_io_uring_enter() {
+  return add(SYS_io_uring_enter, {{3, kInt & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, kLong, 0}});
+}
+PolicyBuilder& PolicyBuilder::allow_page_release() { return add(SYS_madvise, {{2, kInt, MADV_DONTNEED}}); }
 
 PolicyBuilder& PolicyBuilder::deny_terminal_query() {
   return add(SYS_ioctl, {{1, kInt, TCGETS}}, ENOTTY).add(SYS_ioctl, {{1, kInt, kTcgets2}}, ENOTTY);

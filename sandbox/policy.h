@@ -79,9 +79,11 @@ class PolicyBuilder {
   // ioctl TUNSETOFFLOAD: which offloads the frames of a TAP may leave to their reader. It means something on a TAP's
   // descriptor alone. Frames themselves go by read and writev.
   PolicyBuilder& allow_tap_offloads();
-  // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
-  // it.
+  // io_uring_enter without a signal mask and without flags other than IORING_ENTER_GETEVENTS. Not io_uring_setup, not
+  // io_uring_register: what the ring may do is fixed by who made it.
   PolicyBuilder& allow_io_uring_enter();
+  // madvise(MADV_DONTNEED): shared pages are unmapped and stay what they are.
+  PolicyBuilder& allow_page_release();
   // ioctl TCGETS and TCGETS2 are answered ENOTTY rather than being fatal: stdio and isatty() ask.
   PolicyBuilder& deny_terminal_query();
 

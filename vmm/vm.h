@@ -89,6 +89,7 @@ class VirtualMachine final : public VmControl {
   // create(), step by step.
   Status open_hypervisor();
   [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
+  [[nodiscard]] static Result<bool> takes_ring(BorrowedFd disk, const std::string& path, std::string_view aio);
   Status plan_and_open_files();
   Status create_memory();
   Status create_devices(UniqueFd child_signals);
@@ -121,6 +122,7 @@ class VirtualMachine final : public VmControl {
   Status do_resume();
   Status do_reset();
   Status finish_reset();
+  Status drain_devices();
   void do_isolate(DeviceProcess& process, const control::DeviceEvent& isolated);
   Status do_restore(DeviceProcess& process);
   void set_presence(const DeviceProcess& process, bool present);

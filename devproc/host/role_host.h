@@ -16,6 +16,7 @@
 #include "devproc/backends/backend.h"
 #include "devproc/backends/fd_entropy.h"
 #include "devproc/backends/guest_ranges.h"
+#include "devproc/backends/io_ring.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -25,6 +26,7 @@
 #include "ipc/ring/layout.h"
 #include "ipc/roles/device_types.h"
 #include "ipc/state/checkpoint.h"
+#include "ipc/state/ring_notes.h"
 
 namespace bulkhead::devproc {
 
@@ -41,6 +43,12 @@ struct RoleWorld {
   std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends
+  struct Ring {
+    const IoRing* ring = nullptr;
+    BorrowedFd watched;
+    ipc::RingNotes* notes = nullptr;
+  };
+  std::vector<Ring> rings;  // by backing; those that have none are empty
 };
 
 class RoleHost {
@@ -124,6 +132,7 @@ class RoleHost {
   Status add_instances(const control::TakeRole& setup);
   Status add_instance(const control::DeviceInstance& setup);
   Status add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance);
+  Status add_disk(const control::DeviceInstance& setup, std::size_t at, Instance& instance);
   void add_backend(Instance& instance, std::unique_ptr<Backend> backend);
   void start_fresh(std::uint32_t generation);
   void kick_all();
@@ -147,6 +156,8 @@ class RoleHost {
   void show(Instance* instance, bool again);
   void drive_world();
   void begin_submitted();
+  [[nodiscard]] bool may_have_backends(const Instance& instance) const;
+  [[nodiscard]] static bool is_draining(const Instance& instance);
   BackendState* find_backend(std::size_t index);
   void give_backend(Instance& instance, BackendId id, BackendState& state);
   void publish_streams();

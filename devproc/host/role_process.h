@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "devproc/backends/io_ring.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/host/role_host.h"
 #include "ipc/control/channel.h"
@@ -18,7 +19,8 @@ namespace bulkhead::devproc {
 
 class RoleProcess {
  public:
-  explicit RoleProcess(control::ControlChannel& control) : control_(control) {}
+  // `rings`: how many io_urings this process was started with, from sandbox::kFirstRingFd on.
+  RoleProcess(control::ControlChannel& control, int rings) : control_(control), ring_count_(rings) {}
 
   // Waits for a role, plays it until the VMM closes the channel.
   Status run();
@@ -29,6 +31,8 @@ class RoleProcess {
   Status answer_check(const control::TakeRole& role);
   Status tell(const control::FromDevice& message);
   Status map_guest_ram(const control::TakeRole& role);
+  Status keep_rings(const control::TakeRole& role);
+  Status take_rings(const control::TakeRole& role);
   Status close_filter();
   Status serve();
 
@@ -46,6 +50,15 @@ class RoleProcess {
   std::vector<UniqueFd> messages_;
   std::vector<UniqueFd> kicks_;
   std::vector<UniqueFd> backings_;
+  int ring_count_;
+  struct Ring {
+    std::uint32_t backing;
+    MappedRing mapped;
+    std::optional<IoRing> ring;
+    ipc::WritableRegion notes;
+  };
+  std::list<Ring> rings_;
+  std::vector<UniqueFd> notes_fds_;  // by backing, until mapped
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

@@ -38,6 +38,7 @@ void write(Builder out, const VirtioBlkConfig& config) {
   disk.setVolatileCache(config.disk.volatile_cache);
   disk.setDiscard(config.disk.discard);
   disk.setWriteZeroes(config.disk.write_zeroes);
+  disk.setRing(config.disk.ring);
 }
 
 VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
@@ -52,7 +53,8 @@ VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
                    .read_only = disk.getReadOnly(),
                    .volatile_cache = disk.getVolatileCache(),
                    .discard = disk.getDiscard(),
-                   .write_zeroes = disk.getWriteZeroes()}};
+                   .write_zeroes = disk.getWriteZeroes(),
+                   .ring = disk.getRing()}};
 }
 
 void write(Builder out, const VirtioNetConfig& config) {

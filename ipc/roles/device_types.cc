@@ -105,7 +105,7 @@ constexpr std::array kTypes = {
                    .queues = {kVirtioBlkMaxQueues, kVirtioDoorbells},
                    .guest_memory = true,
                    .backings = kBlkBackings,
-                   .syscalls = {SyscallGroup::kFileIo},
+                   .syscalls = {SyscallGroup::kFileIo, SyscallGroup::kIoUring},  // one of them: syscalls_of()
                    .pci = &kVirtioBlkDecl,
                    .purpose = "virtio disk"},
     DeviceTypeDecl{.type = "virtio_net",
@@ -127,6 +127,12 @@ std::span<const DeviceTypeDecl> all_device_types() { return kTypes; }
 std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config) {
   const auto* net = std::get_if<VirtioNetConfig>(&config);
   return net == nullptr ? decl.backings.size() : std::min<std::size_t>(net->queue_pairs, decl.backings.size());
+}
+
+SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  const auto* disk = std::get_if<VirtioBlkConfig>(&config);
+  if (disk == nullptr) return decl.syscalls;
+  return disk->disk.ring ? SyscallGroups{SyscallGroup::kIoUring} : SyscallGroups{SyscallGroup::kFileIo};
 }
 
 const DeviceTypeDecl* find_device_type(std::string_view type) {

@@ -71,6 +71,9 @@ struct DeviceTypeDecl {
 // How many of `decl.backings`, from the first on, a device of this configuration has.
 [[nodiscard]] std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config);
 
+// decl.syscalls, as far as a device of this configuration needs them.
+[[nodiscard]] SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config);
+
 // nullptr when there is no such type.
 [[nodiscard]] const DeviceTypeDecl* find_device_type(std::string_view type);
 [[nodiscard]] std::span<const DeviceTypeDecl> all_device_types();

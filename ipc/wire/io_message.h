@@ -26,6 +26,7 @@ enum class RequestKind : std::uint8_t {
   kPowerButton = 5,
   kDesiredState = 6,      // offset: first effect wanted; the reply's payload is the u32 count of all
   kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
+  kDraining = 8,          // the reply's payload: u32, 1 while I/O from before a reset is not over
 };
 
 enum RequestFlag : std::uint8_t {

@@ -99,8 +99,8 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--disk", raw.disks,
                   "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
-                  "(O_DIRECT), serial=TEXT, queues=N, slot=N; a comma in FILE is written twice; may be given several\n"
-                  "times")
+                  "(O_DIRECT), aio=io_uring|blocking (io_uring where the host allows it), serial=TEXT, queues=N, slot=N;\n"
+                  "a comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
@@ -447,6 +447,8 @@ Result<control::DeviceRequest> parse_disk(std::string_view text) {
     const bool flag = property.key == "readonly" || property.key == "direct";
     if (flag && property.value != "on" && property.value != "off")
       return make_error(fmt::format("{}: {}={} must be on or off", what, property.key, property.value));
+    if (property.key == "aio" && property.value != "io_uring" && property.value != "blocking")
+      return make_error(fmt::format("{}: aio={} must be io_uring or blocking", what, property.value));
   }
   return disk;
 }

@@ -61,7 +61,7 @@ class Properties {
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
-  for (const char* seen_to : {"path", "readonly", "direct"}) properties.take(seen_to);
+  for (const char* seen_to : {"path", "readonly", "direct", "aio"}) properties.take(seen_to);
   config.serial = properties.take("serial").value_or("");
   if (config.serial.size() > kMaxDiskSerial)
     return make_error(fmt::format("serial={} has {} bytes; at most {} are shown to a guest", config.serial,

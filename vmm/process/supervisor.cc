@@ -119,6 +119,11 @@ void Supervisor::launch(std::vector<Role> roles) {
   }
   post([this, roles = std::move(roles)] {
     if (const Status compiled = compile_filters(roles); !compiled) return fail_launch(compiled.error().message);
+    // The first process is started with all of them, like every later one.
+    for (const Role& role : roles) {
+      role.process->number_rings(sandbox::kFirstRingFd + static_cast<int>(rings_.size()));
+      for (const BorrowedFd ring : role.process->rings()) rings_.push_back(ring);
+    }
     for (const Role& role : roles) {
       wards_.push_back(std::make_unique<Ward>(*role.process, role.policy, executable_));
       play_role(*wards_.back());

@@ -195,6 +195,7 @@ class Supervisor {
   // The supervisor's thread only.
   UniqueFd standby_filter_;
   std::vector<std::pair<SyscallGroups, UniqueFd>> role_filters_;
+  std::vector<BorrowedFd> rings_;  // of all roles, which outlive this
   sandbox::Tracer tracer_;
   std::vector<std::unique_ptr<Ward>> wards_;
   std::vector<std::unique_ptr<DeviceChild>> children_;

@@ -14,8 +14,9 @@
 // packed one in the order in which chains were taken, or fetching them again would find used elements (queue.h).
 // Each queue has its own share of what may be in flight: no queue starves another.
 //
-// Reset: what was taken is cancelled before the driver's register write returns, since it then frees its buffers.
-// A tag has its record's generation, which a reset does not take back: an old completion is never taken for a new one.
+// Reset: what was taken is given up. What of it is under way keeps its record until it is over, and so long the driver
+// reads that its reset is not done (draining()): only then may it reuse its buffers. A tag has its record's generation,
+// which a reset does not take back: an old completion is never taken for a new one.
 //
 // Threading: single-threaded. Trust: rings, headers and ranges are the guest's; the backend's answers are believed, but
 // tags that are not in flight are ignored. Errors: the guest's mistakes get IOERR or UNSUPP, and a chain without a
@@ -47,9 +48,10 @@ struct VirtioBlkState {
   bool operator==(const VirtioBlkState&) const = default;
 };
 
-// A request that was taken and not used yet; or, but for its generation, zeroes.
+// A request that was taken and not used yet. kFree and kDropped (its driver has given it up, the disk has not): zeroes
+// but for phase and generation.
 struct VirtioBlkRecord {
-  enum Phase : std::uint8_t { kFree, kInBackend, kOver };
+  enum Phase : std::uint8_t { kFree, kInBackend, kOver, kDropped };
 
   std::uint64_t status_at = 0;   // guest-physical address of its status byte
   std::uint32_t order = 0;       // VirtioBlkState::taken when it was taken
@@ -82,7 +84,7 @@ struct VirtioBlkStorage {
 
 class VirtioBlk final : public virtio::VirtioModel {
  public:
-  static constexpr std::uint32_t kStateVersion = 1;
+  static constexpr std::uint32_t kStateVersion = 2;
   static constexpr std::uint16_t kQueueSize = 256;
   static constexpr std::uint32_t kSegMax = kQueueSize - 2;            // data segments; header and status have one each
   static constexpr std::uint32_t kMaxDiscardSectors = 4U << 20;       // 2 GiB
@@ -101,6 +103,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
   void on_queue_reset(QueueId queue) override;
+  [[nodiscard]] bool draining(QueueId queue) const override { return queue < queues_ && lanes_[queue].dropped != 0; }
   void reset() override;
   void restore() override;
   void resume(virtio::VirtioPort& port) override;
@@ -114,6 +117,7 @@ class VirtioBlk final : public virtio::VirtioModel {
     std::array<Slot, BlockBackend::kMostInFlight> free;  // the first free_count; the last one is taken next
     std::uint16_t free_count = 0;
     std::uint16_t over = 0;
+    std::uint16_t dropped = 0;
     bool blocked = false;  // there may be more in the queue, which waits for a free record
   };
   // What a chain asks for: I/O, or it is over at once.
@@ -146,6 +150,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   bool unblock(virtio::VirtioPort& port, QueueId queue);
   void resume_queue(virtio::VirtioPort& port, QueueId queue);
   void forget(std::span<const Slot> slots);
+  void drop(Slot slot);
 
   Plan plan(const virtio::VirtioPort& port, const virtio::Chain& chain);
   Plan plan_transfer(const virtio_blk_spec::VirtioBlkHeader& header, const virtio::Chain& chain);
