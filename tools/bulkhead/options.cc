@@ -97,10 +97,11 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  run->add_option("--disk", raw.disks,
-                  "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
-                  "(O_DIRECT), aio=io_uring|blocking (io_uring where the host allows it), serial=TEXT, queues=N, slot=N;\n"
-                  "a comma in FILE is written twice; may be given several times")
+  run->add_option(
+         "--disk", raw.disks,
+         "add a disk (virtio-blk): a raw image or a block device; keys: readonly=on|off, direct=on|off\n"
+         "(O_DIRECT), aio=io_uring|blocking (io_uring where the host allows it), serial=TEXT, queues=N, slot=N;\n"
+         "a comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)

@@ -147,8 +147,8 @@ bool RolePlan::guest_memory() const {
 }
 
 std::int64_t RolePlan::deadline_ns(std::int64_t usual) const {
-  // Without a ring a disk's system calls block, and a register access waits behind one; a busy disk may take seconds over
-  // a flush. Killing the process would not make it faster.
+  // Without a ring a disk's system calls block, and a register access waits behind one; a busy disk may take seconds
+  // over a flush. Killing the process would not make it faster.
   constexpr std::int64_t kDiskDeadlineNs = 60'000'000'000;
   return syscalls.contains(SyscallGroup::kFileIo) ? std::max(usual, kDiskDeadlineNs) : usual;
 }
