@@ -128,7 +128,7 @@ Result<JailReport> enter_jail(const JailOptions& options) {
 
 Status limit_resources(const JailLimits& limits) {
   RETURN_IF_ERROR(set_limit(RLIMIT_CORE, "core dumps", 0));
-  RETURN_IF_ERROR(set_limit(RLIMIT_NPROC, "processes", 0));
+  RETURN_IF_ERROR(set_limit(RLIMIT_NPROC, "processes", limits.processes));
   RETURN_IF_ERROR(set_limit(RLIMIT_MSGQUEUE, "message queues", 0));
   RETURN_IF_ERROR(set_limit(RLIMIT_NICE, "priority", 0));
   RETURN_IF_ERROR(set_limit(RLIMIT_RTPRIO, "real-time priority", 0));

@@ -27,8 +27,11 @@
 namespace bulkhead::sandbox {
 
 struct JailLimits {
-  std::uint64_t open_files = 1152;               // RLIMIT_NOFILE: the highest descriptor number + 1
-  std::uint64_t locked_memory = 0;               // bytes
+  std::uint64_t open_files = 1152;  // RLIMIT_NOFILE: the highest descriptor number + 1
+  std::uint64_t locked_memory = 0;  // bytes
+  // RLIMIT_NPROC. More than 0 lets the kernel start that many io_uring workers, which are threads; a filter still
+  // allows no process to make one.
+  std::uint64_t processes = 0;
   std::optional<std::uint64_t> file_size{};      // bytes; unset: no limit (it would also stop writes to a log file)
   std::optional<std::uint64_t> address_space{};  // bytes; unset: no limit (guest RAM counts here)
 };
@@ -55,7 +58,7 @@ Result<JailReport> enter_jail(const JailOptions& options);
 // keeps malloc to brk and fixed anonymous mappings (no mremap). Reads host files (/etc/localtime), hence
 // comes first.
 void warm_libc();
-// No core dumps, no new processes, and `limits`.
+// No core dumps, and `limits`.
 Status limit_resources(const JailLimits& limits);
 // A new read-only root, empty but for what `options` name; the old one is unmounted. No /proc, no /dev.
 Status enter_empty_root(const JailOptions& options = {});

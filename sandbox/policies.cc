@@ -50,7 +50,7 @@ void add_groups(PolicyBuilder& policy, SyscallGroups groups) {
   if (groups.contains(SyscallGroup::kPacketIo)) policy.allow_tap_offloads();
   if (groups.contains(SyscallGroup::kReleaseRam)) policy.allow_release_of_pages();
   if (groups.contains(SyscallGroup::kSocketRelay)) policy.allow_socket_relay();
-  if (groups.contains(SyscallGroup::kIoUring)) policy.allow_io_uring_enter();
+  if (groups.contains(SyscallGroup::kIoUring)) policy.allow_io_uring_enter().allow_page_release();
   if (groups.contains(SyscallGroup::kUserNetwork)) policy.allow_user_network();
 }
 

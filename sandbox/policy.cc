@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/epoll.h>
@@ -152,7 +153,10 @@ PolicyBuilder& PolicyBuilder::allow_socket_relay() {
       .add(SYS_epoll_ctl);
 }
 PolicyBuilder& PolicyBuilder::allow_release_of_pages() { return add(SYS_madvise, {{2, kInt, MADV_REMOVE}}); }
-PolicyBuilder& PolicyBuilder::allow_io_uring_enter() { return add(SYS_io_uring_enter); }
+PolicyBuilder& PolicyBuilder::allow_io_uring_enter() {
+  return add(SYS_io_uring_enter, {{3, kInt & ~std::uint64_t{IORING_ENTER_GETEVENTS}, 0}, {4, kLong, 0}});
+}
+PolicyBuilder& PolicyBuilder::allow_page_release() { return add(SYS_madvise, {{2, kInt, MADV_DONTNEED}}); }
 
 PolicyBuilder& PolicyBuilder::allow_user_network() {
   constexpr std::uint64_t kType = kInt & ~bits(SOCK_CLOEXEC | SOCK_NONBLOCK);

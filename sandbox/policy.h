@@ -90,9 +90,11 @@ class PolicyBuilder {
   // address or SIGPIPE, shutdown, close, and epoll_ctl to watch them. Not socket, bind or connect: whom it talks to is
   // others' decision.
   PolicyBuilder& allow_socket_relay();
-  // io_uring_enter. Not io_uring_setup, not io_uring_register: what the ring may do is fixed by who made
-  // it.
+  // io_uring_enter without a signal mask and without flags other than IORING_ENTER_GETEVENTS. Not io_uring_setup, not
+  // io_uring_register: what the ring may do is fixed by who made it.
   PolicyBuilder& allow_io_uring_enter();
+  // madvise(MADV_DONTNEED): shared pages are unmapped and stay what they are.
+  PolicyBuilder& allow_page_release();
   // ioctl TCGETS and TCGETS2 are answered ENOTTY rather than being fatal: stdio and isatty() ask.
   PolicyBuilder& deny_terminal_query();
 

@@ -167,9 +167,9 @@ std::optional<ExitReport> Tracer::at_exit_stop(pid_t pid, Traced& traced) {
   return report;
 }
 
-void Tracer::release(pid_t pid) {
+void Tracer::release(pid_t pid, Teardown how) {
   const sched_param parameters{};
-  ::sched_setscheduler(pid, SCHED_IDLE, &parameters);
+  if (how == Teardown::kIdle) ::sched_setscheduler(pid, SCHED_IDLE, &parameters);
   ::ptrace(PTRACE_CONT, pid, nullptr, nullptr);
 }
 

@@ -39,9 +39,11 @@ class Tracer {
   // process are passed on to it, and a fault (SIGSEGV and the like) ends it.
   [[nodiscard]] std::optional<ExitReport> handle(pid_t pid, int wait_status);
 
-  // Lets a process that is held at its exit stop finish dying, as SCHED_IDLE so that its teardown does not
-  // compete with its successor. Somebody still has to reap it (ChildProcess does).
-  void release(pid_t pid);
+  // Lets a process that is held at its exit stop finish dying: `idle`, as SCHED_IDLE, so that its teardown does not
+  // compete with its successor. Not so one whose io_uring requests are under way: the kernel tells of their completion
+  // only when it has come to its end. Somebody still has to reap it (ChildProcess does).
+  enum class Teardown { kIdle, kNow };
+  void release(pid_t pid, Teardown how = Teardown::kIdle);
 
   // A fault drill: the signal, when somebody sends it, ends the process as a fault of its own would. Without this the
   // first process of a pid namespace ignores what it does not handle.

@@ -77,6 +77,16 @@ Status VirtualMachine::open_hypervisor() {
   return ok();
 }
 
+// Whether a disk's requests go through an io_uring: as its user says, or where the host lets us have one.
+Result<bool> VirtualMachine::takes_ring(BorrowedFd disk, const std::string& path, std::string_view aio) {
+  if (aio == "blocking") return false;
+  const Result<DiskRing> ring = DiskRing::create(disk);
+  if (ring) return true;
+  if (aio == "io_uring") return make_error(fmt::format("disk {}: {}", path, ring.error().message));
+  log(LogLevel::kInfo, "disk {} goes without: {}", path, ring.error().message);
+  return false;
+}
+
 // What the disks are like; each is locked from here on.
 Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks() const {
   std::vector<std::optional<DiskGeometry>> disks(config_.devices.size());
@@ -87,9 +97,12 @@ Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks()
     const DeviceTypeDecl* type = find_device_type(request.type);
     if (type != nullptr && request.files != 0 &&
         std::find(type->backings.begin(), type->backings.end(), BackingKind::kDisk) != type->backings.end()) {
-      const auto path = std::find_if(request.properties.begin(), request.properties.end(),
-                                     [](const control::Property& property) { return property.key == "path"; });
-      const std::string name = path != request.properties.end() ? path->value : request.type;
+      const auto value_of = [&](std::string_view key, const std::string& otherwise) {
+        const auto at = std::find_if(request.properties.begin(), request.properties.end(),
+                                     [&](const control::Property& property) { return property.key == key; });
+        return at != request.properties.end() ? at->value : otherwise;
+      };
+      const std::string name = value_of("path", request.type);
       const BorrowedFd disk = config_.files.devices[file].borrow();
       Result<DiskGeometry> found = inspect_disk(disk, name);
       // Its own lock is in its way: that is no other process's.
@@ -99,6 +112,7 @@ Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks()
       if (!found) return found.error();
       disks[i] = *found;
       seen.push_back(disk);
+      ASSIGN_OR_RETURN(disks[i]->ring, takes_ring(disk, name, value_of("aio", "")));
     }
     file += request.files;
   }

@@ -100,6 +100,7 @@ class VirtualMachine final : public VmControl {
   Status open_hypervisor();
   [[nodiscard]] Result<std::vector<std::optional<DiskGeometry>>> inspect_disks() const;
   [[nodiscard]] Result<std::vector<std::optional<OptionRom>>> read_option_roms();
+  [[nodiscard]] static Result<bool> takes_ring(BorrowedFd disk, const std::string& path, std::string_view aio);
   Status plan_and_open_files();
   Status prepare_firmware(std::span<const std::optional<OptionRom>> roms);
   Status create_memory();
@@ -143,6 +144,7 @@ class VirtualMachine final : public VmControl {
   Status do_resume();
   Status do_reset();
   Status finish_reset();
+  Status drain_devices();
   void do_isolate(DeviceProcess& process, const control::DeviceEvent& isolated);
   Status do_restore(DeviceProcess& process);
   void set_presence(const DeviceProcess& process, bool present);

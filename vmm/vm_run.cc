@@ -2,7 +2,10 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstring>
 #include <future>
+#include <thread>
 
 #include "ipc/base/log.h"
 #include "vmm/vm.h"
@@ -220,6 +223,25 @@ Status VirtualMachine::do_reset() {
   return status;
 }
 
+// What a disk still reads lands in guest memory, which the next boot is about to use.
+Status VirtualMachine::drain_devices() {
+  constexpr std::int64_t kMostNs = 60'000'000'000;
+  constexpr std::chrono::milliseconds kPause{1};
+  const std::int64_t until = ipc::monotonic_ns() + kMostNs;
+  for (const std::unique_ptr<DeviceProcess>& process : processes_) {
+    for (;;) {
+      if (process->rings().empty() || process->ring().closed()) break;
+      const std::optional<ipc::Reply> reply = process->channel().request(ipc::RequestKind::kDraining);
+      std::uint32_t draining = 0;
+      if (reply && reply->status == ipc::ReplyStatus::kDone) std::memcpy(&draining, reply->payload, sizeof draining);
+      if (draining == 0) break;
+      if (ipc::monotonic_ns() > until) return make_error(process->plan().name + " has I/O that does not end");
+      std::this_thread::sleep_for(kPause);
+    }
+  }
+  return ok();
+}
+
 Status VirtualMachine::finish_reset() {
   // Every posted write of the old generation is done before the new one begins.
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
@@ -235,6 +257,7 @@ Status VirtualMachine::finish_reset() {
     if (!process->ring().closed() && (!reply || reply->status != ipc::ReplyStatus::kDone))
       return make_error(process->plan().name + " did not answer the reset");
   }
+  RETURN_IF_ERROR(drain_devices());
   effects_->reset();
   RETURN_IF_ERROR(vm_->reset_interrupts());
   RETURN_IF_ERROR(start_guest_state());

@@ -28,6 +28,8 @@ class Backend {
   virtual void set_asleep(bool /*asleep*/) {}
   // It has something for the model now.
   [[nodiscard]] virtual bool ready() const { return false; }
+  // Something that the model has given up is still under way, and may touch guest memory.
+  [[nodiscard]] virtual bool draining() const { return false; }
   // An input was committed: what the model submitted with it begins. After a take-over, what restore() submitted.
   virtual void begin() {}
 };

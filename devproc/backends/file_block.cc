@@ -78,16 +78,17 @@ std::optional<BlockCompletion> FileBlock::complete() {
   return BlockCompletion{requests_[slot].what.tag, requests_[slot].status};
 }
 
-void FileBlock::cancel(std::span<const std::uint32_t> tags) {
-  take_out(noted_, noted_count_, tags);
-  take_out(done_, done_count_, tags);
+bool FileBlock::cancel(std::uint32_t tag) {
+  take_out(noted_, noted_count_, tag);
+  take_out(done_, done_count_, tag);
+  return false;
 }
 
-void FileBlock::take_out(std::vector<Slot>& list, std::size_t& count, std::span<const std::uint32_t> tags) {
+void FileBlock::take_out(std::vector<Slot>& list, std::size_t& count, std::uint32_t tag) {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const Slot slot = list[i];
-    if (std::ranges::find(tags, requests_[slot].what.tag) != tags.end())
+    if (requests_[slot].what.tag == tag)
       free_[free_count_++] = slot;
     else
       list[kept++] = slot;

@@ -47,8 +47,8 @@ class FileBlock final : public BlockBackend, public Backend {
   [[nodiscard]] const BlockGeometry& geometry() const override { return geometry_; }
   bool submit(const BlockRequest& request) override;
   std::optional<BlockCompletion> complete() override;
-  // Nothing goes on between calls, so there is nothing to wait for.
-  void cancel(std::span<const std::uint32_t> tags) override;
+  // Nothing goes on between calls.
+  bool cancel(std::uint32_t tag) override;
 
   // Does what was submitted, or a fair part of it; while there is more it is ready() for another turn.
   void begin() override { unfinished_ = begin_submitted(); }
@@ -94,7 +94,7 @@ class FileBlock final : public BlockBackend, public Backend {
   // 0 or errno; EOPNOTSUPP if it cannot be done here.
   [[nodiscard]] int allocate(int mode, std::uint64_t offset, std::uint64_t length);
   bool fail(Request& request, int error);
-  void take_out(std::vector<Slot>& list, std::size_t& count, std::span<const std::uint32_t> tags);
+  void take_out(std::vector<Slot>& list, std::size_t& count, std::uint32_t tag);
 
   BorrowedFd file_;
   bool unfinished_ = false;

@@ -18,6 +18,9 @@ class GuestRanges {
   // The bytes from `address` on, at most `length`; fewer where a piece of RAM ends, whether or not another adjoins.
   // Empty: `address` is not RAM. Valid as long as guest memory is mapped.
   virtual std::span<std::byte> host_range(GuestPhys address, std::uint64_t length) = 0;
+  // Now and then, while nothing here looks at any of it: lets pages go that were used, if they have become many. They
+  // stay what they are, and come back when they are used. A process is not over before the last is unmapped.
+  virtual void trim() {}
 };
 
 }  // namespace bulkhead::devproc

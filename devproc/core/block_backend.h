@@ -6,9 +6,9 @@
 // knows which of it its predecessor had begun, and neither runs it again nor reports it before it is over
 // (DESIGN.md, section 4.2).
 //
-// Order: none is kept between requests in flight; who needs one waits for a completion. That holds across cancel() as
-// well: what a driver wrote before its reset has reached the disk or never will, so no old write can land on a newer
-// one, and no old read in memory that the driver has freed since.
+// Order: none is kept between requests in flight; who needs one waits for a completion. What a driver's reset cancels
+// may be under way, and then goes on: its device shows that the reset has not come to its end until it is over, so that
+// no old write lands on a newer one and no old read in memory that the driver has freed since.
 //
 // Units: bytes. Threading: single-threaded. Errors: BlockStatus. Trust: offsets, lengths and segments are the guest's;
 // the backend checks that memory is RAM, the model that the range is on the disk and the request is whole blocks.
@@ -41,7 +41,9 @@ enum class BlockStatus : std::uint8_t {
 using BlockGeometry = DiskGeometry;
 
 struct BlockRequest {
-  std::uint32_t tag = 0;  // the model's; unique among what is in flight
+  // The model's. Its low 16 bits are less than kMostInFlight and unlike those of everything else in flight; the high
+  // ones, never all zero, tell one request from others that had the same before.
+  std::uint32_t tag = 0;
   BlockOp op = BlockOp::kRead;
   bool unmap = false;   // kWriteZeroes: may deallocate
   bool stable = false;  // kWrite, kWriteZeroes: on stable storage before it is over, as if a flush had followed
@@ -68,12 +70,11 @@ class BlockBackend {
   // The next one that is over, taken with this input: if that is never committed, a successor is told again. nullopt
   // when there is none.
   virtual std::optional<BlockCompletion> complete() = 0;
-  // Forgets these requests, for good: when it returns, none of them touches guest memory or the disk any more, nor will
-  // one be reported. What has not begun never begins; for what has, it waits, since a driver reuses its memory as soon
-  // as its reset has returned. Tags that are not in flight are ignored. It acts at once, before the input's commit: a
-  // successor that finds the old state submits them again, which does no harm as the driver still waits. I/O that does
-  // not end within the backend's bound ends the process, and its supervisor isolates the device (DESIGN.md, 4.2).
-  virtual void cancel(std::span<const std::uint32_t> tags) = 0;
+  // Gives a request up, without a wait. False: it has not begun, and now never does (or is not in flight); nothing is
+  // told of it. True: it is under way, or was begun by a predecessor; complete() tells when it is over. It acts at
+  // once, before the input's commit: a successor that finds the old state submits it again, which does no harm as the
+  // driver's register access is not over.
+  virtual bool cancel(std::uint32_t tag) = 0;
 };
 
 }  // namespace bulkhead::devproc

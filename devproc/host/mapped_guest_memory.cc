@@ -1,11 +1,19 @@
 #include "devproc/host/mapped_guest_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "ipc/base/checked.h"
 
 namespace bulkhead::devproc {
+namespace {
+
+constexpr std::size_t kPageBytes = 4096;
+
+}  // namespace
 
 Status MappedGuestMemory::add(std::uint64_t guest_base, std::uint64_t length, std::uint64_t offset,
                               const ipc::WritableRegion& region) {
@@ -13,7 +21,11 @@ Status MappedGuestMemory::add(std::uint64_t guest_base, std::uint64_t length, st
     return make_error("a range of guest memory begins or ends at an odd address");
   if (length == 0 || !fits(offset, length, region.bytes().size()) || !checked_add(guest_base, length))
     return make_error("a range of guest memory does not fit its region");
-  ranges_.push_back({guest_base, region.bytes().subspan(offset, length)});
+  Range range{.guest_base = guest_base, .bytes = region.bytes().subspan(offset, length), .used = {}};
+  range.words = length / kPageBytes / 64 + 1;
+  range.used.reset(static_cast<std::uint64_t*>(std::calloc(range.words, sizeof(std::uint64_t))));
+  if (range.used == nullptr) return make_error("there is no memory to keep account of guest memory");
+  ranges_.push_back(std::move(range));
   return ok();
 }
 
@@ -22,6 +34,10 @@ const MappedGuestMemory::Range* MappedGuestMemory::find(GuestPhys address) const
     if (address >= range.guest_base && address - range.guest_base < range.bytes.size()) return &range;
   }
   return nullptr;
+}
+
+MappedGuestMemory::Range* MappedGuestMemory::find(GuestPhys address) {
+  return const_cast<Range*>(std::as_const(*this).find(address));
 }
 
 bool MappedGuestMemory::covered(GuestPhys address, std::size_t size) const {
@@ -63,10 +79,34 @@ bool MappedGuestMemory::write(GuestPhys address, std::span<const std::byte> in) 
 }
 
 std::span<std::byte> MappedGuestMemory::host_range(GuestPhys address, std::uint64_t length) {
-  const Range* range = find(address);
+  Range* range = find(address);
   if (range == nullptr) return {};
   const std::size_t at = address - range->guest_base;
-  return range->bytes.subspan(at, std::min<std::uint64_t>(length, range->bytes.size() - at));
+  const auto bytes = range->bytes.subspan(at, std::min<std::uint64_t>(length, range->bytes.size() - at));
+  if (!bytes.empty()) note_use(*range, at, bytes.size());
+  return bytes;
+}
+
+void MappedGuestMemory::note_use(Range& range, std::size_t at, std::size_t length) {
+  for (std::size_t page = at / kPageBytes; page <= (at + length - 1) / kPageBytes; ++page) {
+    std::uint64_t& word = range.used[page / 64];
+    const std::uint64_t bit = std::uint64_t{1} << (page % 64);
+    if ((word & bit) != 0) continue;
+    word |= bit;
+    ++used_pages_;
+  }
+}
+
+void MappedGuestMemory::trim() {
+  if (used_pages_ < kMostPages) return;
+  used_pages_ = 0;
+  for (Range& range : ranges_) {
+    // Shared memory: the pages are let go here, not emptied. In huge pages it may be refused, and those are few.
+    ::madvise(range.bytes.data(), range.bytes.size(), MADV_DONTNEED);
+    for (std::size_t i = 0; i < range.words; ++i) {
+      if (range.used[i] != 0) range.used[i] = 0;
+    }
+  }
 }
 
 std::uint16_t* MappedGuestMemory::word(GuestPhys address) const {

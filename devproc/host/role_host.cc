@@ -116,6 +116,11 @@ void RoleHost::run_request(const ipc::Request& request, ipc::Reply& reply) {
       return;
     }
     case ipc::RequestKind::kDesiredState: list_desired_effects(request, reply); return;
+    case ipc::RequestKind::kDraining: {
+      const std::uint32_t answer = std::any_of(instances_.begin(), instances_.end(), &is_draining) ? 1 : 0;
+      std::memcpy(reply.payload, &answer, sizeof answer);
+      return;
+    }
     case ipc::RequestKind::kReset: break;
   }
   reply.status = ipc::ReplyStatus::kDropped;

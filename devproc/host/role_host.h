@@ -20,6 +20,7 @@
 #include "devproc/backends/ring_frames.h"
 #include "devproc/backends/user_network_backend.h"
 #include "devproc/backends/ram_punch.h"
+#include "devproc/backends/io_ring.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -30,6 +31,7 @@
 #include "ipc/ring/layout.h"
 #include "ipc/roles/device_types.h"
 #include "ipc/state/checkpoint.h"
+#include "ipc/state/ring_notes.h"
 
 namespace bulkhead::devproc {
 
@@ -49,6 +51,12 @@ struct RoleWorld {
   GuestRanges* ranges = nullptr;  // the same memory, for backends
   FrameRingWires ring;  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
   MakeUserNetwork make_user_network = nullptr;  // programs that have one
+  struct Ring {
+    const IoRing* ring = nullptr;
+    BorrowedFd watched;
+    ipc::RingNotes* notes = nullptr;
+  };
+  std::vector<Ring> rings;  // by backing; those that have none are empty
 };
 
 class RoleHost {
@@ -140,6 +148,7 @@ class RoleHost {
   Status add_frame_ring(BorrowedFd bell, Instance& instance);
   Status add_user_network(const UsernetConfig& config, bool resumed, Instance& instance);
   Status add_backings(const control::DeviceInstance& setup, const DeviceTypeDecl& decl, Instance& instance);
+  Status add_disk(const control::DeviceInstance& setup, std::size_t at, Instance& instance);
   void add_backend(Instance& instance, std::unique_ptr<Backend> backend);
   void start_backends(bool resumed);
   void start_fresh(std::uint32_t generation);
@@ -164,6 +173,8 @@ class RoleHost {
   void show(Instance* instance, bool again);
   void drive_world();
   void begin_submitted();
+  [[nodiscard]] bool may_have_backends(const Instance& instance) const;
+  [[nodiscard]] static bool is_draining(const Instance& instance);
   BackendState* find_backend(std::size_t index);
   void give_backend(Instance& instance, BackendId id, BackendState& state);
   void publish_streams();

@@ -124,9 +124,18 @@ void RoleHost::backend_stirs(std::size_t backend, std::uint32_t epoll_events) {
   state->stirs = true;
 }
 
+// While the VM is paused nothing is shown to its guest; but what a reset waits for comes to its end.
+bool RoleHost::may_have_backends(const Instance& instance) const { return !clock_.frozen() || is_draining(instance); }
+
+bool RoleHost::is_draining(const Instance& instance) {
+  const auto draining = [](const BackendState& one) { return one.backend->draining(); };
+  return std::any_of(instance.backends.begin(), instance.backends.end(), draining);
+}
+
 bool RoleHost::backend_work_waiting() const {
-  if (!has_backends_ || clock_.frozen()) return false;
+  if (!has_backends_) return false;
   for (const Instance& instance : instances_) {
+    if (!may_have_backends(instance)) continue;
     for (const BackendState& state : instance.backends) {
       if (state.stirs || state.backend->ready()) return true;
     }
@@ -150,10 +159,11 @@ std::vector<BorrowedFd> RoleHost::watched_backends() const {
 }
 
 bool RoleHost::handle_backends() {
-  if (!has_backends_ || clock_.frozen()) return false;
+  if (!has_backends_) return false;
   for (std::uint32_t turn = 0; turn < backend_count_; ++turn) {
     const std::uint32_t index = (next_backend_ + turn) % backend_count_;
     for (Instance& instance : instances_) {
+      if (!may_have_backends(instance)) continue;
       for (std::size_t i = 0; i < instance.backends.size(); ++i) {
         BackendState& state = instance.backends[i];
         if (state.index != index || !(state.stirs || state.backend->ready())) continue;

@@ -5,6 +5,7 @@
 
 #include "devproc/backends/file_block.h"
 #include "devproc/backends/ring_link.h"
+#include "devproc/backends/ring_block.h"
 #include "devproc/backends/tap_frames.h"
 #include "devproc/backends/unix_sockets.h"
 #include "devproc/host/mapped_guest_memory.h"
@@ -57,7 +58,8 @@ Result<control::Ready> RoleHost::describe(const control::TakeRole& setup, MakeUs
                           .memory = &memory,
                           .ranges = &memory,
                           .ring = {},
-                          .make_user_network = make_user_network},
+                          .make_user_network = make_user_network,
+                          .rings = {}},
                 setup.incarnation);
   RETURN_IF_ERROR(host.add_instances(setup));
   return control::Ready{.layout_hash = host.layout(), .states = host.versions_};
@@ -163,12 +165,7 @@ Status RoleHost::add_backings(const control::DeviceInstance& setup, const Device
     switch (kinds[i]) {
       case BackingKind::kEntropy: instance.entropy = std::make_unique<FdEntropy>(fd); break;
       case BackingKind::kDisk: {
-        const auto* config = std::get_if<VirtioBlkConfig>(&setup.config);
-        if (config == nullptr) return make_error("device \"" + setup.name + "\" came without its disk's geometry");
-        if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
-        auto disk = std::make_unique<FileBlock>(fd, config->disk, *world_.ranges);
-        instance.block = disk.get();
-        add_backend(instance, std::move(disk));
+        RETURN_IF_ERROR(add_disk(setup, at, instance));
         break;
       }
       case BackingKind::kFrameRing: RETURN_IF_ERROR(add_frame_ring(fd, instance)); break;
@@ -227,6 +224,28 @@ void RoleHost::start_backends(bool resumed) {
   for (Instance& instance : instances_) {
     for (BackendState& state : instance.backends) state.backend->start(resumed);
   }
+}
+
+Status RoleHost::add_disk(const control::DeviceInstance& setup, std::size_t at, Instance& instance) {
+  const auto* config = std::get_if<VirtioBlkConfig>(&setup.config);
+  if (config == nullptr) return make_error("device \"" + setup.name + "\" came without its disk's geometry");
+  if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
+  // A process that is only asked has neither file nor ring, and begins nothing.
+  if (!config->disk.ring || at >= world_.backings.size()) {
+    auto disk = std::make_unique<FileBlock>(at < world_.backings.size() ? world_.backings[at] : BorrowedFd(),
+                                            config->disk, *world_.ranges);
+    instance.block = disk.get();
+    add_backend(instance, std::move(disk));
+    return ok();
+  }
+  if (at >= world_.rings.size() || world_.rings[at].ring == nullptr || world_.rings[at].notes == nullptr)
+    return make_error("device \"" + setup.name + "\" was not given its disk's ring");
+  const RoleWorld::Ring& ring = world_.rings[at];
+  ASSIGN_OR_RETURN(std::unique_ptr<RingBlock> disk,
+                   RingBlock::create(*ring.ring, ring.watched, *ring.notes, config->disk, *world_.ranges));
+  instance.block = disk.get();
+  add_backend(instance, std::move(disk));
+  return ok();
 }
 
 void RoleHost::add_backend(Instance& instance, std::unique_ptr<Backend> backend) {

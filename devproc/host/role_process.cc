@@ -4,10 +4,13 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 
 #include "devproc/host/event_loop.h"
 #include "ipc/base/log.h"
+#include "ipc/state/ring_notes.h"
 #include "sandbox/filter.h"
+#include "sandbox/policies.h"
 
 namespace bulkhead::devproc {
 namespace {
@@ -76,12 +79,14 @@ Status RoleProcess::tell(const control::FromDevice& message) {
 
 Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueFd> fds) {
   set_log_role(role.role);
+  RETURN_IF_ERROR(keep_rings(role));
   for (std::size_t i = 0; i < role.fds.size(); ++i) RETURN_IF_ERROR(take_fd(role.fds[i], std::move(fds[i])));
   if (!requests_ || !replies_ || !state_ || !doorbell_.valid() || !output_doorbell_.valid())
     return make_error("the role came without its regions and doorbells");
   if (requests_->as<ipc::RequestArea>()->magic != ipc::kAreaMagic)
     return make_error("the request area has another layout than this program's");
   RETURN_IF_ERROR(map_guest_ram(role));
+  RETURN_IF_ERROR(take_rings(role));
   world_ = RoleWorld{.requests = requests_->as<ipc::RequestArea>(),
                      .replies = replies_->as<ipc::ReplyArea>(),
                      .state = state_->bytes(),
@@ -95,12 +100,17 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .memory = has_memory_ ? &memory_ : nullptr,
                      .ranges = has_memory_ ? &memory_ : nullptr,
                      .ring = {},
-                     .make_user_network = make_user_network_};
+                     .make_user_network = make_user_network_,
+                     .rings = {}};
   if (ring_own_ && ring_peer_ && ring_peer_bell_.valid())
     world_.ring = {.own = ring_own_->as<ipc::FrameRingArea>(),
                    .peer = ring_peer_->as<ipc::FrameRingArea>(),
                    .bell = {},
                    .peer_bell = ring_peer_bell_.borrow()};
+  for (Ring& ring : rings_) {
+    if (world_.rings.size() <= ring.backing) world_.rings.resize(ring.backing + 1);
+    world_.rings[ring.backing] = {&*ring.ring, ring.mapped.fd(), ring.notes.as<ipc::RingNotes>()};
+  }
   ASSIGN_OR_RETURN(host_, RoleHost::create(role, world_));
   return ok();
 }
@@ -136,7 +146,7 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
       data_.push_back(std::move(region));
       return ok();
     }
-    case control::FdPurpose::kBulkRegion:
+    case control::FdPurpose::kBulkRegion: return put(notes_fds_, grant.index, kMaxBackings, std::move(fd));
     case control::FdPurpose::kStreamRegion: break;
   }
   return make_error("the role came with a descriptor that none of its devices uses");
@@ -173,6 +183,39 @@ Status RoleProcess::map_guest_ram(const control::TakeRole& role) {
     }
     RETURN_IF_ERROR(memory_.add(range.guest_base, range.length, range.offset, *region));
     has_memory_ = true;
+  }
+  return ok();
+}
+
+// Those of other roles are closed before anything is read that a guest or a predecessor may have written.
+Status RoleProcess::keep_rings(const control::TakeRole& role) {
+  std::vector<bool> keep(static_cast<std::size_t>(ring_count_));
+  for (const control::RingGrant& grant : role.rings) {
+    const std::uint32_t number = grant.descriptor - sandbox::kFirstRingFd;
+    if (number >= keep.size() || keep[number] || grant.backing >= kMaxBackings)
+      return make_error("the role came with a ring that this process was not started with");
+    keep[number] = true;
+  }
+  for (std::size_t i = 0; i < keep.size(); ++i) {
+    if (!keep[i]) ::close(sandbox::kFirstRingFd + static_cast<int>(i));
+  }
+  return ok();
+}
+
+Status RoleProcess::take_rings(const control::TakeRole& role) {
+  for (const control::RingGrant& grant : role.rings) {
+    static_assert(sizeof(io_uring_params) == control::RingGrant::kParamsSize);
+    io_uring_params params;
+    std::memcpy(&params, grant.params.data(), sizeof params);
+    if (grant.backing >= notes_fds_.size() || !notes_fds_[grant.backing].valid())
+      return make_error("a ring came without its notes");
+    ASSIGN_OR_RETURN(ipc::WritableRegion notes,
+                     ipc::WritableRegion::import(std::move(notes_fds_[grant.backing]), ipc::kRingNotesSize));
+    ASSIGN_OR_RETURN(MappedRing mapped, MappedRing::map(UniqueFd(static_cast<int>(grant.descriptor)), params));
+    // The ring calls its mapping's kernel side, so that has to stay where it is from here on.
+    rings_.push_back(Ring{grant.backing, std::move(mapped), std::nullopt, std::move(notes)});
+    Ring& ring = rings_.back();
+    ASSIGN_OR_RETURN(ring.ring, IoRing::create(params, ring.mapped.memory(), ring.mapped));
   }
   return ok();
 }

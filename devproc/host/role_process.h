@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "devproc/backends/io_ring.h"
 #include "devproc/host/mapped_guest_memory.h"
 #include "devproc/host/role_host.h"
 #include "ipc/control/channel.h"
@@ -18,9 +19,10 @@ namespace bulkhead::devproc {
 
 class RoleProcess {
  public:
-  // `make_user_network`: of a program that has one.
-  explicit RoleProcess(control::ControlChannel& control, MakeUserNetwork make_user_network = nullptr)
-      : control_(control), make_user_network_(make_user_network) {}
+  // `rings`: how many io_urings this process was started with, from sandbox::kFirstRingFd on. `make_user_network`: of a
+  // program that has one.
+  explicit RoleProcess(control::ControlChannel& control, int rings, MakeUserNetwork make_user_network = nullptr)
+      : control_(control), make_user_network_(make_user_network), ring_count_(rings) {}
 
   // Waits for a role, plays it until the VMM closes the channel.
   Status run();
@@ -32,6 +34,8 @@ class RoleProcess {
   Status answer_check(const control::TakeRole& role);
   Status tell(const control::FromDevice& message);
   Status map_guest_ram(const control::TakeRole& role);
+  Status keep_rings(const control::TakeRole& role);
+  Status take_rings(const control::TakeRole& role);
   Status close_filter();
   Status serve();
 
@@ -54,6 +58,15 @@ class RoleProcess {
   std::optional<ipc::ReadOnlyRegion> ring_peer_;
   UniqueFd ring_peer_bell_;
   std::vector<ipc::ReadOnlyRegion> data_;  // in the order of their indexes
+  int ring_count_;
+  struct Ring {
+    std::uint32_t backing;
+    MappedRing mapped;
+    std::optional<IoRing> ring;
+    ipc::WritableRegion notes;
+  };
+  std::list<Ring> rings_;
+  std::vector<UniqueFd> notes_fds_;  // by backing, until mapped
   MappedGuestMemory memory_;
   bool has_memory_ = false;
   RoleWorld world_;

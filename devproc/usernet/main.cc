@@ -29,7 +29,7 @@ bulkhead::Status run(const std::string& tftp) {
     ASSIGN_OR_RETURN(const sandbox::CompiledFilter filter, sandbox::import_filter(program.borrow()));
     RETURN_IF_ERROR(sandbox::load_filter(filter, sandbox::FilterScope::kProcess));
   }
-  devproc::RoleProcess process(control, devproc::SlirpNetwork::create);
+  devproc::RoleProcess process(control, 0, devproc::SlirpNetwork::create);
   return process.run();
 }
 

@@ -38,6 +38,12 @@ struct GuestRange {
   offset @3 :UInt64;
 }
 
+struct RingGrant {
+  descriptor @0 :UInt32;
+  backing @1 :UInt32;
+  params @2 :Data;  # io_uring_params as io_uring_setup(2) left them
+}
+
 struct TakeRole {
   role @0 :Text;
   vm @1 :Text;
@@ -49,6 +55,7 @@ struct TakeRole {
   fds @7 :List(FdGrant);
   guestRam @8 :List(GuestRange);
   blame @9 :Bool;
+  rings @10 :List(RingGrant);
 }
 
 struct ToDevice {

@@ -37,6 +37,7 @@ struct DiskGeometry {
   volatileCache @6 :Bool;
   discard @7 :Bool;
   writeZeroes @8 :Bool;
+  ring @9 :Bool;
 }
 
 struct RateLimit {

@@ -55,6 +55,7 @@ void write(Builder out, const VirtioBlkConfig& config) {
   disk.setVolatileCache(config.disk.volatile_cache);
   disk.setDiscard(config.disk.discard);
   disk.setWriteZeroes(config.disk.write_zeroes);
+  disk.setRing(config.disk.ring);
 }
 
 VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
@@ -69,7 +70,8 @@ VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
                    .read_only = disk.getReadOnly(),
                    .volatile_cache = disk.getVolatileCache(),
                    .discard = disk.getDiscard(),
-                   .write_zeroes = disk.getWriteZeroes()},
+                   .write_zeroes = disk.getWriteZeroes(),
+                   .ring = disk.getRing()},
           .stop_on_no_space = in.getStopOnNoSpace(),
           .limit = read_limit(in.getLimit())};
 }

@@ -1,5 +1,6 @@
 #include "ipc/control/device_messages.h"
 
+#include <cstring>
 #include <set>
 #include <string_view>
 
@@ -77,6 +78,13 @@ void write_take_role(schema::TakeRole::Builder out, const TakeRole& role) {
     ranges[i].setFdIndex(role.guest_ram[i].fd_index);
     ranges[i].setOffset(role.guest_ram[i].offset);
   }
+  auto rings = out.initRings(static_cast<unsigned>(role.rings.size()));
+  for (unsigned i = 0; i < rings.size(); ++i) {
+    rings[i].setDescriptor(role.rings[i].descriptor);
+    rings[i].setBacking(role.rings[i].backing);
+    auto params = rings[i].initParams(RingGrant::kParamsSize);
+    std::memcpy(params.begin(), role.rings[i].params.data(), RingGrant::kParamsSize);
+  }
 }
 
 std::vector<FdGrant> read_grants(capnp::List<schema::FdGrant>::Reader in, std::size_t fd_count) {
@@ -118,6 +126,20 @@ std::vector<GuestRange> read_guest_ram(capnp::List<schema::GuestRange>::Reader i
   return ranges;
 }
 
+std::vector<RingGrant> read_rings(capnp::List<schema::RingGrant>::Reader in) {
+  std::vector<RingGrant> rings;
+  check_size(in, "rings", kMaxRings);
+  for (const auto item : in) {
+    RingGrant ring{.descriptor = item.getDescriptor(), .backing = item.getBacking(), .params = {}};
+    if (ring.descriptor >= kMaxIndex || ring.backing >= kMaxIndex) refuse("the numbers of a ring are out of range");
+    const auto params = item.getParams();
+    if (params.size() != RingGrant::kParamsSize) refuse("a ring came with {} bytes of parameters", params.size());
+    std::memcpy(ring.params.data(), params.begin(), RingGrant::kParamsSize);
+    rings.push_back(ring);
+  }
+  return rings;
+}
+
 TakeRole read_take_role(schema::TakeRole::Reader in, std::size_t fd_count) {
   TakeRole role;
   role.role = read_name(in.getRole(), "the role");
@@ -136,6 +158,7 @@ TakeRole read_take_role(schema::TakeRole::Reader in, std::size_t fd_count) {
   }
   role.fds = read_grants(in.getFds(), fd_count);
   role.guest_ram = read_guest_ram(in.getGuestRam(), role.fds);
+  role.rings = read_rings(in.getRings());
   return role;
 }
 

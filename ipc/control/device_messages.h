@@ -9,6 +9,7 @@
 // leaves. Wire format: device.capnp. Threading: pure functions.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -27,6 +28,7 @@ inline constexpr std::size_t kMaxNameLength = 63;        // roles, instances, ty
 inline constexpr std::size_t kMaxSentenceLength = 1024;  // Failed
 inline constexpr std::size_t kMaxInstances = 64;         // in one role
 inline constexpr std::size_t kMaxGuestRanges = 32;
+inline constexpr std::size_t kMaxRings = 64;          // of one role
 inline constexpr std::size_t kMaxPciFunctions = 256;  // on one bus
 inline constexpr std::size_t kMaxFields = 512;        // of one instance, in InspectReply
 inline constexpr std::uint32_t kMaxIndex = 4096;      // lines, streams, regions, vectors of one role
@@ -43,7 +45,7 @@ enum class FdPurpose : std::uint16_t {
   kMsiVector = 7,       // index: vector of the role
   kGuestRam = 8,        // index: nth region of guest RAM
   kBacking = 9,         // index: nth backing file, TAP queue, socket ... of the role
-  kBulkRegion = 10,     // index: nth bulk state region (VRAM, sector buffers)
+  kBulkRegion = 10,     // index: nth bulk state region (VRAM), or a ring's notes (the index of its backing)
   kQueueKick = 11,      // index: nth ioeventfd of the role
   kStreamRegion = 12,   // console and input rings
   kRoleFilter = 13,     // seccomp program of the role (sandbox/filter.h)
@@ -94,6 +96,16 @@ struct GuestRange {
   bool operator==(const GuestRange&) const = default;
 };
 
+// An io_uring of the role. Such descriptors cannot be sent: the process was started with those of all roles, and closes
+// the others now (sandbox/policies.h: kFirstRingFd).
+struct RingGrant {
+  static constexpr std::size_t kParamsSize = 120;
+  std::uint32_t descriptor = 0;                 // its number in the process
+  std::uint32_t backing = 0;                    // which backing of the role it is for
+  std::array<std::byte, kParamsSize> params{};  // struct io_uring_params as io_uring_setup(2) left it
+  bool operator==(const RingGrant&) const = default;
+};
+
 enum class StartKind : std::uint8_t {
   kFresh = 0,
   kResume = 1,
@@ -111,6 +123,7 @@ struct TakeRole {
   std::vector<DeviceInstance> instances;
   std::vector<FdGrant> fds;           // in the order of the message's descriptors
   std::vector<GuestRange> guest_ram;  // in order of guest_base, not overlapping
+  std::vector<RingGrant> rings;
 };
 
 struct Quiesce {};  // finish the input at hand, commit, then take no more; answered by Quiesced

@@ -66,6 +66,7 @@ struct DiskGeometry {
   bool volatile_cache = true;  // writes need a flush to be stable
   bool discard = false;
   bool write_zeroes = false;
+  bool ring = false;  // its requests go through an io_uring that the VMM made (control::RingGrant); false: system calls
   bool operator==(const DiskGeometry&) const = default;
 };
 

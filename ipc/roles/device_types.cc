@@ -124,7 +124,7 @@ constexpr std::array kTypes = {
                    .queues = {kVirtioBlkMaxQueues, kVirtioDoorbells},
                    .guest_memory = true,
                    .backings = kBlkBackings,
-                   .syscalls = {SyscallGroup::kFileIo},
+                   .syscalls = {SyscallGroup::kFileIo, SyscallGroup::kIoUring},  // one of them: syscalls_of()
                    .effects = effect_bit(EffectKind::kPause),
                    .limits = 1,
                    .pci = &kVirtioBlkDecl,
@@ -204,6 +204,8 @@ std::span<const BackingKind> backings_of(const DeviceTypeDecl& decl, const Devic
 }
 
 SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  if (const auto* disk = std::get_if<VirtioBlkConfig>(&config); disk != nullptr)
+    return disk->disk.ring ? SyscallGroups{SyscallGroup::kIoUring} : SyscallGroups{SyscallGroup::kFileIo};
   const auto* net = std::get_if<VirtioNetConfig>(&config);
   return net != nullptr && net->backend == NicBackend::kFrameRing ? SyscallGroups{} : decl.syscalls;
 }

@@ -85,7 +85,7 @@ struct DeviceTypeDecl {
 [[nodiscard]] inline std::size_t backing_count(const DeviceTypeDecl& decl, const DeviceConfig& config) {
   return backings_of(decl, config).size();
 }
-// The system calls that it needs.
+// decl.syscalls, as far as a device of this configuration needs them.
 [[nodiscard]] SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config);
 
 // nullptr when there is no such type.

@@ -29,6 +29,7 @@ enum class RequestKind : std::uint8_t {
   kSetLimit = 8,          // payload: RateLimit; offset: which of the device's limits. The reply's payload: u8, 1: done
   kSetting = 9,           // offset: a Setting (ipc/roles/settings.h); payload: its u64 value
   kTransferDone = 10,      // payload: u32 selector, offset: where a FwCfgTransfer left the item (fw_cfg alone)
+  kDraining = 11,         // the reply's payload: u32, 1 while I/O from before a reset is not over
 };
 
 enum RequestFlag : std::uint8_t {

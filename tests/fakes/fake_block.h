@@ -55,12 +55,11 @@ class FakeBlock final : public BlockBackend {
     done.pop_front();
     return taken_.back();
   }
-  void cancel(std::span<const std::uint32_t> tags) override {
-    for (const std::uint32_t tag : tags) {
-      const auto is_it = [tag](const auto& one) { return tag_of(one) == tag; };
-      cancelled += std::erase_if(noted, is_it) + std::erase_if(begun, is_it) + std::erase_if(done, is_it) +
-                   std::erase_if(taken_, is_it);
-    }
+  bool cancel(std::uint32_t tag) override {
+    const auto is_it = [tag](const auto& one) { return tag_of(one) == tag; };
+    if (std::ranges::any_of(begun, is_it)) return true;
+    cancelled += std::erase_if(noted, is_it) + std::erase_if(done, is_it) + std::erase_if(taken_, is_it);
+    return false;
   }
 
   // ---- The test's side ----

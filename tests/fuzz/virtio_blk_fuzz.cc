@@ -94,6 +94,7 @@ class BlkFuzzer {
     device_->write({kVirtioRegisters, kVirtioCommonOffset + offset, size}, value);
     commit();
   }
+  std::uint64_t status() { return *device_->read({kVirtioRegisters, kVirtioCommonOffset + kDeviceStatus, 1}); }
   void start_driver() {
     const std::uint64_t features = feature_bit(kVirtioFVersion1) | feature_bit(kVirtioFIndirectDesc) |
                                    (packed() ? feature_bit(kVirtioFRingPacked) : 0) |
@@ -244,9 +245,16 @@ class BlkFuzzer {
   void reset() {
     set_common(kDeviceStatus, 1, 0);
     // A hostile state may have lost a record, and with it what there was to cancel.
-    require(!honest_ || (disk_.noted.empty() && disk_.begun.empty()), "I/O outlives a reset");
-    disk_.begun.clear();
+    require(!honest_ || disk_.noted.empty(), "what a reset has given up begins after it");
+    require(!honest_ || disk_.begun.empty() == (status() == 0), "the reset is over before I/O is, or after it");
+    if (status() != 0) set_common(kDeviceStatus, 1, kStatusAcknowledge);
+    disk_.run();
+    for (int i = 0; i < 10; ++i) {
+      device_->on_backend(0);
+      commit();
+    }
     disk_.done.clear();  // made up, if anything
+    require(status() == 0, "a reset that is never over");
     device_->on_function_control(kControlMemoryEnable | kControlBusMaster);
     commit();
     start_driver();

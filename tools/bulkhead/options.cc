@@ -106,9 +106,9 @@ void add_machine(CLI::App* run, Raw& raw) {
   run->add_option(
          "--disk", raw.disks,
          "add a disk (virtio-blk): an image or a block device; keys: format=raw|qcow2, readonly=on|off, direct=on|off\n"
-         "(O_DIRECT), serial=TEXT, queues=N, slot=N, werror=report|stop (what follows when the host's file\n"
-         "system is full: the guest sees an error, or the VM is paused until `bulkhead resume`), and limits:\n"
-         "bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
+         "(O_DIRECT), aio=io_uring|blocking (io_uring where the host allows it), serial=TEXT, queues=N, slot=N,\n"
+         "werror=report|stop (what follows when the host's file system is full: the guest sees an error, or the\n"
+         "VM is paused until `bulkhead resume`), and limits: bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
          "comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
@@ -509,6 +509,8 @@ Result<control::DeviceRequest> parse_disk(std::string_view text) {
       return make_error(fmt::format("{}: {}={} must be on or off", what, property.key, property.value));
     if (property.key == "format" && property.value != "raw" && property.value != "qcow2")
       return make_error(fmt::format("{}: format={} must be raw or qcow2", what, property.value));
+    if (property.key == "aio" && property.value != "io_uring" && property.value != "blocking")
+      return make_error(fmt::format("{}: aio={} must be io_uring or blocking", what, property.value));
   }
   return disk;
 }

@@ -23,7 +23,7 @@ constexpr unsigned kLastBootIndex = 9999;
 
 Result<VirtioBlkConfig> read_virtio_blk(Properties& properties, const std::optional<DiskGeometry>& disk) {
   VirtioBlkConfig config;
-  for (const char* seen_to : {"path", "readonly", "direct", "format"}) properties.take(seen_to);
+  for (const char* seen_to : {"path", "readonly", "direct", "format", "aio"}) properties.take(seen_to);
   config.serial = properties.take("serial").value_or("");
   if (config.serial.size() > kMaxDiskSerial)
     return make_error(fmt::format("serial={} has {} bytes; at most {} are shown to a guest", config.serial,

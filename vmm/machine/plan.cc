@@ -212,14 +212,10 @@ bool RolePlan::guest_memory() const {
 }
 
 std::int64_t RolePlan::deadline_ns(std::int64_t usual) const {
-  // A disk's system calls block, and a register access waits behind one; a busy disk may take seconds over a flush.
-  // Killing the process would not make it faster.
+  // Without a ring a disk's system calls block, and a register access waits behind one; a busy disk may take seconds
+  // over a flush. Killing the process would not make it faster.
   constexpr std::int64_t kDiskDeadlineNs = 60'000'000'000;
-  const auto blocks = [](const InstancePlan& instance) {
-    const auto& backings = instance.type->backings;
-    return std::find(backings.begin(), backings.end(), BackingKind::kDisk) != backings.end();
-  };
-  return std::any_of(instances.begin(), instances.end(), blocks) ? std::max(usual, kDiskDeadlineNs) : usual;
+  return syscalls.contains(SyscallGroup::kFileIo) ? std::max(usual, kDiskDeadlineNs) : usual;
 }
 
 std::uint32_t RolePlan::effects() const {

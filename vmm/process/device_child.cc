@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,6 +43,8 @@ Result<std::unique_ptr<DeviceChild>> DeviceChild::spawn(const Spawn& how) {
     options.arguments.push_back(how.jail.tftp);
   }
   options.namespaces.network = !how.jail.host_network;
+  for (std::size_t i = 0; i < how.rings.size(); ++i)
+    options.descriptors.push_back({how.rings[i], sandbox::kFirstRingFd + static_cast<int>(i)});
   options.identity_index = how.identity;
   options.tracer = how.tracer;
   ASSIGN_OR_RETURN(child->process_, sandbox::spawn(*how.executable, options));
@@ -56,6 +59,13 @@ Status DeviceChild::send(std::span<const std::byte> bytes, std::span<const Borro
 Status DeviceChild::send_signal(int signal) {
   if (!process_.valid() || ::syscall(SYS_pidfd_send_signal, process_.pidfd().get(), signal, nullptr, 0) != 0)
     return make_errno_error("cannot signal the device process");
+  return ok();
+}
+
+Status DeviceChild::limit_file_size(std::uint64_t bytes) {
+  const rlimit limit{bytes, bytes};
+  if (::prlimit(pid(), RLIMIT_FSIZE, &limit, nullptr) != 0)
+    return make_errno_error("cannot limit the length of a device process's files");
   return ok();
 }
 

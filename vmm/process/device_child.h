@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ipc/base/log.h"
 #include "ipc/control/channel.h"
@@ -37,6 +38,7 @@ class DeviceChild {
     std::string name;  // the role, or "standby"
     unsigned identity = 0;
     BorrowedFd standby_filter;
+    std::vector<BorrowedFd> rings{};  // from sandbox::kFirstRingFd on
     sandbox::Tracer* tracer = nullptr;
     JailPlan jail{};
   };
@@ -52,6 +54,8 @@ class DeviceChild {
 
   Status send(std::span<const std::byte> bytes, std::span<const BorrowedFd> fds = {});
   Status send_signal(int signal);
+  // No file becomes longer by its writes than `bytes` (RLIMIT_FSIZE).
+  Status limit_file_size(std::uint64_t bytes);
   // Ends it for `why`; only the first reason counts, and what it says from then on counts for nothing.
   void kill(std::string why);
   // The next message, if one is there and the process may speak; an Error ended it.

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <cstddef>
+#include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "ipc/base/log.h"
 #include "ipc/state/checkpoint.h"
@@ -96,6 +98,10 @@ Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<cons
       case BackingKind::kDisk: {
         if (next_file >= files.size()) return make_error(instance.name + " has no file");
         ASSIGN_OR_RETURN(UniqueFd fd, UniqueFd::duplicate(files[next_file++].borrow()));
+        if (const auto* disk = std::get_if<VirtioBlkConfig>(&instance.config); disk != nullptr && disk->disk.ring) {
+          ASSIGN_OR_RETURN(DiskRing ring, DiskRing::create(fd.borrow()));
+          rings_.push_back({static_cast<std::uint32_t>(backings_.size()), std::move(ring)});
+        }
         backings_.push_back(std::move(fd));
         break;
       }
@@ -110,6 +116,21 @@ std::vector<BorrowedFd> DeviceProcess::messages(std::uint16_t instance) const {
     if (message.instance == instance) events.push_back(message.event.borrow());
   }
   return events;
+}
+
+std::vector<BorrowedFd> DeviceProcess::rings() const {
+  std::vector<BorrowedFd> all;
+  for (const Ring& ring : rings_) all.push_back(ring.ring.fd());
+  return all;
+}
+
+std::optional<std::uint64_t> DeviceProcess::file_size() const {
+  std::optional<std::uint64_t> most;
+  for (const InstancePlan& instance : plan_.instances) {
+    const auto* disk = std::get_if<VirtioBlkConfig>(&instance.config);
+    if (disk != nullptr) most = std::max(most.value_or(0), disk->disk.bytes);
+  }
+  return most;
 }
 
 void DeviceProcess::describe_instances(control::TakeRole& role) const {
@@ -220,6 +241,11 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
     grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerBell), frame_ring_->peer_bell);
   }
   if (data_.valid()) grant(FdPurpose::kDataRegion, 0, data_.borrow());
+  for (std::size_t i = 0; i < rings_.size(); ++i) {
+    grant(FdPurpose::kBulkRegion, rings_[i].backing, rings_[i].ring.notes());
+    role.rings.push_back(rings_[i].ring.grant(static_cast<std::uint32_t>(first_ring_) + static_cast<std::uint32_t>(i),
+                                              rings_[i].backing));
+  }
   if (plan_.guest_memory()) {
     const auto fd_index = static_cast<std::uint32_t>(role.fds.size());
     grant(FdPurpose::kGuestRam, 0, ram_.fd());

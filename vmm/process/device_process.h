@@ -24,6 +24,7 @@
 #include "vmm/machine/plan.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/process/frame_link.h"
+#include "vmm/process/disk_ring.h"
 
 namespace bulkhead::vmm {
 
@@ -81,6 +82,12 @@ class DeviceProcess {
     UniqueFd event;
   };
   [[nodiscard]] const std::vector<Kick>& kicks() const { return kicks_; }
+  // The io_urings of the role's disks: every device process is started with all that its VM has, this role's under the
+  // numbers that number_rings() tells, in order.
+  [[nodiscard]] std::vector<BorrowedFd> rings() const;
+  void number_rings(int first) { first_ring_ = first; }
+  // The longest that a file may become by this role's writes. nullopt: it writes no files, or ones of any length.
+  [[nodiscard]] std::optional<std::uint64_t> file_size() const;
   // Message eventfds of one instance, in order of vector.
   [[nodiscard]] std::vector<BorrowedFd> messages(std::uint16_t instance) const;
 
@@ -114,6 +121,12 @@ class DeviceProcess {
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};
+  struct Ring {
+    std::uint32_t backing;
+    DiskRing ring;
+  };
+  std::vector<Ring> rings_;
+  int first_ring_ = 0;
 };
 
 }  // namespace bulkhead::vmm

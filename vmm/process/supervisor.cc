@@ -121,6 +121,11 @@ void Supervisor::launch(std::vector<Role> roles) {
   }
   post([this, roles = std::move(roles)] {
     if (const Status compiled = compile_filters(roles); !compiled) return fail_launch(compiled.error().message);
+    // The first process is started with all of them, like every later one.
+    for (const Role& role : roles) {
+      role.process->number_rings(sandbox::kFirstRingFd + static_cast<int>(rings_.size()));
+      for (const BorrowedFd ring : role.process->rings()) rings_.push_back(ring);
+    }
     for (const Role& role : roles) {
       const auto& program = role.process->plan().jail.host_network ? usernet_executable_ : executable_;
       if (program == nullptr) return fail_launch("there is no program for " + role.process->plan().name);

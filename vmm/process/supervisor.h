@@ -202,6 +202,7 @@ class Supervisor {
   UniqueFd standby_filter_;          // of processes without a network
   UniqueFd network_standby_filter_;  // of those in the host's
   std::vector<std::pair<SyscallGroups, UniqueFd>> role_filters_;
+  std::vector<BorrowedFd> rings_;  // of all roles, which outlive this
   sandbox::Tracer tracer_;
   std::vector<std::unique_ptr<Ward>> wards_;
   std::vector<std::unique_ptr<DeviceChild>> children_;

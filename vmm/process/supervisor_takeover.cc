@@ -32,6 +32,7 @@ Result<DeviceChild*> Supervisor::spawn(const std::shared_ptr<const sandbox::Exec
                                                                            .name = name,
                                                                            .identity = identity,
                                                                            .standby_filter = filter.borrow(),
+                                                                           .rings = jail.host_network ? std::vector<BorrowedFd>() : rings_,
                                                                            .tracer = &tracer_,
                                                                            .jail = jail}));
   identities_.set(identity);
@@ -85,6 +86,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   const auto start = ward.ever_served ? control::StartKind::kResume : control::StartKind::kFresh;
   ASSIGN_OR_RETURN(const DeviceProcess::Handover handover,
                    ward.role->take_role(options_.vm, start, ward.blame, filter_of(ward)));
+  if (const auto bytes = ward.role->file_size()) RETURN_IF_ERROR(child.limit_file_size(*bytes));
   RETURN_IF_ERROR(child.send(handover.bytes, handover.fds));
   child.ward = &ward;
   child.name = ward.role->plan().name;
@@ -126,12 +128,15 @@ void Supervisor::prepare_standbys() {
 
 void Supervisor::handle_deaths() {
   for (const sandbox::ExitReport& report : tracer_.poll()) {
+    auto teardown = sandbox::Tracer::Teardown::kIdle;
     for (std::size_t i = 0; i < children_.size(); ++i) {
       DeviceChild& child = *children_[i];
-      if (child.lives() && child.pid() == report.pid) bury(child, report);
+      if (!child.lives() || child.pid() != report.pid) continue;
+      if (child.ward != nullptr && !child.ward->role->rings().empty()) teardown = sandbox::Tracer::Teardown::kNow;
+      bury(child, report);
     }
     // Only now: its end competes with the successor's start.
-    if (report.held) tracer_.release(report.pid);
+    if (report.held) tracer_.release(report.pid, teardown);
   }
   forget_corpses();
 }

@@ -113,7 +113,12 @@ std::uint64_t VirtioPci::common_register(std::uint32_t offset) const {
     case kDriverFeatureSelect: return s.driver_feature_select;
     case kDriverFeature: return s.driver_feature_select < 2 ? s.driver_features >> (32 * s.driver_feature_select) : 0;
     case kConfigMsixVector: return s.config_vector | (queues_.size() << 16);
-    case kDeviceStatus: return s.device_status | (s.config_generation << 8) | (std::uint32_t{s.queue_select} << 16);
+    case kDeviceStatus: {
+      // "The driver SHOULD ... wait until a read of device_status returns 0" (4.1.4.3.2). What else it reads says
+      // nothing.
+      const std::uint8_t status = s.device_status == 0 && draining() ? kStatusNeedsReset : s.device_status;
+      return status | (s.config_generation << 8) | (std::uint32_t{s.queue_select} << 16);
+    }
     case kQueueSize: return q.size | (std::uint32_t{queue == nullptr ? kNoVector : q.vector} << 16);
     case kQueueEnable: return q.enabled | (std::uint32_t{queue == nullptr ? std::uint16_t{0} : s.queue_select} << 16);
     case kQueueDesc: return q.desc;
@@ -122,8 +127,9 @@ std::uint64_t VirtioPci::common_register(std::uint32_t offset) const {
     case kQueueDriver + 4: return q.driver >> 32;
     case kQueueDevice: return q.device;
     case kQueueDevice + 4: return q.device >> 32;
-    default:
-      return 0;  // queue_notify_data is queue_notify_off without VIRTIO_F_NOTIF_CONFIG_DATA; queue_reset ends at once
+    case kQueueNotifyData:  // queue_notify_data: as queue_notify_off, without VIRTIO_F_NOTIF_CONFIG_DATA; queue_reset
+      return queue != nullptr && model_->draining(s.queue_select) ? 1U << 16 : 0;
+    default: return 0;
   }
 }
 
@@ -154,7 +160,7 @@ void VirtioPci::write_queue_register(std::uint32_t offset, std::uint32_t value) 
     return;
   }
   // "The driver MUST configure the other virtqueue fields before enabling the virtqueue": afterwards they stay.
-  if (queue->state().enabled != 0) return;
+  if (queue->state().enabled != 0 || model_->draining(state_->queue_select)) return;
   switch (offset) {
     case kQueueSize: {
       const bool packed = (features() & feature_bit(kVirtioFRingPacked)) != 0;
@@ -187,6 +193,7 @@ void VirtioPci::set_driver_features(std::uint32_t value) {
 // Section 2.1: bits are only ever set, but for the reset by 0; FEATURES_OK stays clear when the features are refused.
 void VirtioPci::write_status(std::uint8_t value) {
   if (value == 0) return reset_device();
+  if (state_->device_status == 0 && draining()) return;  // its reset is not over
   std::uint8_t status = static_cast<std::uint8_t>((state_->device_status | value) & kStatusBits);
   if ((value & ~state_->device_status & kStatusFeaturesOk) != 0) {
     const bool known = (features() & ~offered()) == 0 && (features() & feature_bit(kVirtioFVersion1)) != 0;
@@ -209,6 +216,13 @@ VirtQueue* VirtioPci::selected() const {
 }
 
 // ---- Life ----
+
+bool VirtioPci::draining() const {
+  for (QueueId queue = 0; queue < queues_.size(); ++queue) {
+    if (model_->draining(queue)) return true;
+  }
+  return false;
+}
 
 void VirtioPci::reset() {
   state_.mut().control = 0;

@@ -84,6 +84,9 @@ class VirtioModel {
   virtual void on_backend_poisoned(VirtioPort& port, BackendId) { port.needs_reset(); }
   // The driver is about to start a queue anew: what was taken from it is forgotten.
   virtual void on_queue_reset(QueueId) {}
+  // After that, or after reset(): something of what was taken is still under way and may touch guest memory. Until it
+  // is over the driver reads that its reset is not done, and cannot go on.
+  [[nodiscard]] virtual bool draining(QueueId) const { return false; }
   virtual void reset() = 0;
   virtual void restore() = 0;
   // Follows restore(), with queues that can be fetched from: takes up again what is in flight. Nothing may be used
@@ -150,6 +153,8 @@ class VirtioPci final : public Device, private VirtioPort {
   void needs_reset() override;
 
   [[nodiscard]] std::uint64_t offered() const;
+  // Something from before a reset is not over.
+  [[nodiscard]] bool draining() const;
   std::uint64_t read_common(std::uint32_t offset, std::uint8_t size) const;
   [[nodiscard]] std::uint64_t common_register(std::uint32_t offset) const;
   void write_common(std::uint32_t offset, std::uint8_t size, std::uint32_t value);

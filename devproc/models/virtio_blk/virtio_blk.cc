@@ -58,6 +58,7 @@ std::optional<GuestPhys> status_place(const Chain& chain) {
 
 VirtioBlkRecord in_range(VirtioBlkRecord record) {
   const std::uint16_t generation = record.generation;
+  if (record.phase == VirtioBlkRecord::kDropped) return {.generation = generation, .phase = VirtioBlkRecord::kDropped};
   if (record.phase == VirtioBlkRecord::kFree || record.phase > VirtioBlkRecord::kHeld)
     return {.generation = generation};
   if (record.phase != VirtioBlkRecord::kOver) record.status = kVirtioBlkSOk;
@@ -126,6 +127,8 @@ void VirtioBlk::put(Slot slot, const VirtioBlkRecord& value) {
   if (value.phase == VirtioBlkRecord::kOver) ++lane.over;
   if (old.phase == VirtioBlkRecord::kHeld) --lane.held;
   if (value.phase == VirtioBlkRecord::kHeld) ++lane.held;
+  if (old.phase == VirtioBlkRecord::kDropped) --lane.dropped;
+  if (value.phase == VirtioBlkRecord::kDropped) ++lane.dropped;
   if (value.phase == VirtioBlkRecord::kFree && old.phase != VirtioBlkRecord::kFree) lane.free[lane.free_count++] = slot;
   parts_[slot / VirtioBlkPart::kRecords].mut().records[slot % VirtioBlkPart::kRecords] = value;
 }
@@ -138,11 +141,13 @@ void VirtioBlk::rebuild_lanes() {
     lane.free_count = 0;
     lane.over = 0;
     lane.held = 0;
+    lane.dropped = 0;
     for (std::uint16_t i = share_; i > 0; --i) {
       const auto slot = static_cast<Slot>(queue * share_ + i - 1);
       if (record(slot).phase == VirtioBlkRecord::kFree) lane.free[lane.free_count++] = slot;
       if (record(slot).phase == VirtioBlkRecord::kOver) ++lane.over;
       if (record(slot).phase == VirtioBlkRecord::kHeld) ++lane.held;
+      if (record(slot).phase == VirtioBlkRecord::kDropped) ++lane.dropped;
     }
   }
 }
@@ -211,6 +216,7 @@ VirtioBlk::Accepted VirtioBlk::accept(VirtioPort& port, QueueId queue, const Cha
   const Slot slot = lane.free[lane.free_count - 1];
   VirtioBlkRecord taken;
   taken.generation = static_cast<std::uint16_t>(record(slot).generation + 1);
+  if (taken.generation == 0) taken.generation = 1;
   taken.order = state_->taken[queue];
   taken.position = chain.position;
   taken.id = chain.id;
@@ -281,6 +287,10 @@ bool VirtioBlk::note(const BlockCompletion& completion) {
   const auto slot = static_cast<Slot>(completion.tag & 0xffff);
   if (slot >= queues_ * share_ || tag(slot) != completion.tag) return false;
   VirtioBlkRecord value = record(slot);
+  if (value.phase == VirtioBlkRecord::kDropped) {
+    free_record(slot);
+    return false;
+  }
   if (value.phase != VirtioBlkRecord::kInBackend) return false;
   const bool held = stop_on_no_space_ && completion.status == BlockStatus::kNoSpace && value.may_hold != 0;
   value.phase = held ? VirtioBlkRecord::kHeld : VirtioBlkRecord::kOver;
@@ -340,6 +350,7 @@ bool VirtioBlk::retire(VirtioPort& port, QueueId index) {
   VirtQueue& queue = port.queue(index);
   const bool in_order = (port.features() & feature_bit(kVirtioFRingPacked)) != 0;
   for (const Slot slot : by_age(index)) {
+    if (record(slot).phase == VirtioBlkRecord::kDropped) continue;
     if (record(slot).phase != VirtioBlkRecord::kOver) {
       if (in_order) return false;
       continue;
@@ -472,13 +483,19 @@ std::optional<std::span<const Segment>> VirtioBlk::slice(std::span<const Segment
 // ---- Life ----
 
 void VirtioBlk::forget(std::span<const Slot> slots) {
-  std::array<std::uint32_t, BlockBackend::kMostInFlight> tags;
-  std::size_t count = 0;
   for (const Slot slot : slots) {
-    if (record(slot).phase == VirtioBlkRecord::kInBackend) tags[count++] = tag(slot);
+    if (record(slot).phase == VirtioBlkRecord::kInBackend)
+      drop(slot);
+    else if (record(slot).phase == VirtioBlkRecord::kOver || record(slot).phase == VirtioBlkRecord::kHeld)
+      free_record(slot);
   }
-  if (count != 0) backend_.cancel(std::span(tags).first(count));
-  for (const Slot slot : slots) free_record(slot);
+}
+
+void VirtioBlk::drop(Slot slot) {
+  if (backend_.cancel(tag(slot)))
+    put(slot, {.generation = record(slot).generation, .phase = VirtioBlkRecord::kDropped});
+  else
+    free_record(slot);
 }
 
 void VirtioBlk::on_queue_reset(QueueId queue) {
@@ -506,6 +523,9 @@ void VirtioBlk::restore() {
   }
   limiter_.restore();
   rebuild_lanes();
+  for (Slot slot = 0; slot < queues_ * share_; ++slot) {
+    if (record(slot).phase == VirtioBlkRecord::kDropped) drop(slot);
+  }
 }
 
 void VirtioBlk::resume(VirtioPort& port) {
@@ -524,15 +544,16 @@ void VirtioBlk::resume_queue(VirtioPort& port, QueueId index) {
   std::bitset<65536> seen;  // positions
   Chain chain;
   for (const Slot slot : slots) {
-    if (!queue.usable()) return;
+    if (!queue.usable()) return forget(slots);
     VirtioBlkRecord value = record(slot);
+    if (value.phase == VirtioBlkRecord::kDropped) continue;
     const bool twice = seen.test(value.position);
     seen.set(value.position);
     if (value.phase != VirtioBlkRecord::kInBackend && !twice) continue;
-    if (!twice && queue.fetch(value.position, chain) != Pop::kChain) return;
+    if (!twice && queue.fetch(value.position, chain) != Pop::kChain) return forget(slots);
     if (twice || chain.id != value.id || chain.descriptors != value.descriptors || !start(port, slot, chain, value)) {
       queue.mut().broken = 1;
-      return;
+      return forget(slots);
     }
     put(slot, value);
   }

@@ -19,8 +19,9 @@
 // that fails has lost what it was to keep, and doing it again would seem to succeed.
 // Limits: what has no tokens stays in its queue (rate_limiter.h).
 //
-// Reset: what was taken is cancelled before the driver's register write returns, since it then frees its buffers.
-// A tag has its record's generation, which a reset does not take back: an old completion is never taken for a new one.
+// Reset: what was taken is given up. What of it is under way keeps its record until it is over, and so long the driver
+// reads that its reset is not done (draining()): only then may it reuse its buffers. A tag has its record's generation,
+// which a reset does not take back: an old completion is never taken for a new one.
 //
 // Threading: single-threaded. Trust: rings, headers and ranges are the guest's; the backend's answers are believed, but
 // tags that are not in flight are ignored. Errors: the guest's mistakes get IOERR or UNSUPP, and a chain without a
@@ -54,9 +55,10 @@ struct VirtioBlkState {
   bool operator==(const VirtioBlkState&) const = default;
 };
 
-// A request that was taken and not used yet; or, but for its generation, zeroes.
+// A request that was taken and not used yet. kFree and kDropped (its driver has given it up, the disk has not): zeroes
+// but for phase and generation.
 struct VirtioBlkRecord {
-  enum Phase : std::uint8_t { kFree, kInBackend, kOver, kHeld };
+  enum Phase : std::uint8_t { kFree, kInBackend, kOver, kHeld, kDropped };
 
   std::uint64_t status_at = 0;   // guest-physical address of its status byte
   std::uint32_t order = 0;       // VirtioBlkState::taken when it was taken
@@ -116,6 +118,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   void on_timer(virtio::VirtioPort& port, TimerId timer) override;
   bool on_limit(LimitId which, const RateLimit& limit) override;
   void on_queue_reset(QueueId queue) override;
+  [[nodiscard]] bool draining(QueueId queue) const override { return queue < queues_ && lanes_[queue].dropped != 0; }
   void reset() override;
   void restore() override;
   void resume(virtio::VirtioPort& port) override;
@@ -130,6 +133,7 @@ class VirtioBlk final : public virtio::VirtioModel {
     std::uint16_t free_count = 0;
     std::uint16_t over = 0;
     std::uint16_t held = 0;
+    std::uint16_t dropped = 0;
     bool blocked = false;  // there may be more in the queue, which waits for a free record
   };
   enum class Accepted : std::uint8_t {
@@ -174,6 +178,7 @@ class VirtioBlk final : public virtio::VirtioModel {
   bool unblock(virtio::VirtioPort& port, QueueId queue);
   void resume_queue(virtio::VirtioPort& port, QueueId queue);
   void forget(std::span<const Slot> slots);
+  void drop(Slot slot);
 
   Plan plan(const virtio::VirtioPort& port, const virtio::Chain& chain);
   Plan plan_transfer(const virtio_blk_spec::VirtioBlkHeader& header, const virtio::Chain& chain);

@@ -185,17 +185,32 @@ TEST(VirtioBlkFlight, queues_have_requests_of_their_own) {
 
 // ---- Resets ----
 
-TEST(VirtioBlkReset, no_request_outlives_the_register_write) {
+TEST(VirtioBlkReset, is_over_when_the_last_request_is) {
   BlkRig rig;
   rig.add(place(0), kVirtioBlkTOut, 3, 512);
   rig.kick();
   rig.add(place(1), kVirtioBlkTIn, 4, 512);
   (void)rig.device->on_queue(0);  // submitted, not begun
   EXPECT_TRUE(rig.device->write({kVirtioRegisters, kVirtioCommonOffset + kDeviceStatus, 1}, 0));
-  EXPECT_EQ(rig.disk.in_flight(), 0U) << "before the driver frees its buffers";
-  EXPECT_EQ(rig.disk.cancelled, 2U);
+  EXPECT_TRUE(rig.disk.noted.empty()) << "what has not begun never does";
   rig.commit();
-  EXPECT_FALSE(rig.disk.run_one());
+  EXPECT_EQ(rig.disk.begun.size(), 1U);
+  for (int death = 0; death < 2; ++death) {
+    EXPECT_NE(rig.common(kDeviceStatus, 1), 0U) << "the driver's buffers are still in use";
+    rig.set_common(kDeviceStatus, 1, kStatusAcknowledge);
+    rig.set_common(kDeviceStatus, 1, 0);
+    EXPECT_NE(rig.common(kDeviceStatus, 1), 0U);
+    rig.take_over();
+  }
+  rig.set_common(kQueueSelect, 2, 0);
+  rig.set_common(kQueueEnable, 2, 1);
+  EXPECT_EQ(rig.common(kQueueEnable, 2), 0U) << "not before the reset is over";
+  rig.disk.run();
+  const auto status = rig.status(place(0));
+  rig.on_backend();
+  EXPECT_EQ(rig.common(kDeviceStatus, 1), 0U);
+  EXPECT_EQ(rig.status(place(0)), status) << "memory is the driver's again";
+  EXPECT_EQ(rig.disk.performed.size(), 1U);
   rig.start_driver();
   EXPECT_EQ(rig.request(kVirtioBlkTIn, 3, 512), kVirtioBlkSOk);
 }
@@ -206,6 +221,8 @@ TEST(VirtioBlkReset, old_completion_is_not_taken_for_a_new_one) {
   rig.kick();
   const std::uint32_t old = rig.disk.begun[0].what.tag;
   rig.set_common(kDeviceStatus, 1, 0);
+  rig.disk.run();
+  rig.on_backend();
   rig.start_driver();
   rig.add(place(0), kVirtioBlkTIn, 3, 512);
   rig.kick();
@@ -229,7 +246,17 @@ TEST(VirtioBlkReset, queue_reset_forgets_that_queue_alone) {
   reads(rig, 2, 1, 3);
   rig.set_common(kQueueSelect, 2, 0);
   rig.set_common(kQueueReset, 2, 1);
-  EXPECT_EQ(rig.disk.in_flight(), 2U);
+  EXPECT_EQ(rig.common(kQueueReset, 2), 1U);
+  EXPECT_EQ(rig.common(kQueueEnable, 2), 0U);
+  rig.take_over();
+  EXPECT_EQ(rig.common(kQueueReset, 2), 1U);
+  rig.set_common(kQueueSelect, 2, 1);
+  EXPECT_EQ(rig.common(kQueueReset, 2), 0U) << "the other one";
+  EXPECT_NE(rig.common(kDeviceStatus, 1), 0U);
+  rig.set_common(kQueueSelect, 2, 0);
+  rig.disk.run();
+  rig.on_backend();
+  EXPECT_EQ(rig.common(kQueueReset, 2), 0U);
   rig.drivers[0] = std::make_unique<VirtioDriver>(rig.fakes.memory, rig.driver(0).layout());
   rig.start_queue(0);
   const auto ids = reads(rig, 1, 0, 5);
@@ -320,8 +347,15 @@ TEST(VirtioBlkTakeOver, reset_cancels_what_the_predecessor_began) {
   BlkRig rig;
   reads(rig, 3);
   rig.take_over();
+  EXPECT_EQ(rig.disk.adopted, 3U);
   rig.set_common(kDeviceStatus, 1, 0);
-  EXPECT_EQ(rig.disk.in_flight(), 0U);
+  rig.take_over();
+  EXPECT_NE(rig.common(kDeviceStatus, 1), 0U);
+  rig.disk.run();
+  rig.on_backend();
+  EXPECT_EQ(rig.common(kDeviceStatus, 1), 0U);
+  EXPECT_THAT(taken(rig), IsEmpty());
+  EXPECT_EQ(rig.disk.performed.size(), 3U) << "nothing is run again";
 }
 
 TEST(VirtioBlkTakeOver, chain_that_was_changed_breaks_the_queue) {
@@ -339,7 +373,11 @@ TEST(VirtioBlkTakeOver, chain_that_was_changed_breaks_the_queue) {
     rig.on_backend();
     EXPECT_TRUE(rig.needs_reset()) << how;
     rig.set_common(kDeviceStatus, 1, 0);
-    EXPECT_EQ(rig.disk.in_flight(), 0U) << "the buffers are free";
+    EXPECT_EQ(rig.disk.begun.size(), 1U);
+    EXPECT_NE(rig.common(kDeviceStatus, 1), 0U);
+    rig.disk.run();
+    rig.on_backend();
+    EXPECT_EQ(rig.common(kDeviceStatus, 1), 0U) << "the buffers are free";
   }
 }
 
