@@ -418,7 +418,8 @@ static_assert(sizeof(LoaderCommand) == 128);
 class LoaderScript {
  public:
   void allocate(const char* file, std::uint32_t alignment, LoaderCommand::Zone zone) {
-    LoaderCommand command{.kind = LoaderCommand::kAllocate};
+    LoaderCommand command;
+    command.kind = LoaderCommand::kAllocate;
     name(command.allocate.file, file);
     command.allocate.alignment = alignment;
     command.allocate.zone = zone;
@@ -426,7 +427,8 @@ class LoaderScript {
   }
   // A field of `file` that holds an offset into the tables becomes an address.
   void add_pointer(const char* file, std::size_t offset, std::size_t size) {
-    LoaderCommand command{.kind = LoaderCommand::kAddPointer};
+    LoaderCommand command;
+    command.kind = LoaderCommand::kAddPointer;
     name(command.pointer.file, file);
     name(command.pointer.to, kTablesFile);
     command.pointer.offset = static_cast<std::uint32_t>(offset);
@@ -434,7 +436,8 @@ class LoaderScript {
     append(bytes_, command);
   }
   void add_checksum(const char* file, std::size_t offset, std::size_t start, std::size_t length) {
-    LoaderCommand command{.kind = LoaderCommand::kAddChecksum};
+    LoaderCommand command;
+    command.kind = LoaderCommand::kAddChecksum;
     name(command.checksum.file, file);
     command.checksum.offset = static_cast<std::uint32_t>(offset);
     command.checksum.start = static_cast<std::uint32_t>(start);

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "ipc/base/log.h"
+#include "sandbox/policies.h"
 
 namespace bulkhead::vmm {
 namespace {
