@@ -20,7 +20,7 @@ namespace bulkhead::devproc {
 class RoleProcess {
  public:
   // `rings`: how many io_urings this process was started with, from sandbox::kFirstRingFd on.
-  RoleProcess(control::ControlChannel& control, int rings) : control_(control), ring_count_(rings) {}
+  explicit RoleProcess(control::ControlChannel& control, int rings = 0) : control_(control), ring_count_(rings) {}
 
   // Waits for a role, plays it until the VMM closes the channel.
   Status run();

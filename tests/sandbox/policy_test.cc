@@ -6,6 +6,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
@@ -172,7 +173,7 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   using List = std::vector<std::string>;
   EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fallocate", "fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
   EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"ioctl"}));
-  EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
+  EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter", "madvise"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
 }
@@ -184,6 +185,15 @@ TEST(Groups, file_io_makes_holes_and_zeroes_and_nothing_longer) {
         mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) || mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
     EXPECT_EQ(allows(filter, SYS_fallocate, {7, mode}), fine) << mode;
   }
+}
+
+TEST(Groups, io_uring_submits_and_fetches_and_lets_pages_go) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kIoUring}));
+  for (std::uint64_t flags = 0; flags < 0x100; ++flags)
+    EXPECT_EQ(allows(filter, SYS_io_uring_enter, {5, 1, 0, flags, 0}), flags <= IORING_ENTER_GETEVENTS) << flags;
+  EXPECT_FALSE(allows(filter, SYS_io_uring_enter, {5, 1, 0, 0, 0x1000})) << "no signal mask";
+  for (std::uint64_t advice = 0; advice < 30; ++advice)
+    EXPECT_EQ(allows(filter, SYS_madvise, {0x1000, 0x1000, advice}), advice == MADV_DONTNEED) << advice;
 }
 
 TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {
