@@ -56,7 +56,7 @@ struct RoleWorld {
     BorrowedFd watched;
     ipc::RingNotes* notes = nullptr;
   };
-  std::vector<Ring> rings;  // by backing; those that have none are empty
+  std::vector<Ring> rings{};  // by backing; those that have none are empty
 };
 
 class RoleHost {

@@ -21,7 +21,7 @@ class RoleProcess {
  public:
   // `rings`: how many io_urings this process was started with, from sandbox::kFirstRingFd on. `make_user_network`: of a
   // program that has one.
-  explicit RoleProcess(control::ControlChannel& control, int rings, MakeUserNetwork make_user_network = nullptr)
+  explicit RoleProcess(control::ControlChannel& control, int rings = 0, MakeUserNetwork make_user_network = nullptr)
       : control_(control), make_user_network_(make_user_network), ring_count_(rings) {}
 
   // Waits for a role, plays it until the VMM closes the channel.

@@ -6,6 +6,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
@@ -174,7 +175,7 @@ TEST(Groups, add_what_they_say_and_nothing_else) {
   using List = std::vector<std::string>;
   EXPECT_EQ(added(SyscallGroup::kFileIo), (List{"fallocate", "fdatasync", "pread64", "preadv", "pwrite64", "pwritev"}));
   EXPECT_EQ(added(SyscallGroup::kPacketIo), (List{"ioctl"}));
-  EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter"}));
+  EXPECT_EQ(added(SyscallGroup::kIoUring), (List{"io_uring_enter", "madvise"}));
   EXPECT_EQ(added(SyscallGroup::kTakeRole),
             (List{"close", "epoll_create1", "epoll_ctl", "fcntl", "fstat", "newfstatat", "seccomp", "timerfd_create"}));
 }
@@ -228,6 +229,15 @@ TEST(Groups, socket_relay_takes_connections_and_makes_none) {
     EXPECT_FALSE(allows(filter, call, {1, 1, 0})) << call;
   EXPECT_TRUE(allows(filter, SYS_sendmsg, {kControlFd, 0, 0}));
   EXPECT_FALSE(allows(filter, SYS_sendmsg, {77, 0, 0}));
+}
+
+TEST(Groups, io_uring_submits_and_fetches_and_lets_pages_go) {
+  const CompiledFilter filter = compiled(role_policy({SyscallGroup::kIoUring}));
+  for (std::uint64_t flags = 0; flags < 0x100; ++flags)
+    EXPECT_EQ(allows(filter, SYS_io_uring_enter, {5, 1, 0, flags, 0}), flags <= IORING_ENTER_GETEVENTS) << flags;
+  EXPECT_FALSE(allows(filter, SYS_io_uring_enter, {5, 1, 0, 0, 0x1000})) << "no signal mask";
+  for (std::uint64_t advice = 0; advice < 30; ++advice)
+    EXPECT_EQ(allows(filter, SYS_madvise, {0x1000, 0x1000, advice}), advice == MADV_DONTNEED) << advice;
 }
 
 TEST(Groups, packet_io_is_one_ioctl_that_takes_a_number_of_flags) {

@@ -248,6 +248,25 @@ TEST(DeviceMessages, guest_ram_that_wraps_overlaps_or_names_no_descriptor_is_ref
   expect_refused(decode_edited_role([](auto role) { role.getGuestRam()[1].setFdIndex(0); }), "names descriptor 0");
 }
 
+TEST(DeviceMessages, rings_survive_the_round_trip_and_are_checked) {
+  TakeRole sent = sample_take_role();
+  sent.rings = {{.descriptor = 5, .backing = 1}, {.descriptor = 6, .backing = 0}};
+  sent.rings[1].params.front() = std::byte{1};
+  sent.rings[1].params.back() = std::byte{2};
+  const auto valid = encode(ToDevice(sent)).value();
+  const auto decoded = decode_to_device(valid, sent.fds.size());
+  ASSERT_TRUE(decoded) << decoded.error().message;
+  EXPECT_EQ(std::get<TakeRole>(*decoded).rings, sent.rings);
+  const auto edited = [&](auto edit) {
+    return decode_to_device(
+        forge<schema::ToDevice>(valid, [&](schema::ToDevice::Builder root) { edit(root.getTakeRole()); }), 5);
+  };
+  expect_refused(edited([](auto role) { role.getRings()[0].setDescriptor(kMaxIndex); }), "out of range");
+  expect_refused(edited([](auto role) { role.getRings()[1].setBacking(kMaxIndex); }), "out of range");
+  expect_refused(edited([](auto role) { role.getRings()[1].initParams(119); }), "119 bytes");
+  expect_refused(edited([](auto role) { role.initRings(kMaxRings + 1); }), "rings");
+}
+
 TEST(DeviceMessages, names_are_checked) {
   expect_refused(decode_edited_role([](auto role) { role.setRole(""); }), "not a name");
   expect_refused(decode_edited_role([](auto role) { role.setRole("../x"); }), "not a name");
