@@ -20,6 +20,7 @@
 
 #include "ipc/base/log.h"
 #include "ipc/control/vm_config.h"
+#include "ipc/roles/settings.h"
 #include "vmm/api/vm_control.h"
 #include "vmm/firmware/loader.h"
 #include "vmm/firmware/rom_image.h"

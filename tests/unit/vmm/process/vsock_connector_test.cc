@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstring>
+#include <span>
 
 namespace bulkhead::vmm {
 namespace {
