@@ -21,6 +21,7 @@
 #include "ipc/base/checked.h"
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/roles/device_types.h"
+#include "tests/fakes/rig_wire.h"
 
 namespace bulkhead::devproc {
 
@@ -62,6 +63,7 @@ class RoleSetup {
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
   std::vector<BackingKind> backings;
+  bool wired = false;  // a card's cable leads somewhere: RoleRig::wire
 
  private:
   std::uint32_t regions_ = 0;
@@ -189,12 +191,14 @@ class RoleRig {
           replies(ipc::kReplyAreaSize / 4096, where),
           state(kRigStateSize / 4096, where),
           memory(kRigMemory / 4096, where),
-          disk() {}
+          disk(),
+          wire() {}
     Pages requests;
     Pages replies;
     Pages state;
     Pages memory;
     std::vector<std::byte> disk;  // empty, or a copy: the disk itself is a file
+    RigWire::State wire;          // likewise
   };
 
   explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
@@ -230,6 +234,7 @@ class RoleRig {
   [[nodiscard]] Regions copy() const {
     Regions all = regions_;
     all.disk.assign(disk_bytes().begin(), disk_bytes().end());
+    all.wire = wire.copy();
     return all;
   }
   // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
@@ -243,6 +248,7 @@ class RoleRig {
     put(regions_.state, regions.state);
     put(regions_.memory, regions.memory);
     fill_disk(regions);
+    wire.put(regions.wire);
   }
 
   ipc::Ticket submit(ipc::Request request) {
@@ -383,6 +389,7 @@ class RoleRig {
 
   std::unique_ptr<RoleHost> host;
   std::uint32_t generation = 1;
+  mutable RigWire wire;
   GuestRanges* ranges = &memory_;  // what backends of the next host get
 
  private:
@@ -404,7 +411,12 @@ class RoleRig {
         return file;
       }
       case BackingKind::kEntropy: return UniqueFd(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
-      case BackingKind::kTap: return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
+      case BackingKind::kTap: {
+        if (!setup_.wired) return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
+        UniqueFd card = wire.open();
+        wire.put(regions_.wire);
+        return card;
+      }
     }
     return {};
   }
