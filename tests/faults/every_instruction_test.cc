@@ -32,6 +32,7 @@ Regions with(const Regions& start, const std::vector<std::vector<std::byte>>& co
   std::memcpy(regions.replies[0].bytes, copies[1].data(), copies[1].size());
   std::memcpy(regions.memory[0].bytes, copies[2].data(), copies[2].size());
   regions.disk = copies[3];
+  std::memcpy(&regions.wire.marks, copies[4].data(), copies[4].size());
   return regions;
 }
 
@@ -47,8 +48,13 @@ void step_through(const Scenario& scenario, const std::function<void(RoleRig&)>&
   const std::unique_ptr<RoleRig> rig = prepare(scenario);
   const ipc::Ticket first = submit_input(*rig, scenario);
   const Regions start = rig->copy();
-  SnapshotLog log({rig->state_bytes(), rig->reply_bytes(), rig->memory_bytes(), rig->disk_bytes()});
-  single_step([&] { stepped(*rig); }, [&] { log.look(); });
+  SnapshotLog log({rig->state_bytes(), rig->reply_bytes(), rig->memory_bytes(), rig->disk_bytes(), rig->wire.marks()});
+  rig->wire.look();
+  single_step([&] { stepped(*rig); },
+              [&] {
+                rig->wire.look();
+                log.look();
+              });
   report(log);
   EXPECT_GT(log.snapshots(), 3U);
   log.for_each([&](const std::vector<std::vector<std::byte>>& copies) {
@@ -106,7 +112,8 @@ TEST_P(FaultTwice, at_every_instruction_of_the_take_over_the_next_successor_carr
   ASSERT_NE(second, nullptr);
   second->forget_host();
   second->restore(dead, first_rig->submitted());
-  SnapshotLog log({second->state_bytes(), second->reply_bytes(), second->memory_bytes(), second->disk_bytes()});
+  SnapshotLog log({second->state_bytes(), second->reply_bytes(), second->memory_bytes(), second->disk_bytes(),
+                   second->wire.marks()});
   single_step([&] { second->start(); }, [&] { log.look(); });
   report(log);
   std::size_t kill = 0;

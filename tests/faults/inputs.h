@@ -13,6 +13,8 @@
 
 namespace bulkhead::devproc {
 
+struct Seen;
+
 // One input of one role: what leads up to it, what it is, and what can be seen afterwards.
 struct Scenario {
   std::string name;
@@ -24,6 +26,7 @@ struct Scenario {
   std::vector<ipc::Request> after;             // what the guest does next
   bool poisoned = false;                       // the first request of `input` has killed three processes already
   std::uint64_t asserted = 0;                  // lines that are up before the input: a successor raises them again
+  std::function<bool(const Seen&)> did = {};   // whether an undisturbed run did what the input is about
 };
 void PrintTo(const Scenario& scenario, std::ostream* out);
 
@@ -43,6 +46,9 @@ struct Seen {
   std::string inspect;
   std::vector<std::byte> memory;
   std::vector<std::byte> disk;
+  std::vector<RigWire::Frame> sent;  // each frame once, however often it was sent
+  std::size_t sent_times = 0;
+  std::uint64_t received_lost = 0;  // more than what was lost: the card's counter
   Outside outside;
   std::uint64_t asserted = 0;
 };

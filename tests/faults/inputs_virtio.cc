@@ -1,6 +1,9 @@
 // Inputs of virtio devices: work on a queue, in every layout and way of interrupting.
+#include <sys/epoll.h>
+
 #include "devproc/models/virtio/transport_spec.h"
 #include "devproc/models/virtio_blk/spec.h"
+#include "devproc/models/virtio_net/spec.h"
 #include "ipc/roles/virtio_decl.h"
 #include "tests/fakes/virtio_driver.h"
 #include "tests/faults/inputs.h"
@@ -17,21 +20,26 @@ struct Way {
   bool packed = false;
   bool event_idx = false;
   bool msix = false;
+  bool in_order = false;
 };
 
 ipc::Request common(std::uint32_t offset, std::uint8_t size, std::uint64_t value) {
   return writes(0, kVirtioRegisters, kVirtioCommonOffset + offset, size, value);
 }
 
-// What a driver does before DRIVER_OK, with one queue of eight.
-std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_features) {
+// Where each queue's ring is.
+VirtioDriver::Layout layout(const Way& way, QueueId queue = 0) {
+  return {.packed = way.packed, .event_idx = way.event_idx, .at = kRing + 0x1000U * queue};
+}
+
+// What a driver does before DRIVER_OK, with queues of eight.
+std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_features, QueueId queues = 1) {
   std::uint64_t features = device_features | std::uint64_t{1} << kVirtioFVersion1;
   if (way.packed) features |= std::uint64_t{1} << kVirtioFRingPacked;
   if (way.event_idx) features |= std::uint64_t{1} << kVirtioFEventIdx;
+  if (way.in_order) features |= std::uint64_t{1} << kVirtioFInOrder;
   std::vector<std::byte> scratch(kRigMemory);
   SpanMemory memory(scratch);
-  QueueState places{};
-  VirtioDriver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing}).place(places);
   ipc::Request control;
   control.kind = ipc::RequestKind::kFunctionControl;
   const std::uint32_t bits = kControlMemoryEnable | kControlBusMaster | (way.msix ? kControlMsixEnable : 0U);
@@ -42,16 +50,20 @@ std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_feat
                                 common(kDriverFeature, 4, features & 0xffffffff),
                                 common(kDriverFeatureSelect, 4, 1),
                                 common(kDriverFeature, 4, features >> 32),
-                                common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk),
-                                common(kQueueSelect, 2, 0),
-                                common(kQueueSize, 2, places.size)};
-  for (const auto& [offset, value] : {std::pair(kQueueDesc, places.desc), std::pair(kQueueDriver, places.driver),
-                                      std::pair(kQueueDevice, places.device)}) {
-    all.push_back(common(offset, 4, value & 0xffffffff));
-    all.push_back(common(offset + 4, 4, value >> 32));
+                                common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk)};
+  for (QueueId queue = 0; queue < queues; ++queue) {
+    QueueState places{};
+    VirtioDriver(memory, layout(way, queue)).place(places);
+    all.push_back(common(kQueueSelect, 2, queue));
+    all.push_back(common(kQueueSize, 2, places.size));
+    for (const auto& [offset, value] : {std::pair(kQueueDesc, places.desc), std::pair(kQueueDriver, places.driver),
+                                        std::pair(kQueueDevice, places.device)}) {
+      all.push_back(common(offset, 4, value & 0xffffffff));
+      all.push_back(common(offset + 4, 4, value >> 32));
+    }
+    if (way.msix) all.push_back(common(kQueueMsixVector, 2, queue + 1U));
+    all.push_back(common(kQueueEnable, 2, 1));
   }
-  if (way.msix) all.push_back(common(kQueueMsixVector, 2, 1));
-  all.push_back(common(kQueueEnable, 2, 1));
   all.push_back(common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk));
   return all;
 }
@@ -59,7 +71,7 @@ std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_feat
 // Two chains, of which the second has two buffers, and the kick.
 void ask_for_bytes(RoleRig& rig, const Way& way) {
   SpanMemory memory(rig.memory_bytes());
-  VirtioDriver driver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing});
+  VirtioDriver driver(memory, layout(way));
   std::fill_n(rig.memory_bytes().begin() + kBuffers, 0x1000, std::byte{0xee});
   EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers, 40, true}}));
   EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers + 0x100, 8, true}, {kBuffers + 0x200, 24, true}}));
@@ -80,7 +92,7 @@ constexpr std::uint32_t kStatusAt = 0x1f0;
 
 void ask_the_disk(RoleRig& rig, const Way& way, const std::vector<DiskRequest>& requests) {
   SpanMemory memory(rig.memory_bytes());
-  VirtioDriver driver(memory, {.packed = way.packed, .event_idx = way.event_idx, .at = kRing});
+  VirtioDriver driver(memory, layout(way));
   GuestPhys at = kBuffers;
   for (const DiskRequest& request : requests) {
     const virtio_blk_spec::VirtioBlkHeader header{.type = request.type, .sector = request.sector};
@@ -168,6 +180,112 @@ void limit_inputs(const std::function<void(Scenario)>& add, std::vector<ipc::Req
   }
 }
 
+// ---- A network card ----
+
+constexpr std::size_t kNetFrame = 100;
+constexpr std::size_t kAckAt = 0x100;
+
+enum NetQueue : QueueId { kReceive, kTransmit, kCommands, kNetQueues };
+
+// Header, addresses, type and some payload.
+RigWire::Frame frame_of(std::size_t bytes) {
+  RigWire::Frame frame(bytes);
+  for (std::size_t i = sizeof(virtio_net_spec::NetHdr); i < bytes; ++i) frame[i] = static_cast<std::byte>(i * 3);
+  frame[sizeof(virtio_net_spec::NetHdr)] = std::byte{0x52};  // to one card
+  return frame;
+}
+
+// A chain in one of its queues; kicks and the time are the caller's.
+void add_chain(RoleRig& rig, const Way& way, NetQueue queue, const std::vector<VirtioDriver::Buffer>& buffers) {
+  SpanMemory memory(rig.memory_bytes());
+  VirtioDriver driver(memory, layout(way, queue));
+  EXPECT_TRUE(driver.add(buffers));
+  driver.want_interrupts();
+}
+
+void send_a_frame(RoleRig& rig, const Way& way) {
+  const RigWire::Frame frame = frame_of(kNetFrame);
+  std::copy(frame.begin(), frame.end(), rig.memory_bytes().begin() + kBuffers);
+  // The header by itself, and a payload in two pieces.
+  add_chain(rig, way, kTransmit, {{kBuffers, 12, false}, {kBuffers + 12, 40, false}, {kBuffers + 52, 48, false}});
+  rig.host->kick(kTransmit);
+}
+
+// Room for a frame that does not fit one buffer.
+void offer_buffers(RoleRig& rig, const Way& way) {
+  std::fill_n(rig.memory_bytes().begin() + kBuffers, 0x1000, std::byte{0xee});
+  SpanMemory memory(rig.memory_bytes());
+  VirtioDriver driver(memory, layout(way, kReceive));
+  for (unsigned i = 0; i < 3; ++i)
+    EXPECT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers + 0x100 * i, 64, true}}));
+  driver.want_interrupts();
+  rig.let_time_go();
+  rig.host->kick(kReceive);
+}
+
+void frame_comes(RoleRig& rig) {
+  rig.wire.feed(frame_of(kNetFrame));
+  rig.host->backend_stirs(0, EPOLLIN);
+}
+
+// Takes away promiscuity.
+void command(RoleRig& rig, const Way& way, GuestPhys at = kBuffers) {
+  const std::array<std::uint8_t, 3> bytes{virtio_net_spec::kNetCtrlRx, virtio_net_spec::kNetCtrlRxPromisc, 0};
+  const auto raw = std::as_bytes(std::span(bytes));
+  std::copy(raw.begin(), raw.end(), rig.memory_bytes().begin() + static_cast<std::ptrdiff_t>(at));
+  rig.memory_bytes()[at + kAckAt] = std::byte{0xee};
+  add_chain(rig, way, kCommands, {{at, 2, false}, {at + 2, 1, false}, {at + kAckAt, 1, true}});
+  rig.host->kick(kCommands);
+}
+
+void net_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc::Request>& after) {
+  using namespace virtio_net_spec;
+  const auto card = [] {
+    RoleSetup setup;
+    setup.add("net0", "virtio_net", VirtioNetConfig{.mac = {0x52, 0x54, 0, 0, 0, 1}});
+    setup.wired = true;
+    return setup;
+  };
+  const std::uint64_t features =
+      std::uint64_t{1} << kNetFMrgRxbuf | std::uint64_t{1} << kNetFCtrlVq | std::uint64_t{1} << kNetFCtrlRx;
+  for (const auto& [name, way] :
+       {std::pair("split", Way{}), std::pair("split_in_order_msix", Way{false, true, true, true}),
+        std::pair("packed_msix", Way{true, true, true}), std::pair("packed_in_order", Way{true, false, false, true})}) {
+    const std::vector<ipc::Request> before = driver_start(way, features, kNetQueues);
+    add({.name = std::string("net_transmit_") + name,
+         .setup = card,
+         .before = before,
+         .input = {},
+         .arrange = [](RoleRig& rig) { rig.let_time_go(); },
+         .settle = [way](RoleRig& rig) { send_a_frame(rig, way); },
+         .after = after,
+         .did = [](const Seen& seen) { return seen.sent == std::vector<RigWire::Frame>{frame_of(kNetFrame)}; }});
+    add({.name = std::string("net_receive_") + name,
+         .setup = card,
+         .before = before,
+         .input = {},
+         .arrange = [way](RoleRig& rig) { offer_buffers(rig, way); },
+         .settle = frame_comes,
+         .after = after,
+         .did =
+             [](const Seen& seen) {
+               const RigWire::Frame frame = frame_of(kNetFrame);
+               return std::equal(frame.begin() + 64, frame.end(), seen.memory.begin() + kBuffers + 0x100);
+             }});
+    add({.name = std::string("net_command_") + name,
+         .setup = card,
+         .before = before,
+         .input = {},
+         .arrange = [](RoleRig& rig) { rig.let_time_go(); },
+         .settle = [way](RoleRig& rig) { command(rig, way); },
+         .after = after,
+         .did =
+             [](const Seen& seen) {
+               return seen.memory[kBuffers + kAckAt] == static_cast<std::byte>(virtio_net_spec::kNetOk);
+             }});
+  }
+}
+
 }  // namespace
 
 void virtio_inputs(const std::function<void(Scenario)>& add) {
@@ -201,6 +319,7 @@ void virtio_inputs(const std::function<void(Scenario)>& add) {
        .after = after});
   disk_inputs(add, after);
   limit_inputs(add, after);
+  net_inputs(add, after);
 }
 
 }  // namespace bulkhead::devproc

@@ -23,6 +23,7 @@
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/ring/packet_link.h"
 #include "ipc/roles/device_types.h"
+#include "tests/fakes/rig_wire.h"
 
 #include "tests/fakes/fw_cfg_data.h"
 
@@ -68,6 +69,7 @@ class RoleSetup {
   std::uint32_t kicks = 0;
   std::vector<BackingKind> backings;
   bool wires = false;  // TAPs are ends of socket pairs, whose others are RoleRig::wires; else cables are pulled
+  bool wired = false;  // a card's cable leads somewhere: RoleRig::wire
 
  private:
   std::uint32_t regions_ = 0;
@@ -201,12 +203,14 @@ class RoleRig {
           replies(ipc::kReplyAreaSize / 4096, where),
           state(kRigStateSize / 4096, where),
           memory(kRigMemory / 4096, where),
-          disk() {}
+          disk(),
+          wire() {}
     Pages requests;
     Pages replies;
     Pages state;
     Pages memory;
     std::vector<std::byte> disk;  // empty, or a copy: the disk itself is a file
+    RigWire::State wire;          // likewise
   };
 
   explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
@@ -242,6 +246,7 @@ class RoleRig {
   [[nodiscard]] Regions copy() const {
     Regions all = regions_;
     all.disk.assign(disk_bytes().begin(), disk_bytes().end());
+    all.wire = wire.copy();
     return all;
   }
   // Back to what `regions` hold, in place. The host must fit them, or be forgotten.
@@ -255,6 +260,7 @@ class RoleRig {
     put(regions_.state, regions.state);
     put(regions_.memory, regions.memory);
     fill_disk(regions);
+    wire.put(regions.wire);
   }
 
   ipc::Ticket submit(ipc::Request request) {
@@ -396,6 +402,7 @@ class RoleRig {
 
   std::unique_ptr<RoleHost> host;
   std::uint32_t generation = 1;
+  mutable RigWire wire;
   GuestRanges* ranges = &memory_;  // what backends of the next host get
   std::vector<UniqueFd> wires;     // RoleSetup::wires: each message is a frame with its header
 
@@ -430,6 +437,11 @@ class RoleRig {
       case BackingKind::kVsockListener:
       case BackingKind::kVsockConnector: return UniqueFd::create_eventfd().value();      // nobody is on the other side
       case BackingKind::kTap: {
+        if (setup_.wired) {
+          UniqueFd card = wire.open();
+          wire.put(regions_.wire);
+          return card;
+        }
         if (!setup_.wires) return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC));  // a pulled cable
         int ends[2] = {-1, -1};
         EXPECT_EQ(::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
