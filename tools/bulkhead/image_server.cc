@@ -74,7 +74,7 @@ std::string find_program(const std::string& name) {
 
 // Besides the standard streams.
 void close_all_but(int one, int other) {
-  const auto [low, high] = std::minmax(static_cast<unsigned>(one), static_cast<unsigned>(other));
+  const auto [low, high] = std::minmax({static_cast<unsigned>(one), static_cast<unsigned>(other)});
   for (const auto& [from, to] : {std::pair(3U, low - 1), std::pair(low + 1, high - 1), std::pair(high + 1, ~0U)}) {
     if (from <= to) ::close_range(from, to, 0);
   }
@@ -141,6 +141,31 @@ class Keeper {
     return ok();
   }
 
+  // By its name, since the descriptor is of another mount namespace; but it has to be the same file still. Before our
+  // root covers kRoot, where the image may be.
+  Status clone_image() {
+    std::error_code error;
+    const auto path = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", image_.get()), error);
+    if (error) return make_errno_error("cannot tell where the image is", error.value());
+    tree_.reset(
+        static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)));
+    if (!tree_.valid()) return make_errno_error("its server cannot have the image");
+    struct stat opened {};
+    struct stat cloned {};
+    if (::fstat(image_.get(), &opened) != 0 || ::fstat(tree_.get(), &cloned) != 0)
+      return make_errno_error("cannot look at the image");
+    if (opened.st_dev != cloned.st_dev || opened.st_ino != cloned.st_ino)
+      return make_error("is another file now than a moment ago");
+    return ok();
+  }
+  Status place_image() {
+    const std::string target = kRoot + "/image";
+    if (::mknod(target.c_str(), S_IFREG | 0600, 0) != 0 ||
+        ::syscall(SYS_move_mount, tree_.get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0)
+      return make_errno_error("its server cannot have the image");
+    return ok();
+  }
+
   Status make_read_only(const std::string& path) {
     mount_attr attributes{};
     attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID;
@@ -152,8 +177,10 @@ class Keeper {
 
   // The programs of the system, this image, and nothing else.
   Status enter_root() {
-    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        ::mount("none", kRoot.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700") != 0)
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+      return make_errno_error("its server cannot have a file system of its own");
+    RETURN_IF_ERROR(clone_image());
+    if (::mount("none", kRoot.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700") != 0)
       return make_errno_error("its server cannot have a file system of its own");
     for (const char* folder : {"/usr", "/lib", "/lib64", "/bin"}) {
       std::error_code error;
@@ -173,7 +200,7 @@ class Keeper {
       RETURN_IF_ERROR(make_read_only("/etc/ld.so.cache"));
     }
     RETURN_IF_ERROR(bind("/dev/fuse", "/dev/fuse", true));
-    RETURN_IF_ERROR(bind(fmt::format("/proc/self/fd/{}", image_.get()), "/image", true));
+    RETURN_IF_ERROR(place_image());
     if (::mknod((kRoot + "/disk").c_str(), S_IFREG | 0600, 0) != 0) return make_errno_error(kRoot);
     if (::chdir(kRoot.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 || ::umount2(".", MNT_DETACH) != 0 ||
         ::chdir("/") != 0)
@@ -292,6 +319,7 @@ class Keeper {
   std::string program_;
   pid_t server_ = -1;
   UniqueFd errors_;
+  UniqueFd tree_;  // the image, as a mount
   std::string said_;
   std::string first_error_;
   std::string end_;
