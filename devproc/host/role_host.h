@@ -43,7 +43,7 @@ struct RoleWorld {
   std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends
-  FrameRingWires ring;  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
+  FrameRingWires ring{};  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
   MakeUserNetwork make_user_network = nullptr;  // programs that have one
 };
 
