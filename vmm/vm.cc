@@ -329,8 +329,8 @@ Status VirtualMachine::start_peer_links() {
     ASSIGN_OR_RETURN(UniqueFd socket, UniqueFd::duplicate(config_.files.devices.at(peer->file).borrow()));
     const auto plug = [this, role](std::shared_ptr<FrameCable> cable) {
       DeviceProcess& process = *processes_[role];
-      const Status done =
-          supervisor_->rewire(process, [&] { return process.set_frame_ring(cable->end(), std::move(cable)); });
+      const FrameRingEnd end = cable->end();
+      const Status done = supervisor_->rewire(process, [&] { return process.set_frame_ring(end, cable); });
       if (!done) log(LogLevel::kWarning, "{}: {}", process.plan().name, done.error().message);
     };
     ASSIGN_OR_RETURN(std::unique_ptr<PeerLink> link,

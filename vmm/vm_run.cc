@@ -67,10 +67,12 @@ void VirtualMachine::pause_for(DeviceProcess& process, PauseReason /*kDiskFull*/
   const std::string& role = process.plan().name;
   // Not now: the device asks again.
   if (!do_pause(fmt::format("disk full: {}", role))) return;
-  events_.add({.kind = control::DeviceEventKind::kPaused,
-               .role = role,
-               .incarnation = process.ring().incarnation(),
-               .cause = "the host has no room for what it writes; the VM is paused until `bulkhead resume`"});
+  control::DeviceEvent event;
+  event.kind = control::DeviceEventKind::kPaused;
+  event.role = role;
+  event.incarnation = process.ring().incarnation();
+  event.cause = "the host has no room for what it writes; the VM is paused until `bulkhead resume`";
+  events_.add(std::move(event));
 }
 
 void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report) {

@@ -49,7 +49,7 @@ struct RoleWorld {
   std::vector<std::span<const std::byte>> data;  // regions of read-only data
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends
-  FrameRingWires ring;  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
+  FrameRingWires ring{};  // roles with a device that declares BackingKind::kFrameRing; its own bell is a backing
   MakeUserNetwork make_user_network = nullptr;  // programs that have one
   struct Ring {
     const IoRing* ring = nullptr;

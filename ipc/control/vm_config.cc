@@ -14,9 +14,14 @@ constexpr std::size_t kMaxReport = std::size_t{32} << 10;  // a crash report
 constexpr std::size_t kMaxPropertyLength = kMaxPathLength;
 
 // The members of VmFiles, by their number on the wire.
-constexpr std::array kFileMembers = {&VmFiles::kernel,         &VmFiles::initrd, &VmFiles::console_input,
-                                     &VmFiles::console_output, &VmFiles::log,    &VmFiles::device_executable,
-                                     &VmFiles::usernet_executable, &VmFiles::firmware};
+constexpr std::array kFileMembers = {&VmFiles::kernel,
+                                     &VmFiles::initrd,
+                                     &VmFiles::console_input,
+                                     &VmFiles::console_output,
+                                     &VmFiles::log,
+                                     &VmFiles::device_executable,
+                                     &VmFiles::usernet_executable,
+                                     &VmFiles::firmware};
 
 void write_config(schema::VmConfig::Builder out, const VmConfig& config) {
   out.setName(text(config.name));

@@ -127,10 +127,10 @@ struct UsernetConfig {
   std::uint16_t mtu = 1500;
   bool restricted = false;     // nothing gets out but by port forwards
   bool host_loopback = false;  // `host` stands for the host's 127.0.0.1
-  std::string hostname;        // that DHCP tells the guest; empty: none
+  std::string hostname{};      // that DHCP tells the guest; empty: none
   bool tftp = false;           // the jail holds a directory to serve
-  std::string bootfile;        // that DHCP names; empty: none
-  std::vector<PortForward> forwards;
+  std::string bootfile{};      // that DHCP names; empty: none
+  std::vector<PortForward> forwards{};
   bool operator==(const UsernetConfig&) const = default;
 };
 

@@ -59,7 +59,7 @@ Status add_virtio_consoles(const std::vector<std::string>& texts, const std::opt
 Result<control::DeviceRequest> parse_vsock(std::string_view text) {
   const std::string what = fmt::format("--vsock {}", text);
   control::DeviceRequest request{.type = "virtio_vsock", .properties = {}, .files = 1};
-  RETURN_IF_ERROR(read_properties(what, "," + std::string(text), request));
+  RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), request));
   const auto find = [&](std::string_view key) {
     return std::find_if(request.properties.begin(), request.properties.end(),
                         [&](const control::Property& property) { return property.key == key; });

@@ -28,8 +28,8 @@ FwCfgImage::Bytes e820(const MemoryLayout& memory) {
   const auto add = [&](std::uint64_t address, std::uint64_t size, E820Type type) {
     if (size == 0) return;
     const E820File entry{address, size, static_cast<std::uint32_t>(type)};
-    const auto raw = std::as_bytes(std::span(&entry, 1));
-    bytes.insert(bytes.end(), raw.begin(), raw.end());
+    bytes.resize(bytes.size() + sizeof entry);
+    std::memcpy(bytes.data() + bytes.size() - sizeof entry, &entry, sizeof entry);
   };
   add(kIdentityMapAddress, kTssAddress + 3 * kPageSize - kIdentityMapAddress, E820Type::kReserved);
   add(0, memory.low_ram, E820Type::kRam);

@@ -3,7 +3,11 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <cstring>
+#include <deque>
+#include <memory>
+#include <optional>
 #include <random>
 
 #include "tests/fakes/fake_state.h"

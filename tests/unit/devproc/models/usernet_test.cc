@@ -28,8 +28,7 @@ Frame ipv4(std::uint32_t to, std::uint8_t protocol = kProtocolTcp, std::uint16_t
   return frame;
 }
 
-constexpr UsernetConfig kConfigDefaults{};
-constexpr std::uint32_t kDns = kConfigDefaults.dns;
+const std::uint32_t kDns = UsernetConfig{}.dns;
 
 TEST(OutgoingFilter, loopback_addresses_are_forbidden_unless_asked_for) {
   UsernetConfig config;
