@@ -67,7 +67,8 @@ void VirtualMachine::pause_for(DeviceProcess& process, PauseReason /*kDiskFull*/
   events_.add({.kind = control::DeviceEventKind::kPaused,
                .role = role,
                .incarnation = process.ring().incarnation(),
-               .cause = "the host has no room for what it writes; the VM is paused until `bulkhead resume`"});
+               .cause = "the host has no room for what it writes; the VM is paused until `bulkhead resume`",
+               .system_call = {}});
 }
 
 void VirtualMachine::on_vcpu_end(std::uint32_t vcpu, ExitAction action, std::string report) {
