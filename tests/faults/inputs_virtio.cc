@@ -155,7 +155,8 @@ void limit_inputs(const std::function<void(Scenario)>& add, std::vector<ipc::Req
   const auto disk = [] {
     RoleSetup setup;
     setup.add("disk0", "virtio_blk",
-              VirtioBlkConfig{.disk = {.bytes = kRigDisk}, .limit = {.bytes_per_second = 1, .bytes_burst = 512}});
+              VirtioBlkConfig{
+                  .serial = "rig", .disk = {.bytes = kRigDisk}, .limit = {.bytes_per_second = 1, .bytes_burst = 512}});
     return setup;
   };
   const std::vector<DiskRequest> reads{{.type = kVirtioBlkTIn, .sector = 2, .bytes = 512, .to_guest = true},

@@ -199,7 +199,7 @@ class Keeper {
       RETURN_IF_ERROR(bind("/etc/ld.so.cache", "/etc/ld.so.cache", true));
       RETURN_IF_ERROR(make_read_only("/etc/ld.so.cache"));
     }
-    RETURN_IF_ERROR(bind("/dev/fuse", "/dev/fuse", true));
+    for (const char* device : {"/dev/fuse", "/dev/null"}) RETURN_IF_ERROR(bind(device, device, true));
     RETURN_IF_ERROR(place_image());
     if (::mknod((kRoot + "/disk").c_str(), S_IFREG | 0600, 0) != 0) return make_errno_error(kRoot);
     if (::chdir(kRoot.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 || ::umount2(".", MNT_DETACH) != 0 ||
@@ -230,7 +230,7 @@ class Keeper {
     if (server_ < 0) return make_errno_error("cannot start its server");
     if (server_ != 0) return ok();
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    const int null = ::open("/", O_RDONLY | O_DIRECTORY);  // there is no /dev/null; reading it fails
+    const int null = ::open("/dev/null", O_RDONLY);
     ::dup2(null, STDIN_FILENO);
     ::dup2(errors_end.get(), STDOUT_FILENO);
     ::dup2(errors_end.get(), STDERR_FILENO);
