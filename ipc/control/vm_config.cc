@@ -136,7 +136,7 @@ void check_config(const VmConfig& config) {
   if (config.device_deadline_ns < kMinDeviceDeadlineNs || config.device_deadline_ns > kMaxDeviceDeadlineNs)
     refuse("a device deadline of {} ns", config.device_deadline_ns);
   if (config.files.kernel.valid() == config.files.firmware.valid())
-    refuse("{} kernel and firmware", config.files.kernel.valid() ? "both" : "neither");
+    refuse("{}", config.files.kernel.valid() ? "both a kernel and firmware" : "neither a kernel nor firmware");
   if (config.files.firmware.valid() == config.firmware_path.empty()) refuse("a firmware without its name");
   if (config.boot_menu_ms > kMaxBootMenuMs) refuse("a boot menu of {} ms", config.boot_menu_ms);
   const bool input = config.files.console_input.valid();

@@ -57,8 +57,9 @@ class FakeBlock final : public BlockBackend {
   }
   bool cancel(std::uint32_t tag) override {
     const auto is_it = [tag](const auto& one) { return tag_of(one) == tag; };
-    if (std::ranges::any_of(begun, is_it)) return true;
-    cancelled += std::erase_if(noted, is_it) + std::erase_if(done, is_it) + std::erase_if(taken_, is_it);
+    // What is over and not told yet will be told.
+    if (std::ranges::any_of(begun, is_it) || std::ranges::any_of(done, is_it)) return true;
+    cancelled += std::erase_if(noted, is_it) + std::erase_if(taken_, is_it);
     return false;
   }
 

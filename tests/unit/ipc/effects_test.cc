@@ -23,7 +23,7 @@ Effect window(std::uint64_t address, std::uint64_t size) {
 
 TEST(ParseEffect, kinds_that_nobody_knows_are_refused) {
   EXPECT_FALSE(parse_effect(effect(EffectKind::kNone)));
-  for (std::uint32_t kind = 7; kind <= 0xffff; ++kind)
+  for (std::uint32_t kind = 8; kind <= 0xffff; ++kind)
     ASSERT_FALSE(parse_effect({.kind = static_cast<std::uint16_t>(kind), .size = 16, .data = 1}));
 }
 
@@ -167,7 +167,8 @@ TEST(DeviceTypes, every_type_is_found_by_its_name_and_declares_whole_regions) {
   for (const DeviceTypeDecl& type : all_device_types()) {
     EXPECT_EQ(find_device_type(type.type), &type);
     EXPECT_FALSE(type.purpose.empty()) << type.type;
-    EXPECT_FALSE(type.regions.empty()) << type.type;
+    // Those that no guest reaches have none.
+    EXPECT_EQ(type.regions.empty(), type.type == "usernet" || type.type == "vsock_relay") << type.type;
     for (const RegionDecl& region : type.regions) {
       EXPECT_GT(region.length, 0U) << type.type;
       EXPECT_TRUE(region.memory || !region.posted) << "only memory writes can be posted";

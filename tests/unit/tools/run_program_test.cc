@@ -460,8 +460,8 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
     EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named")) << finished.err;
   }
   expect_refused(run_program({"frobnicate", "--help"}), 2,
-                 "there is no command 'frobnicate'; the commands are run, ls, devices, inspect, stop, kill, "
-                 "pause, resume, reset, events, fault, upgrade, restore");
+                 "there is no command 'frobnicate'; the commands are run, ls, status, balloon, devices, inspect, "
+                 "stop, kill, pause, resume, reset, limit, events, fault, upgrade, restore");
   expect_refused(run_program({"--fast", "ls"}), 2,
                  "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");

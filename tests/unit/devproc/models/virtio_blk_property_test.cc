@@ -215,6 +215,12 @@ class World {
       return false;
     });
     rig_.set_common(kDeviceStatus, 1, 0);
+    // A driver waits until it reads zero: so long the disk is still at what it was given.
+    for (int i = 0; i < 1000 && rig_.common(kDeviceStatus, 1) != 0; ++i) {
+      rig_.disk.run_one(FakeBlock::kRandom);
+      input([&] { return rig_.device->on_backend(0); });
+    }
+    EXPECT_EQ(rig_.common(kDeviceStatus, 1), 0U);
     // It may still tell of what is over: of the past, if it missed the commit that took it.
     EXPECT_TRUE(rig_.disk.noted.empty() && rig_.disk.begun.empty());
     for (const auto& [key, request] : requests_) {

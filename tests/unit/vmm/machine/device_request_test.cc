@@ -69,14 +69,14 @@ TEST(DeviceRequest, slots_are_those_that_are_free_on_every_machine) {
 
 TEST(DeviceRequest, unknown_property_is_named_with_the_known_ones) {
   EXPECT_EQ(disk_refusal({{"serial", "x"}, {"colour", "red"}}),
-            "device virtio_blk has no property \"colour\"; it takes slot, path, readonly, direct, "
-            "format, serial, queues, werror, bps, bps-burst, iops, iops-burst");
+            "device virtio_blk has no property \"colour\"; it takes slot, bootindex, rom, path, "
+            "readonly, direct, format, aio, serial, queues, werror, bps, bps-burst, iops, iops-burst");
   EXPECT_EQ(disk_refusal({{"Serial", "x"}}),
-            "device virtio_blk has no property \"Serial\"; it takes slot, path, readonly, direct, "
-            "format, serial, queues, werror, bps, bps-burst, iops, iops-burst");
+            "device virtio_blk has no property \"Serial\"; it takes slot, bootindex, rom, path, "
+            "readonly, direct, format, aio, serial, queues, werror, bps, bps-burst, iops, iops-burst");
   for (const char* type : {"virtio_rng", "pci_test"})
     EXPECT_EQ(refusal({.type = type, .properties = {{"serial", "x"}}}),
-              fmt::format("device {} has no property \"serial\"; it takes slot", type));
+              fmt::format("device {} has no property \"serial\"; it takes slot, bootindex, rom", type));
 }
 
 TEST(DeviceRequest, property_twice_is_refused) {

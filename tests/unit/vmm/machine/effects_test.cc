@@ -214,7 +214,7 @@ TEST_F(MachineEffectsTest, an_effect_applied_twice_is_harmless) {
          {EffectKind::kWindow, EffectKind::kIntxRoute, EffectKind::kFunctionControl, EffectKind::kMsiRoute})
       EXPECT_TRUE(all.apply_effect(well_formed(kind)));
   }
-  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 0");
+  EXPECT_EQ(deeds(), "windows 1, irqfds 2, power 0, pauses 0");
   EXPECT_EQ(vm.mistakes, 0);
 }
 
@@ -222,7 +222,7 @@ TEST_F(MachineEffectsTest, a_reset_takes_windows_and_routes_away) {
   ipc::EffectReceiver& all = machine.add_role(~0U);
   for (const EffectKind kind : kKinds) all.apply_effect(well_formed(kind));
   machine.reset();
-  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 1");
+  EXPECT_EQ(deeds(), "windows 0, irqfds 0, power 1, pauses 1");
 }
 
 // The function's owner knows its new bits before the vCPU goes on, and before any vector of its can fire.

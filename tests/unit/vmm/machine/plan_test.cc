@@ -80,7 +80,7 @@ TEST(PlanMachine, bars_are_reached_through_configuration_space_where_it_says_so)
 TEST(PlanMachine, the_pc_with_two_test_functions) {
   const MachinePlan plan =
       plan_of(config({device("pci_test", {{"slot", "5"}}), device("debug_exit"), device("pci_test")}));
-  EXPECT_EQ(describe(plan), R"(pci effects 0x3e
+  EXPECT_EQ(describe(plan), R"(pci effects 0xbe
   pci pci_bus 0@cf8
 platform effects 0x20
   com1 uart16550 0@3f8 edge4
