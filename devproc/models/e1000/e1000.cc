@@ -134,6 +134,8 @@ void E1000::restore() {
   want_frames();
   arm_timers();
   if (!state_->transmit.empty() && state_->send_blocked == 0) transmit_later();
+  // What is held back goes on being held back until its timer says otherwise, even if that is due by now.
+  if (state_->held_back != 0) return timers_.arm(kThrottleTimer, VmTime{state_->throttled_until});
   update_line();
 }
 
