@@ -127,6 +127,7 @@ void E1000::restore() {
   if (!(state == state_.get())) state_.mut() = state;
   E1000Setup setup = setup_.get();
   setup.control &= kControlAll;
+  for (std::size_t i = 0; i < kE1000Plain.size(); ++i) setup.plain[i] &= kE1000Plain[i].mask | kE1000Plain[i].reset;
   setup.phy.cable = setup.phy.cable != 0 ? 1 : 0;
   setup.eeprom.sanitize();
   if (!(setup == setup_.get())) setup_.mut() = setup;
