@@ -108,7 +108,8 @@ Result<std::vector<std::optional<DiskGeometry>>> VirtualMachine::inspect_disks()
       // Its own lock is in its way: that is no other process's.
       const auto same = [&](BorrowedFd other) { return same_disk(disk, other); };
       if (!found && std::any_of(seen.begin(), seen.end(), same))
-        return make_error(fmt::format("disk {} is given twice to this VM; only disks that are readonly=on may be", name));
+        return make_error(
+            fmt::format("disk {} is given twice to this VM; only disks that are readonly=on may be", name));
       if (!found) return found.error();
       disks[i] = *found;
       seen.push_back(disk);

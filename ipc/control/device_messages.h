@@ -85,7 +85,7 @@ struct DeviceInstance {
   IndexRange vectors;  // MSI and MSI-X
   IndexRange backings;
   IndexRange kicks;  // of its queues
-  IndexRange data_regions;
+  IndexRange data_regions{};
 };
 
 struct GuestRange {
@@ -123,7 +123,7 @@ struct TakeRole {
   std::vector<DeviceInstance> instances;
   std::vector<FdGrant> fds;           // in the order of the message's descriptors
   std::vector<GuestRange> guest_ram;  // in order of guest_base, not overlapping
-  std::vector<RingGrant> rings;
+  std::vector<RingGrant> rings{};
 };
 
 struct Quiesce {};  // finish the input at hand, commit, then take no more; answered by Quiesced

@@ -26,7 +26,7 @@ struct VmStatus {
   std::uint64_t unclaimed_accesses = 0;
   std::string kernel;
   std::string console;
-  std::string pause_reason;  // VmState::kPaused: why, when it was not a manager's wish
+  std::string pause_reason{};  // VmState::kPaused: why, when it was not a manager's wish
   bool operator==(const VmStatus&) const = default;
 };
 

@@ -221,8 +221,10 @@ class Keeper {
     const std::string format = fmt::format(
         R"({{"driver":"qcow2","node-name":"disk","file":"file","backing":null,"discard":"unmap","read-only":{}}})",
         options_.read_only ? "true" : "false");
+    // Not for others: with allow_other, FUSE would let in who is in the server's user namespace, and we are not.
     const std::string exported =
-        fmt::format("type=fuse,id=disk,node-name=disk,mountpoint=/disk,writable={}", options_.read_only ? "off" : "on");
+        fmt::format("type=fuse,id=disk,node-name=disk,mountpoint=/disk,allow-other=off,writable={}",
+                    options_.read_only ? "off" : "on");
     const std::array<const char*, 10> arguments = {program_.c_str(), "--blockdev", file.c_str(),     "--blockdev",
                                                    format.c_str(),   "--export",   exported.c_str(), "--pidfile",
                                                    "/pid",           nullptr};

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -98,6 +100,10 @@ Result<DiskGeometry> inspect_disk(BorrowedFd disk, const std::string& path) {
     return make_error(fmt::format("disk {} has {} bytes, which is not a whole number of sectors of {} bytes", path,
                                   geometry.bytes, geometry.logical_block));
   geometry.discard = geometry.write_zeroes = !geometry.read_only;
+  // A hole in a file of a FUSE server need not read as zeroes (qemu-storage-daemon 7.2: what is no whole cluster stays
+  // as it was), and unmapping zeroes are holes.
+  struct statfs system {};
+  if (::fstatfs(disk.get(), &system) == 0 && system.f_type == FUSE_SUPER_MAGIC) geometry.discard = false;
   RETURN_IF_ERROR(lock(disk, path, geometry.read_only));
   return geometry;
 }

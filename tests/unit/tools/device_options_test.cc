@@ -58,8 +58,8 @@ TEST(VsockOption, path_becomes_absolute) {
   EXPECT_EQ(request.files, 1);
   EXPECT_EQ(request.properties, (std::vector<Property>{{"cid", "3"}, {"path", "/run/x.sock"}, {"slot", "4"}}));
   EXPECT_EQ(parse_vsock("path=x,cid=3").value().properties[0].value.front(), '/');
-  for (const auto& text : {std::string(""), std::string("cid=3"), std::string("path=/a"),
-                                 std::string("cid=3,path="), "cid=3,path=/" + std::string(96, 'x')})
+  for (const auto& text : {std::string(""), std::string("cid=3"), std::string("path=/a"), std::string("cid=3,path="),
+                           "cid=3,path=/" + std::string(96, 'x')})
     EXPECT_FALSE(parse_vsock(text)) << text;
   EXPECT_TRUE(parse_vsock("cid=3,path=/" + std::string(95, 'x')));
 }

@@ -60,7 +60,7 @@ TEST_F(ImageServerTest, an_image_is_a_raw_file_while_it_lasts) {
     EXPECT_EQ(::pwrite(disk.get(), block.data(), block.size(), 1 << 20), 4096);
     EXPECT_EQ(::pwrite(disk.get(), block.data(), block.size(), 2 << 20), 4096);
     EXPECT_EQ(::fdatasync(disk.get()), 0);
-    EXPECT_EQ(::fallocate(disk.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 << 20, 4096), 0);
+    EXPECT_EQ(::fallocate(disk.get(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 2 << 20, 4096), 0);
     EXPECT_NE(::kill(server->keeper(), 0), -1);
   }
   EXPECT_TRUE(clean()) << "it was closed in order";

@@ -90,9 +90,9 @@ class E1000Rig : public ::testing::Test {
     wr(kTctl, tctl | kTctlEn);
   }
   bool arrive(const Bytes& frame, FrameHeader header = {}) {
-    Bytes whole(sizeof header);
+    Bytes whole(sizeof header + frame.size());
     std::memcpy(whole.data(), &header, sizeof header);
-    whole.insert(whole.end(), frame.begin(), frame.end());
+    std::copy(frame.begin(), frame.end(), whole.begin() + sizeof header);
     fakes.frames[0].incoming.push_back(std::move(whole));
     return work();
   }

@@ -63,8 +63,12 @@ TEST(OutgoingFilter, every_cut_of_a_frame_is_judged_without_reading_beyond_it) {
   for (std::size_t size = 0; size < whole.size(); ++size) {
     const Frame cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));  // of its own, for the sanitizer
     const Outgoing verdict = judge_outgoing(cut, UsernetConfig{});
-    if (size < kEthernetHeader + kIpv4Header) EXPECT_EQ(verdict, Outgoing::kTooShort);
-    if (size < kEthernetHeader + 60 + kPorts) EXPECT_NE(verdict, Outgoing::kPass);
+    if (size < kEthernetHeader + kIpv4Header) {
+      EXPECT_EQ(verdict, Outgoing::kTooShort);
+    }
+    if (size < kEthernetHeader + 60 + kPorts) {
+      EXPECT_NE(verdict, Outgoing::kPass);
+    }
   }
 }
 
@@ -90,10 +94,10 @@ class UsernetTest : public ::testing::Test {
     device_.reset();
   }
   static Frame with_header(const Frame& frame, std::uint8_t flags = 0, std::uint8_t gso = 0) {
-    Frame whole(kFrameHeader);
+    Frame whole(kFrameHeader + frame.size());
     whole[0] = std::byte{flags};
     whole[1] = std::byte{gso};
-    whole.insert(whole.end(), frame.begin(), frame.end());
+    std::copy(frame.begin(), frame.end(), whole.begin() + kFrameHeader);
     return whole;
   }
   FakeFrames& ring() { return fakes_.frames[0]; }
