@@ -21,7 +21,7 @@ constexpr std::array<RegionSpec, 2> kRegions{{
 }  // namespace
 
 E1000::E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& intx, GuestMemory& memory,
-             GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers)
+             GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers, bool offloads)
     : state_(storage.state),
       setup_(storage.setup),
       filter_(storage.filter),
@@ -32,9 +32,10 @@ E1000::E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& in
       frames_(frames),
       clock_(clock),
       timers_(timers),
-      sent_(std::make_unique<typename decltype(sent_)::element_type>()),
-      segment_(std::make_unique<typename decltype(segment_)::element_type>()),
-      received_(std::make_unique<typename decltype(received_)::element_type>()) {}
+      offloads_(offloads),
+      sent_(std::make_unique_for_overwrite<decltype(sent_)::element_type>()),
+      segment_(std::make_unique_for_overwrite<decltype(segment_)::element_type>()),
+      received_(std::make_unique_for_overwrite<decltype(received_)::element_type>()) {}
 
 std::span<const RegionSpec> E1000::regions() const { return kRegions; }
 
@@ -126,6 +127,7 @@ void E1000::restore() {
   if (!(state == state_.get())) state_.mut() = state;
   E1000Setup setup = setup_.get();
   setup.control &= kControlAll;
+  for (std::size_t i = 0; i < kE1000Plain.size(); ++i) setup.plain[i] &= kE1000Plain[i].mask | kE1000Plain[i].reset;
   setup.phy.cable = setup.phy.cable != 0 ? 1 : 0;
   setup.eeprom.sanitize();
   if (!(setup == setup_.get())) setup_.mut() = setup;

@@ -47,7 +47,7 @@ class E1000 final : public Device {
   static constexpr std::size_t kMostDescriptors = 96;  // of one packet
 
   E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& intx, GuestMemory& memory,
-        GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers);
+        GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers, bool offloads = true);
 
   [[nodiscard]] std::string_view name() const override { return "e1000"; }
   [[nodiscard]] std::span<const RegionSpec> regions() const override;
@@ -85,6 +85,8 @@ class E1000 final : public Device {
   // e1000.cc
   [[nodiscard]] bool may_work() const;
   [[nodiscard]] bool loops_back() const;
+  // Whoever is behind makes checksums and segments.
+  [[nodiscard]] bool backend_offloads() const { return offloads_ && frames_.takes_offloads() && !loops_back(); }
   void update_link(bool renewed);
   void want_frames();
   void count(Counter counter, std::uint64_t by = 1) { state_.mut().counters.*counter += by; }
@@ -132,6 +134,7 @@ class E1000 final : public Device {
   FrameBackend& frames_;
   Clock& clock_;
   TimerQueue& timers_;
+  bool offloads_;
 
   // Scratch of one call.
   std::array<e1000_spec::Descriptor, kMostDescriptors> packet_{};

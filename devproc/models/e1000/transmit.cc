@@ -118,7 +118,7 @@ E1000::Sending E1000::send_packet() {
     const std::uint32_t moved = tagged ? kVlanTag : 0;
     if ((command_of(last) & kTxCmdIc) != 0) {
       const ChecksumPlace place{.start = css + moved, .offset = cso + moved, .end = 0};
-      const bool by_backend = frames_.takes_offloads() && !loops_back() && checksum_to_header(frame, place, header);
+      const bool by_backend = backend_offloads() && checksum_to_header(frame, place, header);
       if (!by_backend && !insert_checksum(frame, place)) return Sending::kBad;
     }
     return put_out(frame, header);
@@ -131,8 +131,7 @@ E1000::Sending E1000::send_packet() {
   FrameHeader header;
   if ((popts & kTxPoptsIxsm) != 0 && !insert_checksum(frame, context.ip)) return Sending::kBad;
   if ((popts & kTxPoptsTxsm) != 0) {
-    const bool by_backend =
-        frames_.takes_offloads() && !loops_back() && checksum_to_header(frame, context.payload, header);
+    const bool by_backend = backend_offloads() && checksum_to_header(frame, context.payload, header);
     if (!by_backend && !insert_checksum(frame, context.payload, !context.tcp)) return Sending::kBad;
   }
   return put_out(frame, header);
@@ -156,7 +155,7 @@ E1000::Sending E1000::send_segments(std::span<std::byte> frame, const TransmitCo
   }
   const std::size_t count = segment_count(frame.size(), context);
   FrameHeader header;
-  if (count > 1 && frames_.takes_offloads() && !loops_back() && segments_to_header(frame, context, popts, header))
+  if (count > 1 && backend_offloads() && segments_to_header(frame, context, popts, header))
     return put_out(frame, header);
   for (std::size_t i = state_->segments_sent; i < count; ++i) {
     const std::size_t done = context.header + i * context.mss;

@@ -62,7 +62,7 @@ class RoleSetup {
   }
 
   control::TakeRole role{
-      .role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}};
+      .role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}, .rings = {}};
   std::uint32_t lines = 0;
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
