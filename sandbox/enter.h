@@ -27,7 +27,7 @@
 namespace bulkhead::sandbox {
 
 struct JailLimits {
-  std::uint64_t open_files = 1152;  // RLIMIT_NOFILE: the highest descriptor number + 1
+  std::uint64_t open_files = 128;   // RLIMIT_NOFILE: the highest descriptor number + 1
   std::uint64_t locked_memory = 0;  // bytes
   // RLIMIT_NPROC. More than 0 lets the kernel start that many io_uring workers, which are threads; a filter still
   // allows no process to make one.

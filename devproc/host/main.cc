@@ -17,6 +17,9 @@ namespace {
 // The kernel's io_uring workers for what blocks: they are threads of this process, and count as such.
 constexpr std::uint64_t kMostThreads = 32;
 
+// Any of these processes may get the role of the relay of virtio sockets: a descriptor for each of its connections.
+constexpr std::uint64_t kMostDescriptors = 1152;
+
 int count_rings() {
   int rings = 0;
   while (::fcntl(bulkhead::sandbox::kFirstRingFd + rings, F_GETFD) >= 0) ++rings;
@@ -27,6 +30,7 @@ bulkhead::Status run() {
   using namespace bulkhead;
   const int rings = count_rings();
   sandbox::JailOptions jail;
+  jail.limits.open_files = kMostDescriptors;
   if (rings != 0) jail.limits.processes = kMostThreads;
   RETURN_IF_ERROR(sandbox::enter_jail(jail));
   ASSIGN_OR_RETURN(control::ControlChannel control, control::ControlChannel::adopt(UniqueFd(sandbox::kControlFd)));
