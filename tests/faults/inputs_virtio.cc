@@ -177,7 +177,8 @@ void limit_inputs(const std::function<void(Scenario)>& add, std::vector<ipc::Req
          .input = {set_limit(none)},
          .arrange = [way, reads](RoleRig& rig) { ask_the_disk(rig, way, reads); },
          .settle = [](RoleRig&) {},
-         .after = after});
+         .after = after,
+         .open = way.packed ? nullptr : "a successor serves at once what the undisturbed run leaves to its timer"});
   }
 }
 

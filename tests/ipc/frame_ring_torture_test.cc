@@ -3,6 +3,7 @@
 // TORTURE_SEED=N repeats a run's choices, TORTURE_KILLS=N makes it longer.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -40,6 +41,7 @@ struct Shared {
   std::atomic<std::uint64_t> taken[2];
   std::atomic<std::uint64_t> wrong[2];  // the first frame that was not what it should be, plus one
   std::atomic<std::uint64_t> sleeps[2];
+  std::atomic<std::uint64_t> started[2];  // it has committed once: who starts afresh takes nothing that came before
 };
 
 std::size_t length_of(std::uint64_t number) {
@@ -69,6 +71,8 @@ class Side {
     ring_.set_wanted(true);
     ring_.start(resumed);
     finish();
+    shared_.started[side_].store(1, std::memory_order_release);
+    while (shared_.started[1 - side_].load(std::memory_order_acquire) == 0) ::sched_yield();
     for (;;) {
       bool did = send_some();
       did = take_some() || did;
@@ -162,6 +166,7 @@ TEST(FrameRingTorture, nothing_is_lost_or_doubled_however_often_both_sides_die) 
   };
   start(0);
   start(1);
+  while (shared.started[0] + shared.started[1] != 2) ::usleep(1'000);
   std::mt19937_64 random(seed);
   for (std::uint64_t kill = 0; kill < kills && shared.wrong[0] + shared.wrong[1] == 0; ++kill) {
     const std::size_t side = random() % 2;

@@ -91,6 +91,9 @@ class RingTorture : public ::testing::Test {
     options.on_violation = [this](const char* what, std::uint32_t) { fail(what); };
     ring_.emplace(role_.requests(), role_.replies(), role_.doorbell(), effects_, std::move(options));
     EXPECT_TRUE(role_.start(1));
+    // As the supervisor does: no guest runs before the first process of all has made its first commit. One that died
+    // earlier would be followed by another that starts afresh, and what came until then is not its own.
+    while (role_.replies().counters.commits.load(std::memory_order_acquire) == 0) ::sched_yield();
   }
 
   // The first thing that went wrong; it ends the test.
