@@ -155,8 +155,10 @@ double cpu_ms(const std::vector<pid_t>& pids) {
 }
 
 // Started, and left alone until what happens at start is over.
-Result<Program> settled_vm() {
-  ASSIGN_OR_RETURN(Program program, Program::start(bulkhead_arguments()));
+Result<Program> settled_vm(const std::vector<std::string>& more = {}) {
+  std::vector<std::string> arguments = bulkhead_arguments();
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  ASSIGN_OR_RETURN(Program program, Program::start(std::move(arguments)));
   ASSIGN_OR_RETURN([[maybe_unused]] const double ms, program.first_byte_ms());
   ::sleep(2);
   return program;
@@ -231,6 +233,33 @@ Result<Takes> measure_pss() {
       sum += mib;
     }
     takes.values.push_back(sum);
+  }
+  return takes;
+}
+
+Result<Takes> measure_device_pss() {
+  char disk[] = "/var/tmp/bulkhead-bench.XXXXXX";
+  const UniqueFd file(::mkstemp(disk));
+  if (!file.valid() || ::ftruncate(file.get(), 16 << 20) != 0)
+    return make_errno_error("cannot make a disk in /var/tmp");
+  const auto remove = [](const char* path) { ::unlink(path); };
+  const std::unique_ptr<const char, decltype(remove)> at_end(disk, remove);
+  Takes takes;
+  for (int i = 0; i < kIdleTakes; ++i) {
+    ASSIGN_OR_RETURN(const Program program, settled_vm({"--disk", disk, "--net", "user"}));
+    double most = 0;
+    takes.note.clear();
+    for (const pid_t pid : process_tree(program.pid())) {
+      std::ifstream comm(fmt::format("/proc/{}/comm", pid));
+      std::string name;
+      comm >> name;
+      if (name.find("virtio_") == std::string::npos) continue;
+      const double mib = pss_mib(pid);
+      takes.note += fmt::format("{} {:.2f}  ", name, mib);
+      most = std::max(most, mib);
+    }
+    if (most == 0) return make_error("no device process was found by its name");
+    takes.values.push_back(most);
   }
   return takes;
 }

@@ -5,16 +5,12 @@
 // again. The stall is the longest write from one kill to the next. What the same guest sees without kills is printed
 // beside it.
 #include <benchmark/benchmark.h>
-#include <signal.h>
-#include <time.h>
 
-#include <algorithm>
 #include <thread>
 
-#include "ipc/base/log.h"
 #include "tests/bench/figures.h"
 #include "tests/bench/guest_run.h"
-#include "tests/bench/ping_pong.h"
+#include "tests/bench/stalls.h"
 
 namespace bulkhead::bench {
 namespace {
@@ -22,97 +18,13 @@ namespace {
 constexpr std::uint64_t kWrites = 1'900'000;  // as many as guest memory holds results of; nobody gets so far
 constexpr int kKills = 1000;
 constexpr int kColdKills = 200;
-constexpr int kTakes = 5;  // the kills of one run in as many parts
-constexpr std::int64_t kPatienceNs = 5'000'000'000;
-
-void sleep_us(long us) {
-  const timespec pause{0, us * 1000};
-  ::nanosleep(&pause, nullptr);
-}
-
-struct Stalls {
-  std::vector<double> killed_ms;
-  std::vector<double> undisturbed_ms;  // the longest write of a stretch as long, without a kill
-};
-
-// Follows the guest's results as they come.
-class Results {
- public:
-  explicit Results(vmm::GuestRam& ram) : ram_(ram) {}
-  // The longest write since the last call, in milliseconds.
-  double longest_ms() {
-    std::uint64_t longest = 0;
-    for (; next_ < kWrites; ++next_) {
-      const std::uint64_t ticks = *ram_.load<std::uint64_t>(kFirstResults + 8 * next_);
-      if (ticks == 0) break;
-      longest = std::max(longest, ticks);
-    }
-    return static_cast<double>(longest) * ns_per_tsc_tick() / 1e6;
-  }
-
- private:
-  vmm::GuestRam& ram_;
-  std::uint64_t next_ = 0;
-};
-
-bool wait_for_successor(vmm::VirtualMachine& vm, std::uint32_t before) {
-  const std::int64_t until = ipc::monotonic_ns() + kPatienceNs;
-  while (vm.process(1).serving_incarnation() == before) {
-    if (ipc::monotonic_ns() > until) return false;
-    sleep_us(100);
-  }
-  return true;
-}
-
-Status drive(vmm::VirtualMachine& vm, int kills, Stalls& stalls) {
-  Results results(vm.ram());
-  sleep_us(20'000);
-  (void)results.longest_ms();
-  for (int i = 0; i < kills; ++i) {
-    // Without a kill, then with one; each time as long as a standby takes to be there.
-    sleep_us(4000);
-    stalls.undisturbed_ms.push_back(results.longest_ms());
-    const std::uint32_t before = vm.process(1).serving_incarnation();
-    RETURN_IF_ERROR(vm.fault(vm.process(1).plan().name, SIGKILL));
-    if (!wait_for_successor(vm, before)) return make_error("the device process did not come back");
-    sleep_us(4000);
-    stalls.killed_ms.push_back(results.longest_ms());
-  }
-  return ok();
-}
 
 Result<Stalls> measure_stalls(int kills, bool standby) {
   const ExitPairs parameters{kWrites, kFirstResults, kSecondResults, 0x80, 0x80, 0, 0, 0};
   vmm::VmOptions options;
   options.standby = standby;
   ASSIGN_OR_RETURN(const std::unique_ptr<vmm::VirtualMachine> vm, make_guest(parameters, nullptr, std::move(options)));
-  set_log_level(LogLevel::kError);
-  Stalls stalls;
-  Status driven = ok();
-  std::thread driver([&] {
-    driven = drive(*vm, kills, stalls);
-    (void)vm->kill();
-  });
-  const control::Exited ended = vm->run(nullptr);
-  driver.join();
-  set_log_level(LogLevel::kInfo);
-  if (!driven) return driven.error();
-  if (ended.status != control::kExitKilled) return make_error("the benchmark's guest ended: " + ended.sentence);
-  return stalls;
-}
-
-Takes takes_of(const Stalls& stalls, double part) {
-  Takes takes;
-  const std::size_t batch = stalls.killed_ms.size() / kTakes;
-  for (std::size_t i = 0; i < kTakes; ++i) {
-    const auto first = stalls.killed_ms.begin() + static_cast<std::ptrdiff_t>(i * batch);
-    takes.values.push_back(percentile({first, first + static_cast<std::ptrdiff_t>(batch)}, part));
-  }
-  takes.note = fmt::format(
-      "{} kills: p50 {:.2f}, p99 {:.2f}, longest {:.2f} ms; without a kill p50 {:.2f}, p99 {:.2f} ms",
-      stalls.killed_ms.size(), percentile(stalls.killed_ms, 0.5), percentile(stalls.killed_ms, 0.99),
-      percentile(stalls.killed_ms, 1), percentile(stalls.undisturbed_ms, 0.5), percentile(stalls.undisturbed_ms, 0.99));
-  return takes;
+  return stalls_of(*vm, vm->process(1), {kFirstResults, kWrites}, kills);
 }
 
 // Both percentiles come from one run.

@@ -36,6 +36,8 @@ Result<Takes> measure_restart_stall_p50();
 Result<Takes> measure_restart_stall_p99();
 Result<Takes> measure_restart_cold();
 Result<Takes> measure_standby_pss();
+Result<Takes> measure_disk_kill_stall();
+Result<Takes> measure_device_pss();
 Result<Takes> measure_idle_cpu();
 Result<Takes> measure_start();
 Result<Takes> measure_start_vs_qemu();

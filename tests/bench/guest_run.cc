@@ -18,21 +18,20 @@ constexpr std::uint64_t kCode = 0x200000;
 constexpr std::uint64_t kParameters = 0x300000;
 constexpr std::uint64_t kStack = 0x400000;
 
-Result<vmm::BootRegisters> load_payload(vmm::GuestRam& ram, const ExitPairs& parameters) {
+}  // namespace
+
+Result<vmm::BootRegisters> load_code(vmm::GuestRam& ram, std::span<const std::byte> code,
+                                     std::span<const std::byte> parameters) {
   const vmm::User64Boot boot{.entry = kCode,
                              .stack = kStack,
                              .tables = kTables,
                              .kernel_stack = kStack + 0x10000,
                              .arguments = {kParameters, 0}};
   const vmm::BootTable tables = vmm::user64_tables(boot);
-  const std::span code(reinterpret_cast<const std::byte*>(exit_pairs_begin),
-                       static_cast<std::size_t>(exit_pairs_end - exit_pairs_begin));
-  if (!ram.write(tables.address, tables.bytes) || !ram.write(kCode, code) || !ram.store(kParameters, parameters))
+  if (!ram.write(tables.address, tables.bytes) || !ram.write(kCode, code) || !ram.write(kParameters, parameters))
     return make_error("the benchmark's payload does not fit guest memory");
   return vmm::user64_registers(boot);
 }
-
-}  // namespace
 
 Result<std::unique_ptr<vmm::VirtualMachine>> make_guest(const ExitPairs& parameters, const char* device,
                                                         vmm::VmOptions options) {
@@ -43,7 +42,11 @@ Result<std::unique_ptr<vmm::VirtualMachine>> make_guest(const ExitPairs& paramet
   config.devices = {{"debug_exit", {}}};
   if (device != nullptr) config.devices.push_back({device, {}});
   ASSIGN_OR_RETURN(config.files.device_executable, UniqueFd::open(program_path("bulkhead-device"), O_RDONLY));
-  options.boot = [parameters](vmm::GuestRam& ram) { return load_payload(ram, parameters); };
+  options.boot = [parameters](vmm::GuestRam& ram) {
+    const std::span code(reinterpret_cast<const std::byte*>(exit_pairs_begin),
+                         static_cast<std::size_t>(exit_pairs_end - exit_pairs_begin));
+    return load_code(ram, code, std::as_bytes(std::span(&parameters, 1)));
+  };
   return vmm::VirtualMachine::create(std::move(config), std::move(child_signals), std::move(options));
 }
 

@@ -21,6 +21,10 @@ struct ExitPairs {
   std::uint64_t second_address;
 };
 
+// Puts a payload for CPL 3 and what it finds at RDI into guest memory (1 to 4.1 MiB).
+Result<vmm::BootRegisters> load_code(vmm::GuestRam& ram, std::span<const std::byte> code,
+                                     std::span<const std::byte> parameters);
+
 // `device`: an extra one, or nullptr. It ends with the debug-exit port and value 0.
 Result<std::unique_ptr<vmm::VirtualMachine>> make_guest(const ExitPairs& parameters, const char* device,
                                                         vmm::VmOptions options);
