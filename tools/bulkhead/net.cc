@@ -168,7 +168,8 @@ Result<control::DeviceRequest> one_queue_if_e1000(const std::string& what, contr
 Result<control::DeviceRequest> parse_user(const std::string& what, std::string_view text) {
   control::DeviceRequest given{.type = "virtio_net", .properties = {}, .files = 0};
   RETURN_IF_ERROR(read_properties(what, text.substr(std::string_view("user").size()), given));
-  control::DeviceRequest net{.type = "virtio_net", .properties = {{.key = "backend", .value = "user"}}, .files = 0};
+  RETURN_IF_ERROR(choose_model(what, given));
+  control::DeviceRequest net{.type = given.type, .properties = {{.key = "backend", .value = "user"}}, .files = 0};
   std::string forwards;
   for (control::Property& property : given.properties) {
     if (property.key == "hostfwd") {

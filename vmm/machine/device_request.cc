@@ -86,12 +86,23 @@ Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_ma
   return parse_mac(*mac);
 }
 
-Result<E1000Config> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac) {
+Result<DeviceConfig> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
+                                FunctionRequest& function) {
+  RETURN_IF_ERROR(read_net_backend(properties, files, function));
   E1000Config config;
   ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
+  if (function.usernet || !function.peer.empty()) {
+    // Whoever is behind a ring is told nothing of offloads: the card makes its checksums and segments itself.
+    VirtioNetConfig ring;
+    ring.mac = config.mac;
+    ring.backend = NicBackend::kFrameRing;
+    ring.offloads = false;
+    if (function.usernet) function.usernet->mtu = ring.mtu;
+    return DeviceConfig(ring);
+  }
   if (files == 0) return make_error("device e1000 needs a TAP: --net tap=NAME,model=e1000 gives it one");
   if (files != 1) return make_error(fmt::format("device e1000 was given {} queues of a TAP; it has one", files));
-  return config;
+  return DeviceConfig(config);
 }
 
 Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
@@ -204,7 +215,7 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
   } else if (request.type == "virtio_net") {
     ASSIGN_OR_RETURN(function.config, read_virtio_net(properties, request.files, mac, function));
   } else if (request.type == "e1000") {
-    ASSIGN_OR_RETURN(function.config, read_e1000(properties, request.files, mac));
+    ASSIGN_OR_RETURN(function.config, read_e1000(properties, request.files, mac, function));
   } else if (request.type == "virtio_console") {
     ASSIGN_OR_RETURN(function.config, read_virtio_console(properties, request.files, function.console));
   } else if (request.type == "virtio_balloon") {
