@@ -8,6 +8,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "devproc/backends/segment_copy.h"
 #include "ipc/base/check.h"
 
 namespace bulkhead::devproc {
@@ -219,23 +220,7 @@ std::int64_t FileBlock::move_by_buffer(Slot slot, std::uint64_t most) {
 }
 
 bool FileBlock::copy(Slot slot, std::span<std::byte> buffer, bool to_guest) {
-  std::uint64_t skip = requests_[slot].progress;
-  for (const Segment& segment : segments(slot)) {
-    if (skip >= segment.length) {
-      skip -= segment.length;
-      continue;
-    }
-    for (std::uint64_t at = skip; at < segment.length && !buffer.empty();) {
-      const auto guest =
-          memory_.host_range(segment.address + at, std::min<std::uint64_t>(segment.length - at, buffer.size()));
-      if (guest.empty()) return false;
-      std::memcpy(to_guest ? guest.data() : buffer.data(), to_guest ? buffer.data() : guest.data(), guest.size());
-      buffer = buffer.subspan(guest.size());
-      at += guest.size();
-    }
-    skip = 0;
-  }
-  return buffer.empty();
+  return copy_segments(memory_, segments(slot), requests_[slot].progress, buffer, to_guest);
 }
 
 // ---- Zeroes and holes ----
