@@ -26,7 +26,7 @@ namespace bulkhead::sandbox {
 // on.
 inline constexpr int kControlFd = 3;
 inline constexpr int kKickSignal = SIGUSR1;  // takes a vCPU thread out of KVM_RUN
-inline constexpr int kStandbyFilterFd = 4;  // the filter of a process that has no role yet, exported
+inline constexpr int kStandbyFilterFd = 4;   // the filter of a process that has no role yet, exported
 // From here on, without a gap: the io_urings of all roles. A process that takes a role keeps that role's alone.
 inline constexpr int kFirstRingFd = 5;
 

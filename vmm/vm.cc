@@ -224,8 +224,7 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
     ASSIGN_OR_RETURN(processes_[role],
                      DeviceProcess::create(plan_.roles[role], config_.files.devices, *ram_, *receivers_[role], *router_,
                                            std::move(ring), role == plan_.pci_role ? &bars_ : nullptr,
-                                           frame_ring_of(plan_.roles[role]),
-                                           of_fw_cfg ? &*fw_cfg_dma_ : nullptr,
+                                           frame_ring_of(plan_.roles[role]), of_fw_cfg ? &*fw_cfg_dma_ : nullptr,
                                            of_fw_cfg ? firmware_data_.fd() : BorrowedFd()));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }

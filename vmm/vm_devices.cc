@@ -21,7 +21,7 @@ std::string permissions_of(const RolePlan& role) {
   }
   text += role.guest_memory() ? "guest memory: read and write\n" : "guest memory: none\n";
   constexpr std::array<std::string_view, 8> kEffectNames = {"",          "window", "intx-route", "function-control",
-                                                            "msi-route", "power",  "pause",  "shadow"};
+                                                            "msi-route", "power",  "pause",      "shadow"};
   if (role.jail.host_network) text += "network: the host's\n";
   if (!role.jail.tftp.empty()) text += fmt::format("files: {}, read-only\n", role.jail.tftp);
   if (role.ring) text += "frame ring: one end\n";

@@ -17,9 +17,9 @@
 #include "devproc/core/guest_memory.h"
 #include "devproc/core/packet_link.h"
 #include "devproc/core/persistent.h"
-#include "devproc/core/user_network.h"
 #include "devproc/core/ram_release.h"
 #include "devproc/core/stream_sockets.h"
+#include "devproc/core/user_network.h"
 #include "ipc/roles/bar_access.h"
 #include "ipc/roles/device_config.h"
 #include "ipc/roles/fw_cfg_decl.h"
@@ -42,8 +42,8 @@ class MsiSender {
   virtual void send(std::uint16_t vector) = 0;
 };
 
-// Stores that tell a guest of what an input has done, where the guest may use the place for something else as soon as it
-// has seen them: each is made once, whatever dies, in order, after the commit and before interrupts.
+// Stores that tell a guest of what an input has done, where the guest may use the place for something else as soon as
+// it has seen them: each is made once, whatever dies, in order, after the commit and before interrupts.
 class GuestPublisher {
  public:
   virtual ~GuestPublisher() = default;

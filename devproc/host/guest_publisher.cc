@@ -66,9 +66,9 @@ void HostPublisher::show() {
 
 void HostPublisher::store(const Entry& entry) {
   // RAM begins and ends at pages.
-  const std::span<std::byte> place =
-      entry.address % sizeof(std::uint64_t) == 0 ? memory_.host_range(entry.address, sizeof(std::uint64_t))
-                                                 : std::span<std::byte>();
+  const std::span<std::byte> place = entry.address % sizeof(std::uint64_t) == 0
+                                         ? memory_.host_range(entry.address, sizeof(std::uint64_t))
+                                         : std::span<std::byte>();
   if (place.size() < sizeof(std::uint64_t)) {
     words_.published.store(words_.published.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return;

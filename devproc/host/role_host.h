@@ -17,10 +17,10 @@
 #include "devproc/backends/backend.h"
 #include "devproc/backends/fd_entropy.h"
 #include "devproc/backends/guest_ranges.h"
+#include "devproc/backends/io_ring.h"
+#include "devproc/backends/ram_punch.h"
 #include "devproc/backends/ring_frames.h"
 #include "devproc/backends/user_network_backend.h"
-#include "devproc/backends/ram_punch.h"
-#include "devproc/backends/io_ring.h"
 #include "devproc/core/device.h"
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
@@ -40,12 +40,12 @@ struct RoleWorld {
   const ipc::RequestArea* requests = nullptr;
   ipc::ReplyArea* replies = nullptr;
   std::span<std::byte> state;
-  BorrowedFd output_doorbell;             // to the VMM's stream thread
-  std::vector<BorrowedFd> line_assert;    // one a line of the role
-  std::vector<BorrowedFd> line_resample;  // invalid for edge lines
-  std::vector<BorrowedFd> messages;       // one an MSI vector of the role
-  std::vector<BorrowedFd> kicks;          // one a queue of the role
-  std::vector<BorrowedFd> backings;       // in the order in which the role's types declare them
+  BorrowedFd output_doorbell;                    // to the VMM's stream thread
+  std::vector<BorrowedFd> line_assert;           // one a line of the role
+  std::vector<BorrowedFd> line_resample;         // invalid for edge lines
+  std::vector<BorrowedFd> messages;              // one an MSI vector of the role
+  std::vector<BorrowedFd> kicks;                 // one a queue of the role
+  std::vector<BorrowedFd> backings;              // in the order in which the role's types declare them
   std::vector<std::span<const std::byte>> data;  // regions of read-only data
   GuestMemory* memory = nullptr;
   GuestRanges* ranges = nullptr;  // the same memory, for backends

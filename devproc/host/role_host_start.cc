@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "devproc/backends/file_block.h"
-#include "devproc/backends/ring_link.h"
 #include "devproc/backends/ring_block.h"
+#include "devproc/backends/ring_link.h"
 #include "devproc/backends/tap_frames.h"
 #include "devproc/backends/unix_sockets.h"
 #include "devproc/host/mapped_guest_memory.h"

@@ -17,8 +17,7 @@ namespace {
 
 Result<std::size_t> file_size(BorrowedFd fd) {
   struct stat info {};
-  if (::fstat(fd.get(), &info) != 0 || info.st_size < 0)
-    return make_errno_error("cannot tell the size of a region");
+  if (::fstat(fd.get(), &info) != 0 || info.st_size < 0) return make_errno_error("cannot tell the size of a region");
   return static_cast<std::size_t>(info.st_size);
 }
 

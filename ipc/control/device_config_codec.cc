@@ -195,10 +195,9 @@ PciBusConfig read_pci_bus(schema::PciBusConfig::Reader in) {
   const auto functions = in.getFunctions();
   check_size(functions, "PCI functions", kMaxPciFunctions);
   for (const auto function : functions) {
-    config.functions.push_back(
-        {.devfn = function.getDevfn(),
-         .type = read_name(function.getType(), "the type of a PCI function"),
-         .rom_size = function.getRomSize()});
+    config.functions.push_back({.devfn = function.getDevfn(),
+                                .type = read_name(function.getType(), "the type of a PCI function"),
+                                .rom_size = function.getRomSize()});
     const std::uint32_t rom = config.functions.back().rom_size;
     if (rom != 0 && (rom < kLeastRomBar || rom > kLargestRomBar || (rom & (rom - 1)) != 0))
       refuse("an expansion ROM of {} bytes", rom);

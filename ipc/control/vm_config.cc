@@ -97,8 +97,10 @@ std::vector<DeviceRequest> read_devices(capnp::List<schema::DeviceRequest>::Read
   std::vector<DeviceRequest> devices;
   check_size(in, "devices", kMaxDevices);
   for (const auto item : in) {
-    DeviceRequest device{
-        .type = read_name(item.getType(), "a device type"), .properties = {}, .files = item.getFiles(), .rom = item.getRom()};
+    DeviceRequest device{.type = read_name(item.getType(), "a device type"),
+                         .properties = {},
+                         .files = item.getFiles(),
+                         .rom = item.getRom()};
     const auto properties = item.getProperties();
     check_size(properties, "properties", kMaxProperties);
     for (const auto property : properties) {

@@ -160,7 +160,7 @@ struct VsockRelayConfig {
   bool operator==(const VsockRelayConfig&) const = default;
 };
 
-inline constexpr std::uint32_t kLeastRomBar = 2048;              // PCI 3.0, section 6.2.5.2
+inline constexpr std::uint32_t kLeastRomBar = 2048;  // PCI 3.0, section 6.2.5.2
 inline constexpr std::uint32_t kLargestRomBar = 16 * 1024 * 1024;
 
 // One function of bus 0, and the device type whose PciDecl (ipc/roles/pci_decl.h) describes it.
@@ -181,10 +181,9 @@ struct PciBusConfig {
   bool operator==(const PciBusConfig&) const = default;
 };
 
-using DeviceConfig =
-    std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig, DebugExitConfig,
-                 PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig, VirtioNetConfig, E1000Config,
-                 UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig, VirtioVsockConfig, VsockRelayConfig,
-                 FwCfgConfig>;
+using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
+                                  DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig,
+                                  VirtioNetConfig, E1000Config, UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig,
+                                  VirtioVsockConfig, VsockRelayConfig, FwCfgConfig>;
 
 }  // namespace bulkhead

@@ -91,10 +91,8 @@ constexpr std::array kTypes = {
                    .streams = 1,
                    .effects = kPowerEffect,
                    .purpose = "ports 92h, 80h, E9h and 402h"},
-    DeviceTypeDecl{.type = "fw_cfg",
-                   .regions = kFwCfgRegions,
-                   .data_regions = 1,
-                   .purpose = "QEMU firmware configuration device"},
+    DeviceTypeDecl{
+        .type = "fw_cfg", .regions = kFwCfgRegions, .data_regions = 1, .purpose = "QEMU firmware configuration device"},
     DeviceTypeDecl{.type = "debug_exit",
                    .regions = kDebugExitRegions,
                    .effects = kPowerEffect,

@@ -17,7 +17,7 @@ std::span<const std::byte> fw_cfg_item(std::span<const std::byte> region, std::u
     std::memcpy(&item, region.data() + offsetof(FwCfgCatalogue, items) + i * sizeof item, sizeof item);
     if (item.selector != selector) continue;
     return fits(item.offset, item.size, region.size()) ? region.subspan(item.offset, item.size)
-                                                      : std::span<const std::byte>();
+                                                       : std::span<const std::byte>();
   }
   return {};
 }

@@ -48,7 +48,8 @@ static_assert(sizeof(Effect) == 32);
 //                of the number of vectors in use (0-5), address, data = message data with the low `index`
 //                bits clear, size = mask bits (bit v: vector v is masked) and kEffectEnabled.
 //                msi_message() derives vector v's message.
-//   kShadow      data = for each segment of kShadowSegments two bits, kShadowRead and kShadowWrite, the lowest segment's
+//   kShadow      data = for each segment of kShadowSegments two bits, kShadowRead and kShadowWrite, the lowest
+//   segment's
 //                lowest; kShadowVgaOpen.
 //   kPower       data = PowerAction; kDebugExit: address = the value that the guest wrote.
 //   kPause       data = PauseReason. Asked for again and again while the reason lasts and the VM runs.
@@ -77,8 +78,8 @@ enum FunctionControl : std::uint32_t {
 
 // Effect::data of kShadow. Segments 0-11 are the 16 KiB pieces from C0000h on, segment 12 is F0000h-FFFFFh.
 inline constexpr std::uint32_t kShadowSegments = 13;
-inline constexpr std::uint32_t kShadowRead = 1U << 0;   // reads come from RAM, else from ROM or the PCI bus
-inline constexpr std::uint32_t kShadowWrite = 1U << 1;  // writes go to RAM, else to the PCI bus
+inline constexpr std::uint32_t kShadowRead = 1U << 0;      // reads come from RAM, else from ROM or the PCI bus
+inline constexpr std::uint32_t kShadowWrite = 1U << 1;     // writes go to RAM, else to the PCI bus
 inline constexpr std::uint32_t kShadowVgaOpen = 1U << 26;  // A0000h-BFFFFh is RAM (D_OPEN of SMRAM)
 inline constexpr std::uint32_t kShadowAll = (1U << 27) - 1;
 

@@ -4,10 +4,10 @@
 //       movq value, (place)      P: the guest may see it from here on, and use the place for something else
 //   Q:  incq published           directly behind it
 //
-// A process that died before P or after Q left the count true. Only between the two it did not, and then its instruction
-// pointer stood at Q: whoever learns of a death by the exit stop does Q's work (settle_publication), before a successor
-// begins. Where Q is, each process says in `publish_mark` before it publishes anything; what it says there can harm
-// nothing but its own count.
+// A process that died before P or after Q left the count true. Only between the two it did not, and then its
+// instruction pointer stood at Q: whoever learns of a death by the exit stop does Q's work (settle_publication), before
+// a successor begins. Where Q is, each process says in `publish_mark` before it publishes anything; what it says there
+// can harm nothing but its own count.
 //
 // Threading: the process alone while it lives, then whoever buries it. Trust: both words are the process's.
 #pragma once

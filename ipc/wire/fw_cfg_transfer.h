@@ -1,7 +1,7 @@
 // FwCfgTransfer in a reply: ReplyStatus::kFwCfgTransfer.
 //
-// Trust: the reply was written by a device process that may be hostile; parse_fw_cfg_transfer() works on the VMM's copy.
-// What there is to transfer, and where guest memory is, the VMM knows itself.
+// Trust: the reply was written by a device process that may be hostile; parse_fw_cfg_transfer() works on the VMM's
+// copy. What there is to transfer, and where guest memory is, the VMM knows itself.
 #pragma once
 
 #include <cstring>

@@ -28,7 +28,7 @@ enum class RequestKind : std::uint8_t {
   kFunctionPresence = 7,  // payload: u32 of devfn and, in bit 8, whether the function is there (pci_bus alone)
   kSetLimit = 8,          // payload: RateLimit; offset: which of the device's limits. The reply's payload: u8, 1: done
   kSetting = 9,           // offset: a Setting (ipc/roles/settings.h); payload: its u64 value
-  kTransferDone = 10,      // payload: u32 selector, offset: where a FwCfgTransfer left the item (fw_cfg alone)
+  kTransferDone = 10,     // payload: u32 selector, offset: where a FwCfgTransfer left the item (fw_cfg alone)
   kDraining = 11,         // the reply's payload: u32, 1 while I/O from before a reset is not over
 };
 
@@ -58,10 +58,10 @@ static_assert(sizeof(RequestSlot) == kCacheLine);
 
 enum class ReplyStatus : std::uint8_t {
   kDone = 1,
-  kDropped = 2,      // of an older generation, or malformed: reads all ones
-  kPendingBits = 3,  // the VMM completes the read from the vectors' pending state (MSI-X PBA)
-  kPoisoned = 4,     // skipped because it kills its device: reads all ones
-  kBarAccess = 5,    // the first element is an access to a BAR, which the VMM completes; no other was looked at
+  kDropped = 2,        // of an older generation, or malformed: reads all ones
+  kPendingBits = 3,    // the VMM completes the read from the vectors' pending state (MSI-X PBA)
+  kPoisoned = 4,       // skipped because it kills its device: reads all ones
+  kBarAccess = 5,      // the first element is an access to a BAR, which the VMM completes; no other was looked at
   kFwCfgTransfer = 6,  // the same for a write that starts fw_cfg's DMA
 };
 

@@ -57,9 +57,8 @@ struct Subject {
     fakes.clock.attach(*device);
   }
   static std::size_t taps(const DeviceTypeDecl& decl) {
-    return static_cast<std::size_t>(std::ranges::count_if(decl.backings, [](BackingKind kind) {
-      return kind == BackingKind::kTap || kind == BackingKind::kFrameRing;
-    }));
+    return static_cast<std::size_t>(std::ranges::count_if(
+        decl.backings, [](BackingKind kind) { return kind == BackingKind::kTap || kind == BackingKind::kFrameRing; }));
   }
   static std::unique_ptr<Device> make(const DeviceType& type, FakeWires& fakes) {
     auto created = type.create(sample_config(type.name), fakes.wires());

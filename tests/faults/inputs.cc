@@ -342,6 +342,7 @@ std::vector<Scenario> scenarios() {
   pci_device_inputs(add);
   virtio_inputs(add);
   device_inputs(add);
+  e1000_inputs(add);
   return all;
 }
 

@@ -34,6 +34,8 @@ void PrintTo(const Scenario& scenario, std::ostream* out);
 std::vector<Scenario> scenarios();
 // Those of virtio devices (inputs_virtio.cc).
 void virtio_inputs(const std::function<void(Scenario)>& add);
+// Those of the e1000 (inputs_e1000.cc).
+void e1000_inputs(const std::function<void(Scenario)>& add);
 // Those of console, balloon and sockets (inputs_devices.cc).
 void device_inputs(const std::function<void(Scenario)>& add);
 std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names);

@@ -83,10 +83,9 @@ void bring_up(RoleRig& rig) {
     memory.store(kReceiveRing + 16 * i, Descriptor{kReceiveBuffers + kBuffer * i, 0});
     memory.store(kTransmitRing + 16 * i, Descriptor{kTransmitBuffers + kBuffer * i, 0});
   }
-  for (const ipc::Request& one :
-       {reg(kCtrl, kCtrlSlu), reg(kRdbal, kReceiveRing), reg(kRdlen, 16 * kRing), reg(kRdt, kRing - 1),
-        reg(kTdbal, kTransmitRing), reg(kTdlen, 16 * kRing), reg(kIms, kIntAll), reg(kRctl, kRctlEn | kRctlUpe | kRctlSecrc),
-        reg(kTctl, kTctlEn)})
+  for (const ipc::Request& one : {reg(kCtrl, kCtrlSlu), reg(kRdbal, kReceiveRing), reg(kRdlen, 16 * kRing),
+                                  reg(kRdt, kRing - 1), reg(kTdbal, kTransmitRing), reg(kTdlen, 16 * kRing),
+                                  reg(kIms, kIntAll), reg(kRctl, kRctlEn | kRctlUpe | kRctlSecrc), reg(kTctl, kTctlEn)})
     rig.ask(one);
   EXPECT_TRUE(serve(*rig.host));
 }
@@ -102,16 +101,14 @@ void arrive(RoleRig& rig, unsigned size) {
 struct Direction {
   std::string name;
   GuestPhys ring;
-  bool may_lose;            // frames that a dead process had taken off the wire
-  std::uint64_t recycled;   // what the driver writes where it has seen a completion
+  bool may_lose;           // frames that a dead process had taken off the wire
+  std::uint64_t recycled;  // what the driver writes where it has seen a completion
 };
 const Direction kReceive{"receive", kReceiveRing, true, 0};
 // A packet that is not posted yet, of 777 bytes.
 const Direction kTransmit{"transmit", kTransmitRing, false, 777};
 
-std::uint64_t packet(unsigned size) {
-  return size | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << kTxCmdShift;
-}
+std::uint64_t packet(unsigned size) { return size | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << kTxCmdShift; }
 unsigned size_of(unsigned number) { return 100 + number; }
 
 // The input that is killed: three frames at once.
@@ -133,7 +130,8 @@ std::string go_on(RoleRig& rig, const Direction& direction, Driver driver) {
   look();
   const unsigned before = driver.count;
   if (before > kFirst) return "completions that nobody asked for: " + std::to_string(before);
-  if (before != kFirst && !(direction.may_lose && before == 0)) return "only " + std::to_string(before) + " completions";
+  if (before != kFirst && !(direction.may_lose && before == 0))
+    return "only " + std::to_string(before) + " completions";
   for (unsigned i = 0; i < kLater; ++i) {
     if (direction.ring == kReceiveRing) {
       rig.ask(reg(kRdt, (driver.next + kRing - 1) % kRing));
@@ -164,8 +162,7 @@ std::size_t noticed(const Direction& direction, Recipe recipe) {
   const std::uint64_t published_before = header(rig->state_bytes().data())->publication.published.load();
   const RoleRig::Regions start = rig->copy();
   Driver driver;
-  SnapshotLog log({rig->state_bytes(), rig->reply_bytes(), rig->memory_bytes(),
-                   std::as_bytes(std::span(&driver, 1))});
+  SnapshotLog log({rig->state_bytes(), rig->reply_bytes(), rig->memory_bytes(), std::as_bytes(std::span(&driver, 1))});
   single_step([&] { run_input(*rig); },
               [&] {
                 // Of all places it matters whether it is this one.
@@ -254,8 +251,8 @@ TEST_P(FaultPublication, the_next_successor_carries_on) {
   second->forget_host();
   second->restore(dead, first->submitted());
   Driver driver;
-  SnapshotLog log({second->state_bytes(), second->reply_bytes(), second->memory_bytes(),
-                   std::as_bytes(std::span(&driver, 1))});
+  SnapshotLog log(
+      {second->state_bytes(), second->reply_bytes(), second->memory_bytes(), std::as_bytes(std::span(&driver, 1))});
   // A process's whole start is many instructions: only those are kill points here that changed what the guest sees, the
   // commit word or the count of stores.
   std::array<std::byte, 16 * kRing + 24> last{};

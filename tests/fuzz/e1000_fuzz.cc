@@ -137,7 +137,8 @@ class E1000Fuzzer {
   }
   void registers(unsigned how) {
     const auto offset = static_cast<std::uint32_t>(script_.number(2) & 0xfffc);
-    const Access access{how % 8 == 0 ? kE1000Ports : kE1000Registers, how % 8 == 0 ? offset % kE1000PortsSize : offset, 4};
+    const Access access{how % 8 == 0 ? kE1000Ports : kE1000Registers, how % 8 == 0 ? offset % kE1000PortsSize : offset,
+                        4};
     if ((how & 1) != 0)
       device_->write(access, script_.number(4));
     else
@@ -188,8 +189,9 @@ class E1000Fuzzer {
       const std::size_t length = frame.size() - sizeof header;
       require(header.num_buffers == 0 && header.hdr_len <= length, "a header");
       if (header.flags != 0)
-        require(header.flags == kFrameNeedsChecksum && std::size_t{header.csum_start} + header.csum_offset + 2 <= length,
-                "a checksum");
+        require(
+            header.flags == kFrameNeedsChecksum && std::size_t{header.csum_start} + header.csum_offset + 2 <= length,
+            "a checksum");
       require(header.gso_type == 0 || (header.gso_size != 0 && header.flags != 0), "segments");
     }
     wire.sent.clear();

@@ -108,20 +108,22 @@ void add_machine(CLI::App* run, Raw& raw) {
          "add a disk (virtio-blk): an image or a block device; keys: format=raw|qcow2, readonly=on|off, direct=on|off\n"
          "(O_DIRECT), aio=io_uring|blocking (io_uring where the host allows it), serial=TEXT, queues=N, slot=N,\n"
          "werror=report|stop (what follows when the host's file system is full: the guest sees an error, or the\n"
-         "VM is paused until `bulkhead resume`), and limits: bps=N bytes a second, bps-burst=N at once, iops=N, iops-burst=N, with K, M, G or T or without; a\n"
+         "VM is paused until `bulkhead resume`), and limits: bps=N bytes a second, bps-burst=N at once, iops=N, "
+         "iops-burst=N, with K, M, G or T or without; a\n"
          "comma in FILE is written twice; may be given several times")
       ->type_name("FILE[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  run->add_option("--net", raw.nets,
-                  "add a network card: on a TAP that exists, on one that is open (fd=N[:N...]), on a network of its own\n"
-                  "that needs no privilege (user), or on a ring to another VM's card (ring=PATH); keys: mac=XX:XX:XX:XX:XX:XX,\n"
-                  "model=virtio|e1000 (virtio), mtu=N, slot=N; limits: bps=N bytes a second, bps-burst=N at once, pps=N\n"
-                  "frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front; tap: queues=N;\n"
-                  "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT (may be repeated), net=10.0.2.0/24, host=, dns=,\n"
-                  "dhcpstart=ADDRESS, hostname=TEXT, restrict=on|off, tftp=DIR, bootfile=TEXT, host-loopback=on|off (the\n"
-                  "host's 127.0.0.1 as host=); may be given several times")
+  run->add_option(
+         "--net", raw.nets,
+         "add a network card: on a TAP that exists, on one that is open (fd=N[:N...]), on a network of its own\n"
+         "that needs no privilege (user), or on a ring to another VM's card (ring=PATH); keys: mac=XX:XX:XX:XX:XX:XX,\n"
+         "model=virtio|e1000 (virtio), mtu=N, slot=N; limits: bps=N bytes a second, bps-burst=N at once, pps=N\n"
+         "frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front; tap: queues=N;\n"
+         "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT (may be repeated), net=10.0.2.0/24, host=, dns=,\n"
+         "dhcpstart=ADDRESS, hostname=TEXT, restrict=on|off, tftp=DIR, bootfile=TEXT, host-loopback=on|off (the\n"
+         "host's 127.0.0.1 as host=); may be given several times")
       ->type_name("tap=NAME|user|ring=PATH[,KEY=VALUE...]")
       ->expected(1)
       ->allow_extra_args(false)
@@ -305,20 +307,22 @@ Status read_boot(const Raw& raw, RunOptions& run) {
     if (!raw.boot_menu.empty()) return make_error("--boot-menu: it is a firmware that has one: --firmware is needed");
     return ok();
   }
-  for (const auto& [given, option] : {std::pair(!run.kernel.empty(), "--kernel"), std::pair(!run.initrd.empty(), "--initrd"),
-                                      std::pair(!run.command_line.empty(), "--cmdline")}) {
+  for (const auto& [given, option] :
+       {std::pair(!run.kernel.empty(), "--kernel"), std::pair(!run.initrd.empty(), "--initrd"),
+        std::pair(!run.command_line.empty(), "--cmdline")}) {
     if (given)
-      return make_error(fmt::format("{}: a firmware starts what it finds on disks and in the network; it cannot be "
-                                    "given together with --firmware",
-                                    option));
+      return make_error(
+          fmt::format("{}: a firmware starts what it finds on disks and in the network; it cannot be "
+                      "given together with --firmware",
+                      option));
   }
   run.firmware = raw.firmware == "seabios" ? kSeabios : raw.firmware;
   if (raw.boot_menu.empty()) return ok();
   const auto time = parse_duration(raw.boot_menu);
   constexpr std::int64_t kMillisecond = 1'000'000;
   if (!time || *time < kMillisecond || *time / kMillisecond > control::kMaxBootMenuMs)
-    return make_error(fmt::format("--boot-menu {}: must be a whole number with ms or s, such as 3s, from 1ms to 65s",
-                                  raw.boot_menu));
+    return make_error(
+        fmt::format("--boot-menu {}: must be a whole number with ms or s, such as 3s, from 1ms to 65s", raw.boot_menu));
   run.boot_menu_ms = static_cast<std::uint32_t>(*time / kMillisecond);
   return ok();
 }

@@ -135,7 +135,8 @@ Status open_roms(control::VmConfig& config) {
     }
     if (named->value == "off") continue;
     if (config.firmware_path.empty())
-      return make_error(fmt::format("rom={}: only a firmware looks at option ROMs: --firmware is needed", named->value));
+      return make_error(
+          fmt::format("rom={}: only a firmware looks at option ROMs: --firmware is needed", named->value));
     ASSIGN_OR_RETURN(UniqueFd file, open_input("rom", named->value));
     config.files.roms.push_back(std::move(file));
     device.rom = true;

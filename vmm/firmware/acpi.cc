@@ -475,8 +475,8 @@ LinkedAcpi build_linked_acpi(const AcpiConfig& config) {
   const std::uint64_t dsdt = placer.put(static_dsdt());
   const std::uint64_t fadt = placer.put(build_fadt(config, facs, dsdt));
   const std::uint64_t tables[] = {fadt, placer.put(build_madt(config)), placer.put(build_ssdt(config))};
-  for (const auto& [offset, size] :
-       {std::pair(offsetof(Fadt, firmware_ctrl), 4), std::pair(offsetof(Fadt, dsdt), 4), std::pair(offsetof(Fadt, x_dsdt), 8)})
+  for (const auto& [offset, size] : {std::pair(offsetof(Fadt, firmware_ctrl), 4), std::pair(offsetof(Fadt, dsdt), 4),
+                                     std::pair(offsetof(Fadt, x_dsdt), 8)})
     script.add_pointer(kTablesFile, fadt + offset, static_cast<std::size_t>(size));
   script.add_table_checksum(fadt, sizeof(Fadt));
 

@@ -29,7 +29,7 @@ struct AcpiConfig {
   std::vector<AcpiUart> uarts;          // at most 4
   std::uint16_t pm_base = 0x600;
   std::uint8_t sci = 9;
-  bool vga = false;  // a VGA adapter answers at its legacy addresses
+  bool vga = false;       // a VGA adapter answers at its legacy addresses
   bool firmware = false;  // a firmware runs, which leaves ACPI mode to the system: SMI_CMD switches
 };
 
@@ -44,8 +44,8 @@ struct AcpiTables {
 // How [base, base + acpi_size()) is to appear in e820. `base` is page-aligned and below 4 GiB.
 [[nodiscard]] FirmwareArea acpi_area(const AcpiConfig& config, std::uint64_t base);
 [[nodiscard]] AcpiTables build_acpi(const AcpiConfig& config, std::uint64_t base);
-// The same for a firmware that puts the tables where it likes: two blobs whose pointers count from their own starts, and
-// the script that says what to add and to sum up (QEMU's "etc/table-loader").
+// The same for a firmware that puts the tables where it likes: two blobs whose pointers count from their own starts,
+// and the script that says what to add and to sum up (QEMU's "etc/table-loader").
 struct LinkedAcpi {
   std::vector<std::byte> rsdp;    // etc/acpi/rsdp
   std::vector<std::byte> tables;  // etc/acpi/tables

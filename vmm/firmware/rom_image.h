@@ -1,7 +1,7 @@
 // Firmware and option ROM files, checked and read.
 //
-// Units: bytes. Errors: one sentence that names the file. Threading: pure but for the file. Trust: files are the user's;
-// what is in them is guest code, of which only the few header fields below are looked at, bounds-checked.
+// Units: bytes. Errors: one sentence that names the file. Threading: pure but for the file. Trust: files are the
+// user's; what is in them is guest code, of which only the few header fields below are looked at, bounds-checked.
 // Sources: PCI Firmware Specification 3.1, chapter 5 (expansion ROM and PCI data structure).
 #pragma once
 

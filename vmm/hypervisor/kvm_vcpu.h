@@ -44,7 +44,8 @@ class KvmVcpu final : public Vcpu {
   // the state that start() begins from. Call once, before the guest runs.
   Status initialize(std::span<const kvm_cpuid_entry2> cpuid, std::span<const MsrValue> msrs);
   // Power-on state of everything, then the boot registers on top. Without them the vCPU waits for SIPI, or, if it is
-  // the `boot_processor`, starts at the reset vector. Callable again for a VM reset, out of run_once() and after complete_pending_io().
+  // the `boot_processor`, starts at the reset vector. Callable again for a VM reset, out of run_once() and after
+  // complete_pending_io().
   Status start(const std::optional<BootRegisters>& boot, bool boot_processor = false);
 
   Exit run_once() override;

@@ -6,8 +6,8 @@
 #include <charconv>
 
 #include "ipc/roles/virtio_decl.h"
-#include "vmm/machine/rate_limits.h"
 #include "vmm/machine/properties.h"
+#include "vmm/machine/rate_limits.h"
 #include "vmm/machine/usernet_request.h"
 
 namespace bulkhead::vmm {

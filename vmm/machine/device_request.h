@@ -33,7 +33,7 @@ struct FunctionRequest {
   std::string tftp{};                      // the directory that it serves; empty: none
   std::string peer{};                      // the socket where another VM's card is met; empty: none is
   control::ConsoleKind console = control::ConsoleKind::kNone;  // virtio_console
-  std::optional<std::uint32_t> boot_index;  // nullopt: wherever firmware puts it
+  std::optional<std::uint32_t> boot_index;                     // nullopt: wherever firmware puts it
 };
 
 using MacAddress = std::array<std::uint8_t, 6>;

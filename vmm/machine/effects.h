@@ -36,8 +36,9 @@ class MachineEffects {
   // Runs its argument with every vCPU out of KVM_RUN. Called on vCPU threads too.
   using Exclusively = std::function<void(const std::function<void()>& change)>;
 
-  MachineEffects(AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power, PauseSink pause = {},
-                 Exclusively exclusively = [](const std::function<void()>& change) { change(); })
+  MachineEffects(
+      AddressSpace& space, InterruptRouter& router, Vm& vm, PowerSink power, PauseSink pause = {},
+      Exclusively exclusively = [](const std::function<void()>& change) { change(); })
       : space_(space),
         router_(router),
         doorbells_(vm),

@@ -2,9 +2,9 @@
 //
 // The guest's FWCfgDmaAccess is read once; what it asks for is bounded by the items of the region and by guest RAM. A
 // transfer may be done again (the vCPU that asked waits for it), since it is a copy of what does not change.
-// Errors: the guest gets them in the control word. Threading: any vCPU's thread. Trust: where the item stands comes from a
-// hostile process and is checked against the region; addresses are the guest's.
-// Source: QEMU, docs/specs/fw_cfg.rst, "Guest-side DMA Interface".
+// Errors: the guest gets them in the control word. Threading: any vCPU's thread. Trust: where the item stands comes
+// from a hostile process and is checked against the region; addresses are the guest's. Source: QEMU,
+// docs/specs/fw_cfg.rst, "Guest-side DMA Interface".
 #pragma once
 
 #include <cstddef>

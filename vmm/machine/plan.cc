@@ -34,12 +34,12 @@ RolePlan make_platform(const control::VmConfig& config, const MemoryLayout& memo
                                                        .cpus = static_cast<std::uint16_t>(config.cpus)},
                                          {0x70}, {8}));
   role.instances.push_back(make_instance("i8042", "i8042", I8042Config{}, {0x60, 0x64}, {1, 12}));
-  InstancePlan pm = make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = !firmware}, {0, 0xAFE0, 0xB2}, {kSciGsi});
+  InstancePlan pm =
+      make_instance("pm", "acpi_pm", AcpiPmConfig{.sci_enabled = !firmware}, {0, 0xAFE0, 0xB2}, {kSciGsi});
   pm.regions[0].fixed.reset();  // PMBASE decides
   role.instances.push_back(std::move(pm));
   role.instances.push_back(make_instance("ports", "system_ports", SystemPortsConfig{}, {0x92, 0x80, 0xE9, 0x402}));
-  if (firmware)
-    role.instances.push_back(make_instance("fw-cfg", "fw_cfg", FwCfgConfig{}, {kFwCfgPort, kFwCfgDmaPort}));
+  if (firmware) role.instances.push_back(make_instance("fw-cfg", "fw_cfg", FwCfgConfig{}, {kFwCfgPort, kFwCfgDmaPort}));
   if (debug_exit)
     role.instances.push_back(make_instance("debug-exit", "debug_exit", DebugExitConfig{}, {kDebugExitPort}));
   return role;
@@ -107,8 +107,7 @@ std::string role_name(std::string_view type, std::size_t index) {
 // The PCI functions that were asked for, in order, and where the descriptors of each are.
 Result<std::vector<FunctionRequest>> read_requests(const control::VmConfig& config,
                                                    std::span<const std::optional<DiskGeometry>> disks, bool& debug_exit,
-                                                   std::vector<FileRange>& files,
-                                                   std::vector<std::size_t>& origins) {
+                                                   std::vector<FileRange>& files, std::vector<std::size_t>& origins) {
   std::vector<FunctionRequest> functions;
   std::size_t first_file = 0;
   std::size_t nics = 0;
@@ -190,9 +189,8 @@ void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
         }
         plan.windows.push_back(window);
       }
-      const auto function = std::find_if(bus.functions.begin(), bus.functions.end(), [&](const PciFunctionConfig& one) {
-        return one.devfn == *instance.devfn;
-      });
+      const auto function = std::find_if(bus.functions.begin(), bus.functions.end(),
+                                         [&](const PciFunctionConfig& one) { return one.devfn == *instance.devfn; });
       if (function->rom_size == 0) continue;
       plan.windows.push_back({.devfn = *instance.devfn,
                               .index = kRomBar,
@@ -250,7 +248,8 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   std::optional<RolePlan> relay;
   plan.firmware = !config.firmware_path.empty();
   plan.functions.assign(config.devices.size(), 0);
-  PciBusConfig bus{.pm_base = plan.firmware ? std::uint16_t{0} : kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
+  PciBusConfig bus{
+      .pm_base = plan.firmware ? std::uint16_t{0} : kPmBase, .ram_below_4g = plan.memory.low_ram, .functions = {}};
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
     const DeviceTypeDecl& type = *functions[i].type;
@@ -289,7 +288,8 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
                    [](const BootDevice& a, const BootDevice& b) { return a.boot_index < b.boot_index; });
   for (std::size_t i = 1; i < plan.boot_order.size(); ++i) {
     if (plan.boot_order[i].boot_index == plan.boot_order[i - 1].boot_index)
-      return make_error(fmt::format("two devices want to be number {} of the boot order", plan.boot_order[i].boot_index));
+      return make_error(
+          fmt::format("two devices want to be number {} of the boot order", plan.boot_order[i].boot_index));
   }
 
   RolePlan pci{.name = "pci", .syscalls = {}, .instances = {}};

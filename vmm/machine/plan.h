@@ -149,8 +149,8 @@ struct MachinePlan {
 };
 
 // `physical_address_bits`: of the guest's CPUs.
-// `disks`: of each of config.devices that has a disk, what it is like (disk_image.h). `roms`: of each, how large the BAR
-// of its expansion ROM is; 0: it has none.
+// `disks`: of each of config.devices that has a disk, what it is like (disk_image.h). `roms`: of each, how large the
+// BAR of its expansion ROM is; 0: it has none.
 [[nodiscard]] Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t physical_address_bits,
                                                std::span<const std::optional<DiskGeometry>> disks = {},
                                                std::span<const std::uint32_t> roms = {});

@@ -37,7 +37,8 @@ void Rom::read(std::uint32_t, const BusAccess& access, std::span<std::byte> out)
 }
 
 bool RomSlots::is(std::span<const PlacedRom> roms) const {
-  const auto used = std::count_if(slots_.begin(), slots_.end(), [](const PlacedRom& rom) { return !rom.bytes.empty(); });
+  const auto used =
+      std::count_if(slots_.begin(), slots_.end(), [](const PlacedRom& rom) { return !rom.bytes.empty(); });
   return static_cast<std::size_t>(used) == roms.size() &&
          std::all_of(roms.begin(), roms.end(), [this](const PlacedRom& rom) { return among(rom, slots_); });
 }

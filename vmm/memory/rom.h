@@ -1,10 +1,9 @@
 // Rom: the bytes of a ROM as the guest reads them, and RomSlots: the memory slots of those that decode now.
 //
-// A ROM is read from a read-only memory slot; what it does not serve (a write; a read while KVM had no slot for it) comes
-// to it as to a device, which answers the same.
-// Units: guest-physical bytes. Errors: Result from create(). Threading: read and write from any thread;
-// RomSlots::apply() with no vCPU inside of KVM_RUN, one call at a time. Trust: contents are the user's file; where a ROM
-// decodes is the guest's wish, checked by the window map.
+// A ROM is read from a read-only memory slot; what it does not serve (a write; a read while KVM had no slot for it)
+// comes to it as to a device, which answers the same. Units: guest-physical bytes. Errors: Result from create().
+// Threading: read and write from any thread; RomSlots::apply() with no vCPU inside of KVM_RUN, one call at a time.
+// Trust: contents are the user's file; where a ROM decodes is the guest's wish, checked by the window map.
 #pragma once
 
 #include <cstddef>

@@ -1,13 +1,13 @@
-// ShadowRam: what the guest sees at C0000h-FFFFFh, and whether the VGA window is RAM, as the host bridge's PAM and SMRAM
-// registers say (82441FX, section 3.2).
+// ShadowRam: what the guest sees at C0000h-FFFFFh, and whether the VGA window is RAM, as the host bridge's PAM and
+// SMRAM registers say (82441FX, section 3.2).
 //
-// A segment that is read from RAM is a memory slot, read-only where writes do not go to RAM; one that is read from ROM is
-// a read-only slot of the firmware's last 128 KiB; what is read from the PCI bus is no slot, and nothing answers there.
-// Neighbours that are alike share a slot. Accesses that no slot serves come here as to a device (DeviceChannel): writes to
-// RAM that is not read, and writes that are dropped.
-// Units: guest-physical bytes. Errors: a slot that KVM refuses leaves its range to the channel, which answers the same,
-// slowly. Threading: apply() with no vCPU inside of KVM_RUN, one call at a time; read and write from any thread. Trust:
-// what is wanted comes from the guest by way of a hostile process; any value of it is one that a guest may choose.
+// A segment that is read from RAM is a memory slot, read-only where writes do not go to RAM; one that is read from ROM
+// is a read-only slot of the firmware's last 128 KiB; what is read from the PCI bus is no slot, and nothing answers
+// there. Neighbours that are alike share a slot. Accesses that no slot serves come here as to a device (DeviceChannel):
+// writes to RAM that is not read, and writes that are dropped. Units: guest-physical bytes. Errors: a slot that KVM
+// refuses leaves its range to the channel, which answers the same, slowly. Threading: apply() with no vCPU inside of
+// KVM_RUN, one call at a time; read and write from any thread. Trust: what is wanted comes from the guest by way of a
+// hostile process; any value of it is one that a guest may choose.
 #pragma once
 
 #include <atomic>

@@ -53,8 +53,8 @@ std::vector<Claim> WindowMap::claims() const {
     const WindowPlan& plan = window.plan;
     const std::optional<Range> range = Range::make(window.base, plan.size);
     if (!range || !allowed(*range, plan.space, taken)) continue;
-    taken.push_back(
-        {plan.space, window.base, plan.size, plan.channel, plan.instance, plan.region, plan.posted, plan.owner, plan.rom});
+    taken.push_back({plan.space, window.base, plan.size, plan.channel, plan.instance, plan.region, plan.posted,
+                     plan.owner, plan.rom});
   }
   return taken;
 }

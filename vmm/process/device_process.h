@@ -23,8 +23,8 @@
 #include "vmm/bus/remote_channel.h"
 #include "vmm/machine/plan.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/process/frame_link.h"
 #include "vmm/process/disk_ring.h"
+#include "vmm/process/frame_link.h"
 
 namespace bulkhead::vmm {
 
@@ -117,7 +117,7 @@ class DeviceProcess {
   std::optional<FrameRingEnd> frame_ring_;
   std::shared_ptr<const void> frame_ring_keeper_;
   std::size_t bell_ = 0;  // which of the backings is the ring's
-  UniqueFd data_;  // not valid: no device of the role has a region of data
+  UniqueFd data_;         // not valid: no device of the role has a region of data
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;
   std::atomic<std::uint32_t> serving_{0};

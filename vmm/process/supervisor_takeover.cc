@@ -13,8 +13,10 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr std::int64_t kStandbyPauseNs = 1'000'000'000;  // after one died by itself
-constexpr std::int64_t kFirstStartNs = 5'000'000'000;    // for a process's first Ready, on a busy host
-constexpr std::int64_t kCheckNs = 2'000'000'000;         // for an upgrade's candidate
+// For a process's Ready, on a busy host. Longer than a request's: one that is merely slow to start would only be
+// followed by another that is as slow, while what it was to answer waits all the same.
+constexpr std::int64_t kStartNs = 5'000'000'000;
+constexpr std::int64_t kCheckNs = 2'000'000'000;  // for an upgrade's candidate
 // A host that is short of processes or descriptors may get over it: half a minute of tries.
 constexpr std::int64_t kStartPauseNs = 1'000'000'000;
 constexpr std::uint32_t kMostFailedStarts = 30;
@@ -27,14 +29,15 @@ Result<DeviceChild*> Supervisor::spawn(const std::shared_ptr<const sandbox::Exec
   while (identity < identities_.size() && identities_[identity]) ++identity;
   if (identity == identities_.size()) return make_error("there are too many device processes");
   const UniqueFd& filter = jail.host_network ? network_standby_filter_ : standby_filter_;
-  ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child, DeviceChild::spawn({.executable = executable.get(),
-                                                                           .vm = options_.vm,
-                                                                           .name = name,
-                                                                           .identity = identity,
-                                                                           .standby_filter = filter.borrow(),
-                                                                           .rings = jail.host_network ? std::vector<BorrowedFd>() : rings_,
-                                                                           .tracer = &tracer_,
-                                                                           .jail = jail}));
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceChild> child,
+                   DeviceChild::spawn({.executable = executable.get(),
+                                       .vm = options_.vm,
+                                       .name = name,
+                                       .identity = identity,
+                                       .standby_filter = filter.borrow(),
+                                       .rings = jail.host_network ? std::vector<BorrowedFd>() : rings_,
+                                       .tracer = &tracer_,
+                                       .jail = jail}));
   identities_.set(identity);
   child->executable = executable;
   children_.push_back(std::move(child));
@@ -92,8 +95,7 @@ Status Supervisor::hand_over(Ward& ward, DeviceChild& child) {
   child.name = ward.role->plan().name;
   child.incarnation = ward.role->ring().incarnation();
   child.state = DeviceChild::State::kStarting;
-  child.deadline_ns =
-      awake_.now() + (ward.ever_served ? deadline_of(ward) : std::max(kFirstStartNs, deadline_of(ward)));
+  child.deadline_ns = awake_.now() + std::max(kStartNs, deadline_of(ward));
   ward.child = &child;
   if (ward.ever_served && !(ward.upgrade && ward.upgrade->candidate == &child)) {
     ++ward.restarts;

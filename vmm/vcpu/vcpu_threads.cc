@@ -113,12 +113,12 @@ void VcpuThreads::interrupt_all() {
 void VcpuThreads::enter(Thread& self) {
   self.inside.store(true, std::memory_order_seq_cst);
   while (changing_.load(std::memory_order_seq_cst)) [[unlikely]] {
-    std::unique_lock lock(lock_);
-    self.inside.store(false, std::memory_order_seq_cst);
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return !changing_.load(); });
-    self.inside.store(true, std::memory_order_seq_cst);
-  }
+      std::unique_lock lock(lock_);
+      self.inside.store(false, std::memory_order_seq_cst);
+      changed_.notify_all();
+      changed_.wait(lock, [this] { return !changing_.load(); });
+      self.inside.store(true, std::memory_order_seq_cst);
+    }
 }
 
 void VcpuThreads::leave(Thread& self) {

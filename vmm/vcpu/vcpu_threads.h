@@ -47,9 +47,9 @@ class VcpuThreads {
   // one at once. close() must follow.
   void hold_soon();
 
-  // Runs `change` while no vCPU is inside of KVM_RUN, for what all of them must see at once (memory slots). Any thread may
-  // call it, a vCPU's own in the middle of its access too; one change at a time. Whoever waits for a device, or at the
-  // gate, is outside.
+  // Runs `change` while no vCPU is inside of KVM_RUN, for what all of them must see at once (memory slots). Any thread
+  // may call it, a vCPU's own in the middle of its access too; one change at a time. Whoever waits for a device, or at
+  // the gate, is outside.
   void while_none_runs(const std::function<void()>& change);
 
   // Ends the threads. A vCPU that waits for a device must have been released before (its ring closed).
@@ -87,9 +87,9 @@ class VcpuThreads {
   std::condition_variable changed_;
   std::mutex change_lock_;             // one change at a time; taken before lock_
   std::atomic<bool> changing_{false};  // set under change_lock_ and lock_
-  bool stop_ = false;        // guarded by lock_
-  std::size_t ready_ = 0;    // guarded by lock_
-  std::string start_error_;  // guarded by lock_
+  bool stop_ = false;                  // guarded by lock_
+  std::size_t ready_ = 0;              // guarded by lock_
+  std::string start_error_;            // guarded by lock_
 };
 
 }  // namespace bulkhead::vmm

@@ -110,8 +110,8 @@ void E1000::restore() {
     deadline = std::clamp<std::int64_t>(deadline, 0, now + kDelayMask * unit);
   };
   mend(state.throttled_until, kItrUnitNs);
-  for (std::int64_t* deadline : {&state.receive_deadline, &state.receive_last, &state.transmit_deadline,
-                                 &state.transmit_last})
+  for (std::int64_t* deadline :
+       {&state.receive_deadline, &state.receive_last, &state.transmit_deadline, &state.transmit_last})
     mend(*deadline, kDelayUnitNs);
   for (E1000Ring* ring : {&state.receive, &state.transmit}) {
     ring->low &= kRingAddressMask;
@@ -149,9 +149,7 @@ void E1000::on_function_control(std::uint32_t bits) {
   if (may_work() && !state_->transmit.empty()) transmit_later();
 }
 
-bool E1000::may_work() const {
-  return (setup_->control & (kControlBusMaster | kControlPowerD3)) == kControlBusMaster;
-}
+bool E1000::may_work() const { return (setup_->control & (kControlBusMaster | kControlPowerD3)) == kControlBusMaster; }
 
 bool E1000::loops_back() const { return (plain(kRctl) & kRctlLbm) != 0 || setup_->phy.loopback(); }
 
@@ -253,8 +251,8 @@ void E1000::inspect(Inspector& inspector) const {
   inspector.field("received_no_fit", c.received_no_fit);
   inspector.field("received_bad_memory", c.received_bad_memory);
   // What a process had taken when it died, and had not committed.
-  const std::uint64_t known = c.received_frames + c.received_bad_header + c.received_bad_length + c.received_filtered +
-                              c.received_no_fit;
+  const std::uint64_t known =
+      c.received_frames + c.received_bad_header + c.received_bad_length + c.received_filtered + c.received_no_fit;
   const std::uint64_t taken = frames_.taken();
   inspector.field("received_lost", taken > known ? taken - known : 0);
   inspector.field("throttled", c.throttled);

@@ -138,11 +138,11 @@ class E1000 final : public Device {
 
   // Scratch of one call.
   std::array<e1000_spec::Descriptor, kMostDescriptors> packet_{};
-  std::size_t packet_size_ = 0;   // descriptors
-  bool packet_whole_ = false;     // its end was found
+  std::size_t packet_size_ = 0;  // descriptors
+  bool packet_whole_ = false;    // its end was found
   static constexpr std::size_t kHeadroom = kFrameHeader + e1000_spec::kVlanTag;
-  std::unique_ptr<std::array<std::byte, kHeadroom + kMostFrame>> sent_;      // a packet, as the driver gave it
-  std::unique_ptr<std::array<std::byte, kHeadroom + kMostFrame>> segment_;   // one of its segments
+  std::unique_ptr<std::array<std::byte, kHeadroom + kMostFrame>> sent_;     // a packet, as the driver gave it
+  std::unique_ptr<std::array<std::byte, kHeadroom + kMostFrame>> segment_;  // one of its segments
   std::unique_ptr<std::array<std::byte, e1000_spec::kMostLong + 64>> received_;
 };
 

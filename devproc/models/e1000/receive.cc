@@ -93,8 +93,8 @@ E1000::Receiving E1000::take(std::span<const std::byte> frame) {
 
   std::span<std::byte> own(*received_);
   std::memcpy(own.data(), frame.data(), frame.size());
-  std::fill(own.begin() + static_cast<std::ptrdiff_t>(frame.size()),
-            own.begin() + static_cast<std::ptrdiff_t>(on_wire), std::byte{0});
+  std::fill(own.begin() + static_cast<std::ptrdiff_t>(frame.size()), own.begin() + static_cast<std::ptrdiff_t>(on_wire),
+            std::byte{0});
   own = own.first(on_wire - kFcs);
   if (partial) {
     const auto rest = own.subspan(header.csum_start, frame.size() - header.csum_start);

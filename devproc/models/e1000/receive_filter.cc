@@ -57,8 +57,7 @@ E1000Filter::Verdict E1000Filter::judge_address(std::span<const std::byte> frame
   return group && bit_of(multicast, multicast_hash(to, rctl)) ? Verdict::kInexact : Verdict::kRefused;
 }
 
-E1000Filter::Verdict E1000Filter::judge(std::span<const std::byte> frame, std::uint32_t rctl,
-                                        std::uint32_t vet) const {
+E1000Filter::Verdict E1000Filter::judge(std::span<const std::byte> frame, std::uint32_t rctl, std::uint32_t vet) const {
   const Verdict verdict = judge_address(frame, rctl);
   if (verdict == Verdict::kRefused || (rctl & kRctlVfe) == 0) return verdict;
   if (frame.size() < kEthernetHeader + kVlanTag || load_be16(frame, kEthernetType) != vet) return verdict;

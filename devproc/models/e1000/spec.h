@@ -306,9 +306,9 @@ inline constexpr std::size_t kEthernetHeader = 14;
 inline constexpr std::size_t kEthernetType = 12;
 inline constexpr std::size_t kVlanTag = 4;
 inline constexpr std::size_t kFcs = 4;
-inline constexpr std::size_t kLeastFrame = 60;     // without the FCS
-inline constexpr std::size_t kMostPlain = 1522;    // with it: beyond that is a long packet
-inline constexpr std::size_t kMostLong = 16384;    // what RCTL.LPE lets in
+inline constexpr std::size_t kLeastFrame = 60;   // without the FCS
+inline constexpr std::size_t kMostPlain = 1522;  // with it: beyond that is a long packet
+inline constexpr std::size_t kMostLong = 16384;  // what RCTL.LPE lets in
 
 // Of the receive descriptors' buffers, in bytes; 0 in the manual's table is reserved and taken as 2048.
 [[nodiscard]] constexpr std::uint32_t buffer_size(std::uint32_t rctl) {

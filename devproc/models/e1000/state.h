@@ -40,7 +40,9 @@ struct E1000Ring {
   std::uint32_t tail = 0;
 
   [[nodiscard]] std::uint64_t base() const { return std::uint64_t{high} << 32 | low; }
-  [[nodiscard]] std::uint32_t count() const { return length / static_cast<std::uint32_t>(sizeof(e1000_spec::Descriptor)); }
+  [[nodiscard]] std::uint32_t count() const {
+    return length / static_cast<std::uint32_t>(sizeof(e1000_spec::Descriptor));
+  }
   // A head or a tail beyond the ring: what a card does with those the SDM does not say; here it does nothing.
   [[nodiscard]] bool usable() const { return head < count() && tail < count(); }
   [[nodiscard]] bool empty() const { return !usable() || head == tail; }
@@ -56,11 +58,11 @@ struct E1000Ring {
 struct E1000State {
   E1000Counters counters;
   // VM time in ns; 0: not armed.
-  std::int64_t throttled_until = 0;     // no new interrupt before
-  std::int64_t receive_deadline = 0;    // RDTR
-  std::int64_t receive_last = 0;        // RADV
-  std::int64_t transmit_deadline = 0;   // TIDV
-  std::int64_t transmit_last = 0;       // TADV
+  std::int64_t throttled_until = 0;        // no new interrupt before
+  std::int64_t receive_deadline = 0;       // RDTR
+  std::int64_t receive_last = 0;           // RADV
+  std::int64_t transmit_deadline = 0;      // TIDV
+  std::int64_t transmit_last = 0;          // TADV
   std::array<std::uint64_t, 4> context{};  // the last context descriptor: for checksums; for segmentation
   E1000Ring receive;
   E1000Ring transmit;

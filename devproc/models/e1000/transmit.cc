@@ -12,10 +12,14 @@ using namespace e1000_spec;
 
 namespace {
 
-std::uint8_t command_of(const Descriptor& descriptor) { return static_cast<std::uint8_t>(descriptor.rest >> kTxCmdShift); }
+std::uint8_t command_of(const Descriptor& descriptor) {
+  return static_cast<std::uint8_t>(descriptor.rest >> kTxCmdShift);
+}
 bool is_extended(const Descriptor& descriptor) { return (command_of(descriptor) & kTxCmdDext) != 0; }
 std::uint8_t type_of(const Descriptor& descriptor) { return static_cast<std::uint8_t>(descriptor.rest >> 20 & 0xf); }
-bool is_context(const Descriptor& descriptor) { return is_extended(descriptor) && type_of(descriptor) == kTxTypeContext; }
+bool is_context(const Descriptor& descriptor) {
+  return is_extended(descriptor) && type_of(descriptor) == kTxTypeContext;
+}
 std::uint32_t length_of(const Descriptor& descriptor) {
   return static_cast<std::uint32_t>(descriptor.rest & (is_extended(descriptor) ? 0xf'ffff : 0xffff));
 }

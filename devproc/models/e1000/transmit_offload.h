@@ -22,7 +22,7 @@ struct ChecksumPlace {
 
 struct TransmitContext {
   ChecksumPlace ip;
-  ChecksumPlace payload;  // TCP or UDP
+  ChecksumPlace payload;     // TCP or UDP
   std::uint32_t header = 0;  // bytes of all headers: segmentation alone
   std::uint32_t mss = 0;
   bool ipv4 = false;
@@ -39,7 +39,8 @@ bool insert_checksum(std::span<std::byte> frame, const ChecksumPlace& place, boo
 // Whether somebody who knows VIRTIO's frame header can do it: then fills `header`.
 bool checksum_to_header(std::span<const std::byte> frame, const ChecksumPlace& place, FrameHeader& header);
 
-// A frame that is to be segmented: whether its headers are what `context` says (false: there is nothing sensible to do).
+// A frame that is to be segmented: whether its headers are what `context` says (false: there is nothing sensible to
+// do).
 [[nodiscard]] bool can_segment(std::span<const std::byte> frame, const TransmitContext& context);
 [[nodiscard]] std::size_t segment_count(std::size_t frame, const TransmitContext& context);
 

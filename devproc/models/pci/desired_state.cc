@@ -102,8 +102,8 @@ void place(Effect& window, std::uint64_t base) {
   return route;
 }
 
-// 82441FX, section 3.2, registers PAM0-PAM6: bit 0 of a nibble enables reads of RAM, bit 1 writes to it. The high nibble
-// of PAM0 is F0000h-FFFFFh; those of PAM1-PAM6 are 16 KiB pieces from C0000h on, the low nibble first.
+// 82441FX, section 3.2, registers PAM0-PAM6: bit 0 of a nibble enables reads of RAM, bit 1 writes to it. The high
+// nibble of PAM0 is F0000h-FFFFFh; those of PAM1-PAM6 are 16 KiB pieces from C0000h on, the low nibble first.
 [[nodiscard]] Effect shadow(const ConfigBytes& bytes) {
   Effect wanted{.kind = static_cast<std::uint16_t>(EffectKind::kShadow)};
   const auto set = [&](std::uint32_t segment, unsigned nibble) {

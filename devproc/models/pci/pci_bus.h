@@ -5,9 +5,9 @@
 //   (power management, 00:01.3), and any function that a PciDecl describes.
 // Documents: named in spec.h and chipset_spec.h, with the sections.
 // Implemented: ports CF8h-CFFh with the reset control register CF9h; the header, BARs and capabilities of
-//   every function; PIRQRC routing; PMBA and PMREGMISC; PAM (shadow RAM); D_OPEN and the lock of SMRAM (there is no SMM,
-//   so closed is closed); TRC; accesses of BARs through pci_cfg_data
-//   (VIRTIO 1.2, section 4.1.4.9), which the VMM completes. Only bus 0 exists.
+//   every function; PIRQRC routing; PMBA and PMREGMISC; PAM (shadow RAM); D_OPEN and the lock of SMRAM (there is no
+//   SMM, so closed is closed); TRC; accesses of BARs through pci_cfg_data (VIRTIO 1.2, section 4.1.4.9), which the VMM
+//   completes. Only bus 0 exists.
 // Missing: the SMBus block; function 2 of the PIIX3.
 // Ignored bits: PCICMD.MAE of the host bridge, XBCS and the timers of PIIX3, the device monitors of PIIX4:
 //   stored, read back, without effect. A soft reset (CF9h or TRC without SRST) resets the whole machine.

@@ -77,12 +77,11 @@ TEST(DeviceMessages, take_role_survives_the_round_trip) {
 }
 
 TEST(DeviceMessages, every_device_config_keeps_its_type) {
-  const std::vector<DeviceConfig> configs = {Uart16550Config{},   CmosRtcConfig{},   I8042Config{},    AcpiPmConfig{},
-                                             SystemPortsConfig{}, DebugExitConfig{}, PciTestConfig{},  PciBusConfig{},
-                                             VirtioRngConfig{},   VirtioBlkConfig{}, VirtioNetConfig{},
-                                             E1000Config{},       UsernetConfig{},
-                                             VirtioConsoleConfig{}, VirtioBalloonConfig{}, VirtioVsockConfig{},
-                                             VsockRelayConfig{},  FwCfgConfig{}};
+  const std::vector<DeviceConfig> configs = {
+      Uart16550Config{},   CmosRtcConfig{},    I8042Config{},   AcpiPmConfig{},        SystemPortsConfig{},
+      DebugExitConfig{},   PciTestConfig{},    PciBusConfig{},  VirtioRngConfig{},     VirtioBlkConfig{},
+      VirtioNetConfig{},   E1000Config{},      UsernetConfig{}, VirtioConsoleConfig{}, VirtioBalloonConfig{},
+      VirtioVsockConfig{}, VsockRelayConfig{}, FwCfgConfig{}};
   ASSERT_EQ(configs.size(), std::variant_size_v<DeviceConfig>);
   for (const DeviceConfig& config : configs) {
     TakeRole role;

@@ -207,7 +207,8 @@ TEST(VmConfigMessages, values_that_make_no_machine_are_refused) {
   EXPECT_NE(refusal([](VmConfig& c) { c.command_line = std::string("a\0b", 3); }).find("NUL"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.command_line.assign(kMaxCommandLine + 1, 'x'); }).find("command line"),
             std::string::npos);
-  EXPECT_NE(refusal([](VmConfig& c) { c.files.kernel.reset(); }).find("neither a kernel nor firmware"), std::string::npos);
+  EXPECT_NE(refusal([](VmConfig& c) { c.files.kernel.reset(); }).find("neither a kernel nor firmware"),
+            std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.files.console_input.reset(); }).find("console"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.console = ConsoleKind::kNone; }).find("console"), std::string::npos);
   EXPECT_NE(refusal([](VmConfig& c) { c.console = static_cast<ConsoleKind>(4); }).find("console"), std::string::npos);

@@ -69,7 +69,8 @@ TEST(ParseNet, model_chooses_the_card) {
   EXPECT_EQ(old.type, "e1000");
   EXPECT_EQ(old.properties, (std::vector<control::Property>{{"tap", "tap0"}, {"slot", "7"}}));
   EXPECT_EQ(parse_net("fd=5,model=e1000").value().files, 1);
-  for (const char* text : {"tap=tap0,model=e1000,queues=2", "fd=5:6,model=e1000", "tap=tap0,model=", "tap=tap0,model=ne2k"})
+  for (const char* text :
+       {"tap=tap0,model=e1000,queues=2", "fd=5:6,model=e1000", "tap=tap0,model=", "tap=tap0,model=ne2k"})
     EXPECT_FALSE(parse_net(text)) << text;
 }
 

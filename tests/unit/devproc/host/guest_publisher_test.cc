@@ -127,7 +127,8 @@ TEST_F(Publisher, any_bytes_as_state_are_survived) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 2000; ++i) {
     for (std::size_t part = 0; part < state.count(); ++part) {
-      for (std::byte& one : state.bytes(part)) one = random() % 4 == 0 ? static_cast<std::byte>(random()) : std::byte{0};
+      for (std::byte& one : state.bytes(part))
+        one = random() % 4 == 0 ? static_cast<std::byte>(random()) : std::byte{0};
     }
     words.published.store(random() % 3 == 0 ? random() : random() % 200);
     FakeStateAllocator own_state;

@@ -23,9 +23,8 @@
 #include "ipc/ring/adaptive_wait.h"
 #include "ipc/ring/packet_link.h"
 #include "ipc/roles/device_types.h"
-#include "tests/fakes/rig_wire.h"
-
 #include "tests/fakes/fw_cfg_data.h"
+#include "tests/fakes/rig_wire.h"
 
 namespace bulkhead::devproc {
 
@@ -61,8 +60,14 @@ class RoleSetup {
     return *this;
   }
 
-  control::TakeRole role{
-      .role = "rig", .vm = "test", .incarnation = 1, .generation = 1, .instances = {}, .fds = {}, .guest_ram = {}, .rings = {}};
+  control::TakeRole role{.role = "rig",
+                         .vm = "test",
+                         .incarnation = 1,
+                         .generation = 1,
+                         .instances = {},
+                         .fds = {},
+                         .guest_ram = {},
+                         .rings = {}};
   std::uint32_t lines = 0;
   std::uint32_t streams = 0;
   std::uint32_t vectors = 0;
@@ -435,7 +440,7 @@ class RoleRig {
       case BackingKind::kPacketLinkWake:
       case BackingKind::kPacketLinkPeer:
       case BackingKind::kVsockListener:
-      case BackingKind::kVsockConnector: return UniqueFd::create_eventfd().value();      // nobody is on the other side
+      case BackingKind::kVsockConnector: return UniqueFd::create_eventfd().value();  // nobody is on the other side
       case BackingKind::kTap: {
         if (setup_.wired) {
           UniqueFd card = wire.open();

@@ -88,7 +88,8 @@ TEST_F(E1000Receive, long_frames_lie_in_several_buffers) {
   EXPECT_EQ(length_of(receive_descriptor(2)), 88U);
   Bytes joined = memory(kReceiveBuffers, 256);
   for (const auto& [index, size] : {std::pair(1, 256), std::pair(2, 88)}) {
-    const Bytes piece = memory(kReceiveBuffers + 0x1000U * static_cast<unsigned>(index), static_cast<std::size_t>(size));
+    const Bytes piece =
+        memory(kReceiveBuffers + 0x1000U * static_cast<unsigned>(index), static_cast<std::size_t>(size));
     joined.insert(joined.end(), piece.begin(), piece.end());
   }
   EXPECT_EQ(joined, frame);

@@ -195,15 +195,13 @@ TEST_F(E1000Registers, registers_keep_the_bits_that_the_self_test_of_linux_looks
   struct Case {
     std::uint32_t offset, mask, write;
   };
-  std::vector<Case> cases{{kFcal, 0xffffffff, 0xffffffff},  {kFcah, 0xffff, 0xffffffff},
-                          {kFct, 0xffff, 0xffffffff},       {kVet, 0xffff, 0xffffffff},
-                          {kRdtr, 0xffff, 0xffffffff},      {kRdbah, 0xffffffff, 0xffffffff},
-                          {kRdlen, 0xfff80, 0xfffff},       {kRdh, 0xffff, 0xffff},
-                          {kRdt, 0xffff, 0xffff},           {kFcrth, 0xfff8, 0xfff8},
-                          {kFcttv, 0xffff, 0xffffffff},     {kTipg, 0x3fffffff, 0xffffffff},
-                          {kTdbah, 0xffffffff, 0xffffffff}, {kTdlen, 0xfff80, 0xfffff},
-                          {kRdbal, 0xfffffff0, 0xffffffff}, {kTxcw, 0xc000ffff, 0xffff},
-                          {kTdbal, 0xfffffff0, 0xffffffff}, {kTidv, 0xffff, 0xffff}};
+  std::vector<Case> cases{
+      {kFcal, 0xffffffff, 0xffffffff},  {kFcah, 0xffff, 0xffffffff},      {kFct, 0xffff, 0xffffffff},
+      {kVet, 0xffff, 0xffffffff},       {kRdtr, 0xffff, 0xffffffff},      {kRdbah, 0xffffffff, 0xffffffff},
+      {kRdlen, 0xfff80, 0xfffff},       {kRdh, 0xffff, 0xffff},           {kRdt, 0xffff, 0xffff},
+      {kFcrth, 0xfff8, 0xfff8},         {kFcttv, 0xffff, 0xffffffff},     {kTipg, 0x3fffffff, 0xffffffff},
+      {kTdbah, 0xffffffff, 0xffffffff}, {kTdlen, 0xfff80, 0xfffff},       {kRdbal, 0xfffffff0, 0xffffffff},
+      {kTxcw, 0xc000ffff, 0xffff},      {kTdbal, 0xfffffff0, 0xffffffff}, {kTidv, 0xffff, 0xffff}};
   for (std::uint32_t i = 0; i < 15; ++i) cases.push_back({kRa + 8 * i + 4, 0x8003ffff, 0xffffffff});
   for (std::uint32_t i = 0; i < kMtaSize; ++i) cases.push_back({kMta + 4 * i, 0xffffffff, 0xffffffff});
   for (const Case& one : cases) {

@@ -128,8 +128,8 @@ class E1000Rig : public ::testing::Test {
   void send_legacy(const Bytes& frame, std::uint8_t cmd = kTxCmdEop | kTxCmdIfcs | kTxCmdRs, std::uint8_t cso = 0,
                    std::uint8_t css = 0, std::uint16_t special = 0) {
     put(kTransmitBuffers, frame);
-    add(kTransmitBuffers, frame.size() | std::uint64_t{cso} << 16 | std::uint64_t{cmd} << 24 | std::uint64_t{css} << 40 |
-                              std::uint64_t{special} << 48);
+    add(kTransmitBuffers, frame.size() | std::uint64_t{cso} << 16 | std::uint64_t{cmd} << 24 |
+                              std::uint64_t{css} << 40 | std::uint64_t{special} << 48);
     kick();
   }
   static std::uint64_t context_rest(std::uint32_t payload, std::uint8_t tucmd, std::uint8_t header, std::uint16_t mss) {

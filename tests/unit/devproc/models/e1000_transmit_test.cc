@@ -148,8 +148,8 @@ TEST_F(E1000Transmit, data_descriptors_get_both_checksums) {
 }
 
 TEST_F(E1000Transmit, segments_are_cut_here_where_the_backend_does_not) {
-  for (const std::size_t payload : {std::size_t{1}, std::size_t{1000}, std::size_t{1001}, std::size_t{10'000},
-                                    std::size_t{60'000}}) {
+  for (const std::size_t payload :
+       {std::size_t{1}, std::size_t{1000}, std::size_t{1001}, std::size_t{10'000}, std::size_t{60'000}}) {
     fakes.frames[0].offloads_taken = false;
     fakes.frames[0].sent.clear();
     start(0, 0);  // without padding
@@ -307,7 +307,8 @@ TEST_F(E1000Transmit, hostile_packets_are_dropped_and_the_ring_goes_on) {
     (random() % 2 != 0 ? where : rest) ^= std::uint64_t{random() & 0xff} << (8 * (random() % 8));
     rest &= ~(std::uint64_t{0xf} << 20);
     add(where, rest | std::uint64_t{kTxCmdDext} << 24);
-    add(kTransmitBuffers + random() % 64, data_rest(random() % 4000, kLast | kTxCmdTse, static_cast<std::uint8_t>(random())));
+    add(kTransmitBuffers + random() % 64,
+        data_rest(random() % 4000, kLast | kTxCmdTse, static_cast<std::uint8_t>(random())));
     kick();
     ASSERT_EQ(rd(kTdh), rd(kTdt)) << i;
     fakes.frames[0].sent.clear();

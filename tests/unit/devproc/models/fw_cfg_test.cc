@@ -96,8 +96,7 @@ TEST_F(FwCfgTest, the_low_half_of_the_address_starts_a_transfer_from_where_the_i
   next();
   write_address(0x1'2345'6780);
   ASSERT_EQ(fakes.redirect.transfers.size(), 1U);
-  EXPECT_EQ(fakes.redirect.transfers[0],
-            (FwCfgTransfer{.address = 0x1'2345'6780, .offset = 1, .selector = kShort}));
+  EXPECT_EQ(fakes.redirect.transfers[0], (FwCfgTransfer{.address = 0x1'2345'6780, .offset = 1, .selector = kShort}));
 }
 
 TEST_F(FwCfgTest, the_high_half_is_zero_again_after_a_transfer) {

@@ -29,7 +29,8 @@ TEST(ReadBios, takes_what_a_pc_has) {
 }
 
 TEST(ReadBios, refuses_other_sizes_by_name) {
-  for (const std::size_t size : {std::size_t{1}, std::size_t{64} << 10, (std::size_t{128} << 10) + 1, std::size_t{2} << 20}) {
+  for (const std::size_t size :
+       {std::size_t{1}, std::size_t{64} << 10, (std::size_t{128} << 10) + 1, std::size_t{2} << 20}) {
     const auto refused = read_bios(file_of(bios(size)));
     ASSERT_FALSE(refused) << size;
     EXPECT_NE(refused.error().message.find("x.rom"), std::string::npos);

@@ -66,20 +66,16 @@ class MachineEffectsTest : public ::testing::Test {
     machine.set_shadow_ram(shadow);
     router.add_intx_line(kFunction, 1, line.borrow(), resample.borrow());
     router.add_messages(kFunction, {vector.borrow()});
-    EXPECT_TRUE(machine.set_windows(WindowMap({{.devfn = kFunction,
-                                                .index = 0,
-                                                .space = Space::kMemory,
-                                                .size = 0x1000,
-                                                .channel = &channel,
-                                                .owner = "bar"},
-                                               {.devfn = kFunction,
-                                                .index = kRomBar,
-                                                .space = Space::kMemory,
-                                                .size = 0x1000,
-                                                .channel = &rom,
-                                                .owner = "rom",
-                                                .rom = rom.bytes()}},
-                                              {}, {})));
+    EXPECT_TRUE(machine.set_windows(WindowMap(
+        {{.devfn = kFunction, .index = 0, .space = Space::kMemory, .size = 0x1000, .channel = &channel, .owner = "bar"},
+         {.devfn = kFunction,
+          .index = kRomBar,
+          .space = Space::kMemory,
+          .size = 0x1000,
+          .channel = &rom,
+          .owner = "rom",
+          .rom = rom.bytes()}},
+        {}, {})));
   }
   // What has happened to the machine so far.
   [[nodiscard]] std::string deeds() const {
@@ -100,7 +96,9 @@ class MachineEffectsTest : public ::testing::Test {
   ShadowRam shadow{vm, ram, {}, kFirstShadowSlot};
   Rom rom = *Rom::create(std::vector<std::byte>(3, std::byte{0x55}), 0x1000);
   int exclusive = 0;  // changes made with every vCPU out of the guest
-  MachineEffects machine{space, router, vm,
+  MachineEffects machine{space,
+                         router,
+                         vm,
                          [this](PowerAction action, std::uint64_t value) { power.emplace_back(action, value); },
                          [this](std::size_t role, PauseReason) { pauses.push_back(role); },
                          [this](const std::function<void()>& change) {

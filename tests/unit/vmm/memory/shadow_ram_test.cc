@@ -23,8 +23,8 @@ class SlotVm final : public Vm {
     }
     if (refuse) return make_error("KVM refuses");
     for (const auto& [number, other] : slots) {
-      const bool overlaps = slot.guest_address < other.guest_address + other.size &&
-                            other.guest_address < slot.guest_address + slot.size;
+      const bool overlaps =
+          slot.guest_address < other.guest_address + other.size && other.guest_address < slot.guest_address + slot.size;
       if (number == slot.slot || overlaps) ++mistakes;
     }
     if (slot.slot < kFirst || slot.slot >= kFirst + ShadowRam::kSlotCount) ++mistakes;
@@ -82,9 +82,7 @@ class ShadowRamTest : public ::testing::Test {
   static std::uint32_t segment(std::uint64_t address) {
     return address >= 0xF0000 ? 12 : static_cast<std::uint32_t>((address - kShadowWindow) / 0x4000);
   }
-  std::byte rom_byte(std::uint64_t address) {
-    return address >= 0xE0000 ? rom[address - 0xE0000] : std::byte{0xff};
-  }
+  std::byte rom_byte(std::uint64_t address) { return address >= 0xE0000 ? rom[address - 0xE0000] : std::byte{0xff}; }
 };
 
 TEST_F(ShadowRamTest, after_reset_the_rom_is_seen_at_the_top_and_nothing_below) {

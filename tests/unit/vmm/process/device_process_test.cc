@@ -9,7 +9,6 @@
 #include <map>
 
 #include "ipc/state/checkpoint.h"
-
 #include "tests/unit/vmm/process/pump_rig.h"
 
 namespace bulkhead::vmm {
