@@ -35,6 +35,7 @@ Frame ipv4_frame(std::uint8_t last, std::size_t size) {
   frame[kFrameHeader + 12] = std::byte{0x08};
   for (std::size_t i = kFrameHeader + 14; i < frame.size(); ++i) frame[i] = static_cast<std::byte>(i * 3 + last);
   frame[kFrameHeader + 14] = std::byte{0x45};
+  frame[kFrameHeader + 30] = std::byte{192};  // whom it is for: not the host's own loopback network, which is barred
   return frame;
 }
 
@@ -112,7 +113,6 @@ struct World {
 
 TEST(FaultFrameRing, at_every_instruction_each_frame_is_taken_once_and_answered_once) {
   if (!kCanSingleStep) GTEST_SKIP() << "not under a sanitizer";
-  GTEST_SKIP() << "it does not hold yet: at some instructions the answers are not those of an undisturbed run";
   const std::vector<Frame> frames{ipv4_frame(1, 60), ipv4_frame(2, 300)};
   const auto world = std::make_unique<World>();
   ASSERT_TRUE(world->start(1));
