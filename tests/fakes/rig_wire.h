@@ -32,6 +32,7 @@ class RigWire {
   struct State {
     Frame fed;
     Marks marks;
+    bool sent_before = false;  // by a process before the one whose marks these are
   };
 
   // The card's end. The other one is made here.
@@ -64,7 +65,7 @@ class RigWire {
 
   [[nodiscard]] State copy() {
     look();
-    return {fed_, marks_};
+    return {fed_, marks_, predecessor_sent_};
   }
   // As `state` has it.
   void put(const State& state) {
@@ -73,7 +74,7 @@ class RigWire {
     (void)drain(network_.borrow());
     fed_ = state.fed;
     if (state.marks.unread != 0) feed(fed_);
-    predecessor_sent_ = state.marks.sent != 0;
+    predecessor_sent_ = state.sent_before || state.marks.sent != 0;
   }
 
  private:
