@@ -93,6 +93,11 @@ void VirtioBalloon::restore() {
 
 void VirtioBalloon::on_queue_reset(QueueId) { forget_chains(); }
 
+// Linux offers its first statistics, and kicks, before it sets DRIVER_OK: a kick that was in vain.
+void VirtioBalloon::on_ready(VirtioPort& port) {
+  if (has_feature(port.features(), kBalloonFStatsVq)) timers_.arm(kStatsTimer, clock_.now());
+}
+
 // ---- Queues ----
 
 VirtioBalloon::Kind VirtioBalloon::kind(const VirtioPort& port, QueueId queue) const {
@@ -250,8 +255,14 @@ bool VirtioBalloon::read_stats(const Chain& chain) {
 }
 
 void VirtioBalloon::on_timer(VirtioPort& port, TimerId) {
-  if (!port.may_work() || state_->held_descriptors == 0) return;
+  if (!port.may_work()) return;
   VirtQueue& queue = port.queue(kStatsq);
+  if (state_->held_descriptors == 0) {
+    if (take_stats(port, kStatsq) != QueueWork::kDrained) return;
+    queue.set_kicks(true);
+    if (queue.has_more()) timers_.arm(kStatsTimer, clock_.now());
+    return;
+  }
   const UsedElement element{state_->held_id, state_->held_descriptors, 0};
   state_.mut().held_id = state_.mut().held_descriptors = 0;
   queue.set_kicks(true);  // off since the buffer came

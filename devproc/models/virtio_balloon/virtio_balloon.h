@@ -55,7 +55,7 @@ static_assert(std::has_unique_object_representations_v<VirtioBalloonState>);
 class VirtioBalloon final : public virtio::VirtioModel {
  public:
   static constexpr std::uint32_t kStateVersion = 1;
-  static constexpr TimerId kStatsTimer = 0;
+  static constexpr TimerId kStatsTimer = 0;  // new statistics are wanted, or there may be the first ones
   // Bounds of one input's work.
   static constexpr std::uint32_t kMostPages = 1024;                     // of an inflation
   static constexpr std::uint64_t kMostBytes = std::uint64_t{64} << 20;  // of reports
@@ -69,6 +69,7 @@ class VirtioBalloon final : public virtio::VirtioModel {
   [[nodiscard]] std::uint64_t features() const override;
   [[nodiscard]] std::uint8_t read_config(std::uint32_t offset) const override;
   void write_config(virtio::VirtioPort& port, std::uint32_t offset, std::uint8_t value) override;
+  void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   void on_timer(virtio::VirtioPort& port, TimerId timer) override;
   void on_setting(virtio::VirtioPort& port, Setting setting, std::uint64_t value) override;

@@ -269,6 +269,27 @@ TEST(VirtioBalloon, statistics_are_asked_for_again_and_again) {
   EXPECT_EQ(rig.fakes.clock.armed_count(), 0U) << "a driver that does not answer is not asked";
 }
 
+// Linux does so. What the device was told before DRIVER_OK it may look at no sooner, and the driver tells it once.
+TEST(VirtioBalloon, statistics_that_were_offered_before_the_driver_was_ready_are_taken) {
+  Rig rig;
+  std::array<std::byte, kStatBytes> entry{};
+  constexpr std::uint64_t kValue = 700;
+  std::memcpy(entry.data() + sizeof(std::uint16_t), &kValue, sizeof kValue);
+  rig.fakes.memory.write(kLists, entry);
+  const std::vector<VirtioDriver::Buffer> one{{kLists, kStatBytes, false}};
+  ASSERT_TRUE(rig.drivers[kStatsq].add(one));
+  rig.kick(kStatsq);
+  rig.start();
+  rig.fakes.clock.advance(std::chrono::seconds(1));
+  Fields fields;
+  rig.device.inspect(fields);
+  EXPECT_EQ(fields.all["stats_updates"], 1U);
+  EXPECT_FALSE(rig.drivers[kStatsq].has_used());
+  rig.fakes.clock.advance(std::chrono::seconds(10));
+  rig.show();
+  EXPECT_TRUE(rig.drivers[kStatsq].take_used()) << "the next ones are wanted";
+}
+
 // A guest that gives pages up and takes them back as it likes, and a device that dies at any moment: nothing that the
 // guest has in use is ever released.
 TEST(VirtioBalloon, pages_in_use_are_never_released) {
