@@ -104,7 +104,7 @@ int Session::run() {
                                    [&](const control::Property& property) { return property.key == key; });
       return at == device.properties.end() ? std::string() : at->value;
     };
-    if (device.type == "virtio_console" && value("where") == "pty")
+    if (device.type == "virtio_console" && device.files != 0 && value("where") == "pty")
       static_cast<void>(print_out(fmt::format("virtio console: {}\n", value("path"))));
   }
   for (;;) {
