@@ -28,11 +28,13 @@ class RigWire {
     std::uint64_t unread = 0;  // bytes that the card has not read
     std::uint64_t sent = 0;    // bytes that it wrote
     std::uint64_t reserved[6]{};
+    bool operator==(const Marks&) const = default;
   };
   struct State {
     Frame fed;
     Marks marks;
     bool sent_before = false;  // by a process before the one whose marks these are
+    bool operator==(const State&) const = default;
   };
 
   // The card's end. The other one is made here.

@@ -22,14 +22,17 @@ using Regions = RoleRig::Regions;
 constexpr int kDiedThere = 77;
 constexpr std::uint32_t kDead = 10;  // what led to the input may have used up a few incarnations
 
-// A copy of the regions at each failpoint that `body` comes by.
+// A copy of the regions at each failpoint that `body` comes by. Of those that leave the same, the first one.
 struct Stop {
   std::string name;
   Regions regions;
 };
 std::vector<Stop> stops_of(RoleRig& rig, const std::function<void()>& body) {
   std::vector<Stop> stops;
-  const Passes passes([&](std::string_view name) { stops.push_back({std::string(name), rig.copy()}); });
+  const Passes passes([&](std::string_view name) {
+    Regions regions = rig.copy();
+    if (stops.empty() || stops.back().regions != regions) stops.push_back({std::string(name), std::move(regions)});
+  });
   body();
   return stops;
 }
@@ -77,19 +80,25 @@ class FaultPoints : public ::testing::TestWithParam<Scenario> {
 };
 
 TEST_P(FaultPoints, a_death_at_any_step_and_at_any_step_of_the_return_is_not_noticed) {
-  if (GetParam().open != nullptr) GTEST_SKIP() << GetParam().open;
   const std::unique_ptr<RoleRig> rig = prepare(GetParam(), SharedResource::instance());
   const ipc::Ticket first = submit_input(*rig, GetParam());
   const ipc::Ticket submitted = rig->submitted();
   const Regions start = rig->copy();
   std::size_t deaths = 0;
+  std::size_t states = 0;
+  std::optional<Regions> last;
   while (die_at(*rig, deaths + 1) && !HasFailure()) {
     ++deaths;
     SCOPED_TRACE("death " + std::to_string(deaths) + ", at \"" + read_text(report_) + '"');
-    expect_return(rig->copy(), first, submitted);
+    Regions dead = rig->copy();
+    if (!last || *last != dead) {
+      ++states;
+      expect_return(dead, first, submitted);
+      last = std::move(dead);
+    }
     rig->restore(start, submitted);
   }
-  std::printf("%zu deaths, %zu second deaths\n", deaths, second_deaths_);
+  std::printf("%zu deaths that leave %zu states, %zu second deaths\n", deaths, states, second_deaths_);
   RecordProperty("deaths", static_cast<int>(deaths));
   RecordProperty("second_deaths", static_cast<int>(second_deaths_));
   EXPECT_GT(deaths, 8U);
@@ -104,7 +113,7 @@ TEST(FaultPointsOfStart, a_start_that_dies_at_any_step_is_a_start_in_the_end) {
     const RoleRig whole(setup());
     const std::unique_ptr<RoleRig> rig = RoleRig::on(setup(), std::pmr::get_default_resource());
     const std::vector<Stop> stops = stops_of(*rig, [&] { ASSERT_TRUE(rig->start()); });
-    EXPECT_GT(stops.size(), 8U);
+    EXPECT_GT(stops.size(), 4U);
     for (const Stop& stop : stops) {
       SCOPED_TRACE("death at \"" + stop.name + '"');
       const auto successor = RoleRig::take_over(setup(), 2, stop.regions, 0);

@@ -355,12 +355,12 @@ std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> na
   return chosen;
 }
 
-bool serve(RoleHost& host) {
+bool serve(RoleHost& host, const std::function<void()>& after_each) {
   for (int i = 0; i < 10'000; ++i) {
-    if (host.handle_request() || host.handle_streams() || host.handle_backends() || host.handle_queues() ||
-        host.handle_timers())
-      continue;
-    return true;
+    if (!(host.handle_request() || host.handle_streams() || host.handle_backends() || host.handle_queues() ||
+          host.handle_timers()))
+      return true;
+    if (after_each) after_each();
   }
   return false;
 }
@@ -402,7 +402,12 @@ void run_input(RoleRig& rig) {
 Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
   Seen seen;
   seen.asserted = scenario.asserted;
-  EXPECT_TRUE(serve(*rig.host));
+  seen.died_at = rig.predecessor_died_at();
+  const auto look = [&] {
+    seen.outside += rig.look_outside();
+    seen.signalled.push_back({rig.commit(), seen.outside});
+  };
+  EXPECT_TRUE(serve(*rig.host, look));
   for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket) {
     seen.answers.push_back(rig.answer_of(ticket));
     // The word was 0 when its waiter went to sleep; were it still, the kernel would have woken nobody.
@@ -410,7 +415,7 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
         << "ticket " << ticket << ": its waiter sleeps on";
   }
   observe_wire(rig, seen);
-  seen.outside = rig.look_outside();
+  seen.outside += rig.look_outside();
   seen.inspect = same_in_each_run(rig.inspect());
   for (const ipc::Request& request : scenario.after) seen.answers.push_back(rig.ask(request));
   EXPECT_TRUE(serve(*rig.host));
@@ -419,7 +424,7 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
     seen.consumed.push_back(rig.replies().input_consumed[stream].load());
   }
   seen.outbound = rig.collect_outbound();
-  seen.disk = rig.copy().disk;
+  seen.disk.assign(rig.disk_bytes().begin(), rig.disk_bytes().end());
   seen.memory.assign(rig.memory_bytes().begin(), rig.memory_bytes().end());
   return seen;
 }
@@ -447,6 +452,33 @@ std::string taken_back(const RoleRig::Regions& dead, const RoleRig& successor) {
   return "";
 }
 
+namespace {
+
+// What the undisturbed run had signalled before it made the commit at which the process of `found` died.
+Outside signalled_before(const Seen& found, const Seen& wanted) {
+  Outside before;
+  for (const Seen::Signalled& one : wanted.signalled) {
+    if (found.died_at && one.commit < *found.died_at) before = one.all;
+  }
+  return before;
+}
+
+// Interrupts: every one that the last commit and what follows it bring, and perhaps some again; none on a wire that was
+// quiet. `asserted`: wires that were up before.
+std::string difference(const std::string& what, const std::vector<std::uint64_t>& found,
+                       const std::vector<std::uint64_t>& wanted, std::vector<std::uint64_t> before,
+                       std::uint64_t asserted) {
+  before.resize(wanted.size());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (i < 64 && (asserted >> i & 1) != 0 && wanted[i] == 0) continue;
+    if (found[i] != 0 && wanted[i] == 0) return "a " + what + " " + std::to_string(i);
+    if (found[i] == 0 && wanted[i] > before[i]) return "no " + what + " " + std::to_string(i);
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string difference(const Seen& found, const Seen& wanted) {
   if (found.answers.size() != wanted.answers.size()) return "another number of answers";
   for (std::size_t i = 0; i < found.answers.size(); ++i) {
@@ -464,17 +496,11 @@ std::string difference(const Seen& found, const Seen& wanted) {
   // Death may come between counting a frame and reading it.
   if (found.received_lost > wanted.received_lost + 1) return "more frames are said to be lost than were";
   if (found.memory != wanted.memory) return "other bytes in guest memory";
-  // Interrupts: every one of the undisturbed run, and perhaps some again; none on a wire that was quiet.
-  for (std::size_t i = 0; i < wanted.outside.lines.size(); ++i) {
-    if ((wanted.asserted >> i & 1) != 0 && wanted.outside.lines[i] == 0) continue;
-    if ((found.outside.lines[i] != 0) != (wanted.outside.lines[i] != 0))
-      return (wanted.outside.lines[i] != 0 ? "no interrupt on line " : "an interrupt on line ") + std::to_string(i);
-  }
-  for (std::size_t i = 0; i < wanted.outside.messages.size(); ++i) {
-    if ((found.outside.messages[i] != 0) != (wanted.outside.messages[i] != 0))
-      return (wanted.outside.messages[i] != 0 ? "no message " : "a message ") + std::to_string(i);
-  }
-  return "";
+  const Outside before = signalled_before(found, wanted);
+  const std::string lines =
+      difference("rising line", found.outside.lines, wanted.outside.lines, before.lines, wanted.asserted);
+  if (!lines.empty()) return lines;
+  return difference("message", found.outside.messages, wanted.outside.messages, before.messages, 0);
 }
 
 }  // namespace bulkhead::devproc

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -27,7 +28,6 @@ struct Scenario {
   bool poisoned = false;                       // the first request of `input` has killed three processes already
   std::uint64_t asserted = 0;                  // lines that are up before the input: a successor raises them again
   std::function<bool(const Seen&)> did = {};   // whether an undisturbed run did what the input is about
-  const char* open = nullptr;                  // why it does not hold yet: its tests are skipped, and say so
 };
 void PrintTo(const Scenario& scenario, std::ostream* out);
 
@@ -53,11 +53,20 @@ struct Seen {
   std::size_t sent_times = 0;
   std::uint64_t received_lost = 0;  // more than what was lost: the card's counter
   Outside outside;
+  // What was signalled up to the end of the input that made this commit. A successor does not do it again when a later
+  // commit is the last one.
+  struct Signalled {
+    std::uint64_t commit = 0;
+    Outside all;
+  };
+  std::vector<Signalled> signalled;
+  std::optional<std::uint64_t> died_at;  // the predecessor's last commit
   std::uint64_t asserted = 0;
 };
 
-// Serves whatever there is, as the event loop does. False: it never comes to rest.
-bool serve(RoleHost& host);
+// Serves whatever there is, as the event loop does, and calls `after_each` when something was. False: it never comes to
+// rest.
+bool serve(RoleHost& host, const std::function<void()>& after_each = {});
 
 // Brings a role to where the input is about to be taken. On `where` its regions are shared with processes
 // forked later.

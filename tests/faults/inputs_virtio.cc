@@ -1,6 +1,8 @@
 // Inputs of virtio devices: work on a queue, in every layout and way of interrupting.
 #include <sys/epoll.h>
 
+#include <optional>
+
 #include "devproc/models/virtio/transport_spec.h"
 #include "devproc/models/virtio_blk/spec.h"
 #include "devproc/models/virtio_net/spec.h"
@@ -85,12 +87,15 @@ struct DiskRequest {
   std::uint64_t sector = 0;
   std::uint32_t bytes = 0;
   bool to_guest = false;
+  std::optional<virtio_blk_spec::VirtioBlkRange> range = {};  // its data
+  std::uint8_t status = virtio_blk_spec::kVirtioBlkSOk;       // what it is answered with
 };
 constexpr GuestPhys kDiskStep = 0x1000;
 constexpr std::uint32_t kDataAt = 0x200;
 constexpr std::uint32_t kStatusAt = 0x1f0;
 
 void ask_the_disk(RoleRig& rig, const Way& way, const std::vector<DiskRequest>& requests) {
+  for (std::size_t i = 0; i < rig.disk_bytes().size(); ++i) rig.disk_bytes()[i] = static_cast<std::byte>(i % 251 + 1);
   SpanMemory memory(rig.memory_bytes());
   VirtioDriver driver(memory, layout(way));
   GuestPhys at = kBuffers;
@@ -100,6 +105,7 @@ void ask_the_disk(RoleRig& rig, const Way& way, const std::vector<DiskRequest>& 
     memory.store(at + kStatusAt, std::uint8_t{0xee});
     for (std::uint32_t i = 0; i < request.bytes; ++i)
       memory.store(at + kDataAt + i, static_cast<std::uint8_t>(request.to_guest ? 0xee : request.sector * 7 + i));
+    if (request.range) memory.store(at + kDataAt, *request.range);
     std::vector<VirtioDriver::Buffer> buffers{{at, sizeof header, false}};
     if (request.bytes != 0) buffers.push_back({at + kDataAt, request.bytes, request.to_guest});
     buffers.push_back({at + kStatusAt, 1, true});
@@ -111,6 +117,24 @@ void ask_the_disk(RoleRig& rig, const Way& way, const std::vector<DiskRequest>& 
   rig.host->kick(0);
 }
 
+bool answered(const Seen& seen, const std::vector<DiskRequest>& requests) {
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (seen.memory[kBuffers + i * kDiskStep + kStatusAt] != std::byte{requests[i].status}) return false;
+  }
+  return true;
+}
+
+// Which chain the device used first: of those that were added to a new ring, the first one is 0.
+std::uint16_t first_used(const Seen& seen, const Way& way) {
+  std::vector<std::byte> scratch(kRigMemory);
+  SpanMemory memory(scratch);
+  const VirtioDriver driver(memory, layout(way));
+  std::uint16_t id = 0;
+  const GuestPhys at = way.packed ? driver.desc() + offsetof(PvirtqDesc, id) : driver.device() + kVirtqRing;
+  std::memcpy(&id, seen.memory.data() + at, sizeof id);
+  return id;
+}
+
 void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc::Request>& after) {
   using namespace virtio_blk_spec;
   const auto disk = [] {
@@ -119,7 +143,10 @@ void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc
               VirtioBlkConfig{.serial = "rig", .disk = {.bytes = kRigDisk, .discard = true, .write_zeroes = true}});
     return setup;
   };
-  const std::uint64_t features = std::uint64_t{1} << kVirtioBlkFFlush | std::uint64_t{1} << kVirtioFIndirectDesc;
+  const std::uint64_t features = std::uint64_t{1} << kVirtioBlkFFlush | std::uint64_t{1} << kVirtioBlkFDiscard |
+                                 std::uint64_t{1} << kVirtioBlkFWriteZeroes | std::uint64_t{1} << kVirtioFIndirectDesc;
+  constexpr std::uint32_t kRangeBytes = sizeof(VirtioBlkRange);
+  const DiskRequest read_id{.type = kVirtioBlkTGetId, .bytes = kIdBytes, .to_guest = true};
   const std::vector<std::pair<std::string, std::vector<DiskRequest>>> inputs{
       {"read", {{.type = kVirtioBlkTIn, .sector = 2, .bytes = 1024, .to_guest = true}}},
       {"write", {{.type = kVirtioBlkTOut, .sector = 4, .bytes = 512}}},
@@ -127,7 +154,15 @@ void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc
       {"write_flush_and_read",
        {{.type = kVirtioBlkTOut, .sector = 4, .bytes = 512},
         {.type = kVirtioBlkTFlush},
-        {.type = kVirtioBlkTIn, .sector = 8, .bytes = 512, .to_guest = true}}}};
+        {.type = kVirtioBlkTIn, .sector = 8, .bytes = 512, .to_guest = true}}},
+      {"discard", {{.type = kVirtioBlkTDiscard, .bytes = kRangeBytes, .range = VirtioBlkRange{8, 8, 0}}}},
+      {"write_zeroes",
+       {{.type = kVirtioBlkTWriteZeroes, .bytes = kRangeBytes, .range = VirtioBlkRange{16, 4, kVirtioBlkRangeUnmap}}}},
+      {"refused",
+       {{.type = kVirtioBlkTOut, .sector = kRigDisk / 512, .bytes = 512, .status = kVirtioBlkSIoErr},
+        {.type = 77, .status = kVirtioBlkSUnsupp}}},
+      // A split ring has the identity before the read that was asked for first, a packed one after it.
+      {"read_and_id", {{.type = kVirtioBlkTIn, .sector = 2, .bytes = 512, .to_guest = true}, read_id}}};
   for (const auto& [name, requests] : inputs) {
     for (const auto& [way_name, way] :
          {std::pair("split", Way{}), std::pair("packed_indirect_msix", Way{true, true, true})}) {
@@ -136,7 +171,11 @@ void disk_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc
            .before = driver_start(way, features),
            .input = {},
            .arrange = [way, requests](RoleRig& rig) { ask_the_disk(rig, way, requests); },
-           .after = after});
+           .after = after,
+           .did =
+               [way, requests, out_of_order = name == "read_and_id"](const Seen& seen) {
+                 return answered(seen, requests) && (first_used(seen, way) != 0) == (out_of_order && !way.packed);
+               }});
     }
   }
 }
@@ -178,7 +217,7 @@ void limit_inputs(const std::function<void(Scenario)>& add, std::vector<ipc::Req
          .arrange = [way, reads](RoleRig& rig) { ask_the_disk(rig, way, reads); },
          .settle = [](RoleRig&) {},
          .after = after,
-         .open = way.packed ? nullptr : "a successor serves at once what the undisturbed run leaves to its timer"});
+         .asserted = way.msix ? 0U : 1U});  // of the request that passed
   }
 }
 
@@ -197,11 +236,12 @@ RigWire::Frame frame_of(std::size_t bytes) {
   return frame;
 }
 
-// A chain in one of its queues; kicks and the time are the caller's.
-void add_chain(RoleRig& rig, const Way& way, NetQueue queue, const std::vector<VirtioDriver::Buffer>& buffers) {
+// Chains in one of its queues, which is new; kicks and the time are the caller's.
+void add_chains(RoleRig& rig, const Way& way, NetQueue queue,
+                const std::vector<std::vector<VirtioDriver::Buffer>>& chains) {
   SpanMemory memory(rig.memory_bytes());
   VirtioDriver driver(memory, layout(way, queue));
-  EXPECT_TRUE(driver.add(buffers));
+  for (const auto& buffers : chains) EXPECT_TRUE(driver.add(buffers));
   driver.want_interrupts();
 }
 
@@ -209,7 +249,20 @@ void send_a_frame(RoleRig& rig, const Way& way) {
   const RigWire::Frame frame = frame_of(kNetFrame);
   std::copy(frame.begin(), frame.end(), rig.memory_bytes().begin() + kBuffers);
   // The header by itself, and a payload in two pieces.
-  add_chain(rig, way, kTransmit, {{kBuffers, 12, false}, {kBuffers + 12, 40, false}, {kBuffers + 52, 48, false}});
+  add_chains(rig, way, kTransmit, {{{kBuffers, 12, false}, {kBuffers + 12, 40, false}, {kBuffers + 52, 48, false}}});
+  rig.host->kick(kTransmit);
+}
+
+// A frame that goes out, one that is too short for it, and another one that goes out.
+void send_a_batch(RoleRig& rig, const Way& way) {
+  GuestPhys at = kBuffers;
+  for (const std::size_t bytes : {kNetFrame, kNetFrame / 2}) {
+    const RigWire::Frame frame = frame_of(bytes);
+    std::copy(frame.begin(), frame.end(), rig.memory_bytes().begin() + static_cast<std::ptrdiff_t>(at));
+    at += 0x100;
+  }
+  add_chains(rig, way, kTransmit,
+             {{{kBuffers, kNetFrame, false}}, {{kBuffers, 20, false}}, {{kBuffers + 0x100, kNetFrame / 2, false}}});
   rig.host->kick(kTransmit);
 }
 
@@ -230,14 +283,35 @@ void frame_comes(RoleRig& rig) {
   rig.host->backend_stirs(0, EPOLLIN);
 }
 
-// Takes away promiscuity.
-void command(RoleRig& rig, const Way& way, GuestPhys at = kBuffers) {
-  const std::array<std::uint8_t, 3> bytes{virtio_net_spec::kNetCtrlRx, virtio_net_spec::kNetCtrlRxPromisc, 0};
-  const auto raw = std::as_bytes(std::span(bytes));
-  std::copy(raw.begin(), raw.end(), rig.memory_bytes().begin() + static_cast<std::ptrdiff_t>(at));
-  rig.memory_bytes()[at + kAckAt] = std::byte{0xee};
-  add_chain(rig, way, kCommands, {{at, 2, false}, {at + 2, 1, false}, {at + kAckAt, 1, true}});
+// A command of the control queue: class and command, its data, and how it is answered.
+struct Command {
+  std::vector<std::uint8_t> bytes;
+  std::uint8_t ack = virtio_net_spec::kNetOk;
+};
+constexpr GuestPhys kCommandStep = 0x200;
+
+void command(RoleRig& rig, const Way& way, const std::vector<Command>& commands) {
+  std::vector<std::vector<VirtioDriver::Buffer>> chains;
+  GuestPhys at = kBuffers;
+  for (const Command& one : commands) {
+    SpanMemory(rig.memory_bytes()).write(at, std::as_bytes(std::span(one.bytes)));
+    rig.memory_bytes()[at + kAckAt] = std::byte{0xee};
+    const auto bytes = static_cast<std::uint32_t>(one.bytes.size());
+    // The first one lies in more buffers than the others: a queue has eight.
+    chains.push_back(chains.empty() ? std::vector<VirtioDriver::Buffer>{{at, 2, false}, {at + 2, bytes - 2, false}}
+                                    : std::vector<VirtioDriver::Buffer>{{at, bytes, false}});
+    chains.back().push_back({at + kAckAt, 1, true});
+    at += kCommandStep;
+  }
+  add_chains(rig, way, kCommands, chains);
   rig.host->kick(kCommands);
+}
+
+bool answered(const Seen& seen, const std::vector<Command>& commands) {
+  for (std::size_t i = 0; i < commands.size(); ++i) {
+    if (seen.memory[kBuffers + i * kCommandStep + kAckAt] != std::byte{commands[i].ack}) return false;
+  }
+  return true;
 }
 
 void net_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc::Request>& after) {
@@ -248,8 +322,16 @@ void net_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc:
     setup.wired = true;
     return setup;
   };
-  const std::uint64_t features =
-      std::uint64_t{1} << kNetFMrgRxbuf | std::uint64_t{1} << kNetFCtrlVq | std::uint64_t{1} << kNetFCtrlRx;
+  const std::uint64_t features = std::uint64_t{1} << kNetFMrgRxbuf | std::uint64_t{1} << kNetFCtrlVq |
+                                 std::uint64_t{1} << kNetFCtrlRx | std::uint64_t{1} << kNetFCtrlMacAddr;
+  const std::vector<Command> no_promiscuity{{.bytes = {kNetCtrlRx, kNetCtrlRxPromisc, 0}}};
+  // Two that change something, around one that is refused.
+  const std::vector<Command> batch{{.bytes = {kNetCtrlMac, kNetCtrlMacAddrSet, 0x52, 0x54, 0, 0, 0, 9}},
+                                   {.bytes = {kNetCtrlRx, 77, 1}, .ack = kNetErr},
+                                   {.bytes = {kNetCtrlRx, kNetCtrlRxAllmulti, 1}}};
+  std::vector<ipc::Request> after_batch = after;
+  after_batch.push_back(reads(0, kVirtioRegisters, kVirtioDeviceOffset, 4));  // its address
+  after_batch.push_back(reads(0, kVirtioRegisters, kVirtioDeviceOffset + 4, 2));
   for (const auto& [name, way] :
        {std::pair("split", Way{}), std::pair("split_in_order_msix", Way{false, true, true, true}),
         std::pair("packed_msix", Way{true, true, true}), std::pair("packed_in_order", Way{true, false, false, true})}) {
@@ -279,12 +361,26 @@ void net_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc:
          .before = before,
          .input = {},
          .arrange = [](RoleRig& rig) { rig.let_time_go(); },
-         .settle = [way](RoleRig& rig) { command(rig, way); },
+         .settle = [way, no_promiscuity](RoleRig& rig) { command(rig, way, no_promiscuity); },
          .after = after,
-         .did =
-             [](const Seen& seen) {
-               return seen.memory[kBuffers + kAckAt] == static_cast<std::byte>(virtio_net_spec::kNetOk);
-             }});
+         .did = [no_promiscuity](const Seen& seen) { return answered(seen, no_promiscuity); }});
+    if (!way.msix) continue;  // a batch in order and one that need not be
+    add({.name = std::string("net_transmit_batch_") + name,
+         .setup = card,
+         .before = before,
+         .input = {},
+         .arrange = [](RoleRig& rig) { rig.let_time_go(); },
+         .settle = [way](RoleRig& rig) { send_a_batch(rig, way); },
+         .after = after,
+         .did = [](const Seen& seen) { return seen.sent_times == 2 && seen.sent.size() == 2; }});
+    add({.name = std::string("net_command_batch_") + name,
+         .setup = card,
+         .before = before,
+         .input = {},
+         .arrange = [](RoleRig& rig) { rig.let_time_go(); },
+         .settle = [way, batch](RoleRig& rig) { command(rig, way, batch); },
+         .after = after_batch,
+         .did = [batch](const Seen& seen) { return answered(seen, batch); }});
   }
 }
 

@@ -133,7 +133,6 @@ class FaultKillEverywhere : public ::testing::TestWithParam<Scenario> {};
 
 TEST_P(FaultKillEverywhere, a_process_killed_at_any_instruction_is_not_missed) {
   if (!kCanSingleStep) GTEST_SKIP() << "not under a sanitizer";
-  if (GetParam().open != nullptr) GTEST_SKIP() << GetParam().open;
   Killer killer(GetParam());
   std::uint64_t k = 1;
   while (killer.kill_at(k, Stepper::kItself) && !HasFailure()) ++k;
@@ -151,7 +150,6 @@ class FaultKill : public ::testing::TestWithParam<Scenario> {};
 
 TEST_P(FaultKill, a_process_killed_by_its_tracer_is_not_missed) {
   if (!kCanSingleStep) GTEST_SKIP() << "not under a sanitizer";
-  if (GetParam().open != nullptr) GTEST_SKIP() << GetParam().open;
   const std::uint64_t seed = number_from("FAULT_SEED", std::random_device{}());
   const std::uint64_t kills = number_from("FAULT_KILLS", 12);
   std::printf("FAULT_SEED=%lu\n", seed);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <memory_resource>
@@ -164,6 +165,15 @@ struct Answer {
 struct Outside {
   std::vector<std::uint64_t> lines;     // rises signalled
   std::vector<std::uint64_t> messages;  // MSIs signalled
+  Outside& operator+=(const Outside& more) {
+    const auto add = [](std::vector<std::uint64_t>& to, const std::vector<std::uint64_t>& from) {
+      to.resize(std::max(to.size(), from.size()));
+      for (std::size_t i = 0; i < from.size(); ++i) to[i] += from[i];
+    };
+    add(lines, more.lines);
+    add(messages, more.messages);
+    return *this;
+  }
 };
 
 // Guest RAM from address 0 that lies in somebody else's bytes.
@@ -216,6 +226,18 @@ class RoleRig {
     Pages memory;
     std::vector<std::byte> disk;  // empty, or a copy: the disk itself is a file
     RigWire::State wire;          // likewise
+    // The commit that the process died at which served last; a successor that dies in its start changes nothing of it.
+    std::optional<std::uint64_t> died_at;
+    [[nodiscard]] std::uint64_t commit() const {
+      return reinterpret_cast<const ipc::StateHeader*>(state[0].bytes)->commit_word.load();
+    }
+    [[nodiscard]] bool operator==(const Regions& other) const {
+      const auto same = [](const Pages& a, const Pages& b) {
+        return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Page)) == 0;
+      };
+      return same(requests, other.requests) && same(replies, other.replies) && same(state, other.state) &&
+             same(memory, other.memory) && disk == other.disk && wire == other.wire && died_at == other.died_at;
+    }
   };
 
   explicit RoleRig(RoleSetup setup) : RoleRig(std::move(setup), Regions()) {
@@ -264,6 +286,7 @@ class RoleRig {
     put(regions_.replies, regions.replies);
     put(regions_.state, regions.state);
     put(regions_.memory, regions.memory);
+    regions_.died_at = regions.died_at;
     fill_disk(regions);
     wire.put(regions.wire);
   }
@@ -374,6 +397,8 @@ class RoleRig {
   // Empty when the role has no disk.
   [[nodiscard]] std::span<std::byte> disk_bytes() const { return {disk_, disk_ == nullptr ? 0 : kRigDisk}; }
   [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
+  [[nodiscard]] std::uint64_t commit() const { return regions_.commit(); }
+  [[nodiscard]] std::optional<std::uint64_t> predecessor_died_at() const { return regions_.died_at; }
   [[nodiscard]] const RoleSetup& setup() const { return setup_; }
   void forget_host() { host.reset(); }
   // The next incarnation, on the regions as they are.
@@ -399,6 +424,7 @@ class RoleRig {
     world.data = {data_};
     world.memory = &memory_;
     world.ranges = ranges;
+    if (setup_.role.start == control::StartKind::kResume && !regions_.died_at) regions_.died_at = commit();
     auto made = RoleHost::create(setup_.role, std::move(world));
     if (!made) return false;
     host = std::move(*made);
