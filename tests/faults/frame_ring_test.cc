@@ -138,6 +138,9 @@ TEST(FaultFrameRing, at_every_instruction_each_frame_is_taken_once_and_answered_
     const std::uint64_t taken = next->own.consumed.load();
     const std::vector<Frame> seen = next->given_back();
     before_publication |= shown == 0;
+    // The peer has taken all that it was shown, and uses the room that it was given for something else.
+    next->peer.consumed.store(shown);
+    std::memset(next->peer.data, 0xff, taken);
     ASSERT_TRUE(next->start(2));
     next->serve();
     ASSERT_GE(next->own.produced.load(), shown);
