@@ -126,9 +126,11 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
       host_.handle_resample(line);
     } else if (key >= kKick && key < kKick + kicks_.size()) {
       const auto kick = static_cast<std::uint32_t>(key - kKick);
+      if (timeout != 0) wait_.in_vain();
       drain_eventfd(kicks_[kick]);
       host_.kick(kick);
     } else if (key >= kBackend && key < kBackend + kMaxBackings) {
+      if (timeout != 0) wait_.in_vain();
       host_.backend_stirs(static_cast<std::size_t>(key - kBackend), events[static_cast<std::size_t>(i)].events);
     }
   }

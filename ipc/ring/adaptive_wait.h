@@ -61,6 +61,9 @@ class AdaptiveWait {
     spinning_ = gap >= 0 && gap < kWindowNs && !same_cpu;
   }
 
+  // The sleep ended by what a spin cannot see, and would only have kept waiting.
+  void in_vain() { spinning_ = false; }
+
   [[nodiscard]] bool spinning() const { return spinning_; }
 
  private:

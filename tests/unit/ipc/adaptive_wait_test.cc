@@ -122,5 +122,14 @@ TEST(AdaptiveWait, the_wake_note_says_when_and_where) {
   EXPECT_EQ(note.cpu.load(), pinned.cpu());
 }
 
+TEST(AdaptiveWait, after_a_wake_up_that_it_cannot_see_it_does_not_spin_until_one_pays_again) {
+  const PinnedThread pinned;
+  AdaptiveWait wait;
+  wait.in_vain();
+  EXPECT_FALSE(wait.spinning());
+  sleep_that_ended(wait, AdaptiveWait::kWindowNs / 2, pinned.other_cpu());
+  EXPECT_TRUE(wait.spinning());
+}
+
 }  // namespace
 }  // namespace bulkhead::ipc
