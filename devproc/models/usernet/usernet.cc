@@ -75,13 +75,12 @@ void Usernet::run_network() {
 }
 
 void Usernet::frame(std::span<const std::byte> frame) {
-  std::array<std::byte, kMostFrame> whole{};
-  if (frame.size() > whole.size() - kFrameHeader) {
+  if (frame.size() > whole_.size() - kFrameHeader) {
     ++state_.mut().no_room;
     return;
   }
-  std::ranges::copy(frame, whole.begin() + kFrameHeader);
-  const bool sent = ring_.send(std::span(whole).first(kFrameHeader + frame.size()), {}) == FrameBackend::Sent::kSent;
+  std::ranges::copy(frame, whole_.begin() + kFrameHeader);
+  const bool sent = ring_.send(std::span(whole_).first(kFrameHeader + frame.size()), {}) == FrameBackend::Sent::kSent;
   ++(sent ? state_.mut().to_guest : state_.mut().no_room);
 }
 

@@ -63,6 +63,7 @@ class Usernet final : public Device, private UserNetwork::Output {
   UserNetwork& network_;
   const Clock& clock_;
   TimerQueue& timers_;
+  std::array<std::byte, kMostFrame> whole_{};  // of one frame: its header, which asks for nothing, and the frame
 };
 
 }  // namespace bulkhead::devproc
