@@ -330,7 +330,10 @@ Status VirtualMachine::start_peer_links() {
     const auto plug = [this, role](std::shared_ptr<FrameCable> cable) {
       DeviceProcess& process = *processes_[role];
       const FrameRingEnd end = cable->end();
-      const Status done = supervisor_->rewire(process, [&] { return process.set_frame_ring(end, cable); });
+      const auto event = cable->plugged() ? control::DeviceEventKind::kPlugged : control::DeviceEventKind::kUnplugged;
+      const std::string why =
+          cable->plugged() ? "the VM at its cable's other end is there" : "the VM at its cable's other end is gone";
+      const Status done = supervisor_->rewire(process, event, why, [&] { return process.set_frame_ring(end, cable); });
       if (!done) log(LogLevel::kWarning, "{}: {}", process.plan().name, done.error().message);
     };
     ASSIGN_OR_RETURN(std::unique_ptr<PeerLink> link,

@@ -49,8 +49,10 @@ enum class DeviceEventKind : std::uint8_t {
   kReturned = 5,    // an isolated device was brought back, from reset
   kUpgraded = 6,    // another executable plays the role
   kPaused = 7,      // the device had the VM paused
+  kUnplugged = 8,   // nothing is at the other end of a network card's cable any more
+  kPlugged = 9,     // something is there again
 };
-inline constexpr std::uint8_t kDeviceEventKinds = 8;
+inline constexpr std::uint8_t kDeviceEventKinds = 10;
 inline constexpr std::uint32_t kMaxEventsAtOnce = 256;
 inline constexpr std::chrono::seconds kEventsPatience{10};  // for which the VMM lets a caller wait for an event
 

@@ -25,6 +25,8 @@ const char* name_of(DeviceEventKind kind) {
     case DeviceEventKind::kReturned: return "returned";
     case DeviceEventKind::kUpgraded: return "upgraded";
     case DeviceEventKind::kPaused: return "paused";
+    case DeviceEventKind::kUnplugged: return "unplugged";
+    case DeviceEventKind::kPlugged: return "plugged";
   }
   return "?";
 }

@@ -1,6 +1,7 @@
 #include "vmm/process/device_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -102,6 +103,7 @@ Status DeviceProcess::open_backings(const InstancePlan& instance, std::span<cons
           ASSIGN_OR_RETURN(DiskRing ring, DiskRing::create(fd.borrow()));
           rings_.push_back({static_cast<std::uint32_t>(backings_.size()), std::move(ring)});
         }
+        if (kind == BackingKind::kTap) taps_.push_back(backings_.size());
         backings_.push_back(std::move(fd));
         break;
       }
@@ -131,6 +133,14 @@ std::optional<std::uint64_t> DeviceProcess::file_size() const {
     if (disk != nullptr) most = std::max(most.value_or(0), disk->disk.bytes);
   }
   return most;
+}
+
+bool DeviceProcess::tap_is_gone() const {
+  return std::any_of(taps_.begin(), taps_.end(), [this](std::size_t tap) {
+    // Linux, drivers/net/tun.c: a descriptor without an interface is in error, one whose interface is down is not.
+    pollfd look{.fd = backings_[tap].get(), .events = 0, .revents = 0};
+    return ::poll(&look, 1, 0) > 0 && (look.revents & POLLERR) != 0;
+  });
 }
 
 void DeviceProcess::describe_instances(control::TakeRole& role) const {

@@ -88,6 +88,8 @@ class DeviceProcess {
   void number_rings(int first) { first_ring_ = first; }
   // The longest that a file may become by this role's writes. nullopt: it writes no files, or ones of any length.
   [[nodiscard]] std::optional<std::uint64_t> file_size() const;
+  // A TAP of the role's is no more: its interface was deleted.
+  [[nodiscard]] bool tap_is_gone() const;
   // Message eventfds of one instance, in order of vector.
   [[nodiscard]] std::vector<BorrowedFd> messages(std::uint16_t instance) const;
 
@@ -114,6 +116,7 @@ class DeviceProcess {
   std::vector<Message> messages_;
   std::vector<Kick> kicks_;
   std::vector<UniqueFd> backings_;
+  std::vector<std::size_t> taps_;  // which of them are TAPs
   std::optional<FrameRingEnd> frame_ring_;
   std::shared_ptr<const void> frame_ring_keeper_;
   std::size_t bell_ = 0;  // which of the backings is the ring's

@@ -25,6 +25,7 @@ class FrameCable {
   // Takes what the other VM gave.
   Status plug(UniqueFd area, UniqueFd bell);
 
+  [[nodiscard]] bool plugged() const { return peer_area_.valid(); }
   [[nodiscard]] FrameRingEnd end() const;
 
  private:

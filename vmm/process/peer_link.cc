@@ -84,7 +84,6 @@ void PeerLink::greet(UniqueFd socket) {
   Result<std::shared_ptr<FrameCable>> cable = exchange(*channel);
   if (!cable) return say(cable.error().message);
   peer_ = std::move(*channel);
-  say("the other VM is there");
   handler_(std::move(*cable));
 }
 
@@ -104,7 +103,6 @@ Result<std::shared_ptr<FrameCable>> PeerLink::exchange(control::ControlChannel& 
 
 void PeerLink::hang_up() {
   peer_ = {};
-  say("the other VM is gone");
   Result<std::shared_ptr<FrameCable>> cable = FrameCable::create();
   if (cable) handler_(std::move(*cable));
 }

@@ -250,6 +250,7 @@ void Supervisor::act_on_time() {
 void Supervisor::tick(std::int64_t now) {
   next_tick_ns_ = now + kTickNs;
   for (const std::unique_ptr<DeviceChild>& child : children_) child->refill_log_ration();
+  for (const std::unique_ptr<Ward>& ward : wards_) watch_taps(*ward);
   forget_corpses();
   if (all_serve()) prepare_standbys();
 }
@@ -327,6 +328,17 @@ bool Supervisor::watch_kicks(Ward& ward) {
   if (awake_.now() - ward.kicked_since_ns >= deadline_of(ward))
     end_process(ward, "a kick of one of its queues was not taken in time", true);
   return true;
+}
+
+// The card's process hears of it by itself and takes its link down; that its user hears of it is not left to it.
+void Supervisor::watch_taps(Ward& ward) {
+  const bool gone = ward.role->tap_is_gone();
+  if (gone && !ward.tap_gone) {
+    control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kUnplugged);
+    event.cause = "its TAP interface was deleted; the link stays down until the VM is started anew";
+    events_.add(std::move(event));
+  }
+  ward.tap_gone = gone;
 }
 
 void Supervisor::read_control(DeviceChild& child) {

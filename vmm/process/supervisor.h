@@ -53,6 +53,7 @@ struct Ward {
   // The same for kicks: since when one has waited, while no queue was worked on (DeviceCounters::kicks).
   std::int64_t kicked_since_ns = 0;
   std::uint64_t kicks_done = 0;
+  bool tap_gone = false;  // and said so
 
   struct Upgrade {
     DeviceChild* candidate = nullptr;
@@ -113,8 +114,9 @@ class Supervisor {
   // refused while the old process goes on.
   Status upgrade(DeviceProcess& role, sandbox::Executable executable);
   // Changes what the role's processes are handed (`change`, on the supervisor's thread) and has a successor take over,
-  // as nobody's fault.
-  Status rewire(DeviceProcess& role, const std::function<Status()>& change);
+  // as nobody's fault. `event` and `why` say what happened to its cable.
+  Status rewire(DeviceProcess& role, control::DeviceEventKind event, const std::string& why,
+                const std::function<Status()>& change);
   // Starts an isolated role anew, from reset; the caller has reopened its ring. Waits until it serves.
   Status revive(DeviceProcess& role);
 
@@ -154,6 +156,7 @@ class Supervisor {
   bool watch_process(DeviceChild& child);
   bool watch_progress(Ward& ward);
   bool watch_kicks(Ward& ward);
+  void watch_taps(Ward& ward);
   Status compile_filters(const std::vector<Role>& roles);
   [[nodiscard]] BorrowedFd filter_of(const Ward& ward) const;
   [[nodiscard]] std::int64_t deadline_of(const Ward& ward) const {

@@ -187,7 +187,8 @@ void Supervisor::bury(DeviceChild& child, const sandbox::ExitReport& report) {
     return;
   }
   if (ward->child != &child) return;
-  if (!child.planned) {
+  // A start that fails is told by whoever waits for it, and with the sentence alone.
+  if (!child.planned && !(child.failed && ward->launching())) {
     control::DeviceEvent event =
         event_of(*ward, child.hung ? control::DeviceEventKind::kHung : control::DeviceEventKind::kDied);
     event.cause = cause;
@@ -272,15 +273,20 @@ Status Supervisor::drill_standby(int signal) {
   return result;
 }
 
-Status Supervisor::rewire(DeviceProcess& role, const std::function<Status()>& change) {
+Status Supervisor::rewire(DeviceProcess& role, control::DeviceEventKind event, const std::string& why,
+                          const std::function<Status()>& change) {
   Status result = ok();
   run_there([&] {
     if (ending_) return;
     result = change();
     const Ward* ward = find(role);
-    if (!result || ward == nullptr || ward->child == nullptr || ward->child->killed) return;
+    if (!result || ward == nullptr) return;
+    control::DeviceEvent happened = event_of(*ward, event);
+    happened.cause = why;
+    events_.add(std::move(happened));
+    if (ward->child == nullptr || ward->child->killed) return;
     ward->child->planned = true;
-    ward->child->kill("its cable was plugged in anew");
+    ward->child->kill(why);
   });
   return result;
 }
