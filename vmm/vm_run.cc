@@ -13,7 +13,6 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr std::int64_t kSecondNs = 1'000'000'000;
 constexpr std::chrono::seconds kTaskDeadline{5};
 
 }  // namespace
