@@ -117,18 +117,11 @@ Result<std::unique_ptr<Device>> create_virtio_net(const DeviceConfig& config, co
 }
 
 Result<std::unique_ptr<Device>> create_e1000(const DeviceConfig& config, const Wires& wires) {
-  // On a frame ring it is configured as any card there is, of which it has the address alone.
-  E1000Config nic;
-  const auto* ring = std::get_if<VirtioNetConfig>(&config);
-  if (ring != nullptr) {
-    nic.mac = ring->mac;
-  } else {
-    ASSIGN_OR_RETURN(nic, expect<E1000Config>(config));
-  }
+  ASSIGN_OR_RETURN(const auto card, expect<E1000Config>(config));
   if (wires.frames.size() != 1 || wires.publisher == nullptr)
     return make_error("a network card without the wires that its type declares");
-  return std::make_unique<E1000>(E1000Storage::allocate(wires.state), nic, *wires.lines[0], *wires.memory,
-                                 *wires.publisher, *wires.frames[0], wires.clock, wires.timers, ring == nullptr);
+  return std::make_unique<E1000>(E1000Storage::allocate(wires.state), card, *wires.lines[0], *wires.memory,
+                                 *wires.publisher, *wires.frames[0], wires.clock, wires.timers);
 }
 
 Result<std::unique_ptr<Device>> create_usernet(const DeviceConfig& config, const Wires& wires) {

@@ -31,7 +31,7 @@ struct LimitedFramesStorage {
 
 class LimitedFrames {
  public:
-  static constexpr TimerId kTimers = 2;  // kReceiveLimit and kSendLimit, in front of the NIC's own
+  static constexpr TimerId kTimers = kNetTimers;  // kReceiveLimit and kSendLimit, in front of the NIC's own
 
   // References and backends outlive it.
   LimitedFrames(const LimitedFramesStorage& storage, Clock& clock, TimerQueue& timers,
@@ -48,9 +48,11 @@ class LimitedFrames {
 
   void start(const std::array<RateLimit, 2>& configured) {
     for (std::size_t i = 0; i < limiters_.size(); ++i) limiters_[i].start(configured[i]);
+    for (const auto& one : each_) one->go_on();
   }
   void restore() {
     for (RateLimiter& limiter : limiters_) limiter.restore();
+    for (const auto& one : each_) one->go_on();
   }
   bool set(LimitId which, const RateLimit& limit) {
     if (which >= limiters_.size()) return false;
@@ -114,6 +116,7 @@ class LimitedFrames {
     void set_offloads(const Offloads& offloads) override { inner_.set_offloads(offloads); }
     [[nodiscard]] bool link() const override { return inner_.link(); }
     [[nodiscard]] std::uint64_t taken() const override { return inner_.taken(); }
+    [[nodiscard]] bool takes_offloads() const override { return inner_.takes_offloads(); }
 
     void go_on() {
       held_ = false;

@@ -90,6 +90,10 @@ struct UsernetConfig {
 
 struct E1000Config {
   mac @0 :Data;
+  receiveLimit @1 :RateLimit;
+  sendLimit @2 :RateLimit;
+  frameRing @3 :Bool;
+  offloads @4 :Bool;
 }
 
 struct VirtioConsoleConfig {

@@ -76,40 +76,41 @@ VirtioBlkConfig read_virtio_blk(schema::VirtioBlkConfig::Reader in) {
           .limit = read_limit(in.getLimit())};
 }
 
-void write(Builder out, const VirtioNetConfig& config) {
-  auto body = out.initVirtioNet();
+// What every network card has is called the same in each one's struct.
+template <class Body>
+void write_nic(Body body, const NicConfig& config) {
   body.setMac(kj::arrayPtr(config.mac.data(), config.mac.size()));
-  body.setMtu(config.mtu);
-  body.setQueuePairs(config.queue_pairs);
   write(body.initReceiveLimit(), config.limits[kReceiveLimit]);
   write(body.initSendLimit(), config.limits[kSendLimit]);
   body.setFrameRing(config.backend == NicBackend::kFrameRing);
   body.setOffloads(config.offloads);
 }
 
+template <class Body>
+NicConfig read_nic(Body in) {
+  NicConfig config{.limits = {read_limit(in.getReceiveLimit()), read_limit(in.getSendLimit())},
+                   .backend = in.getFrameRing() ? NicBackend::kFrameRing : NicBackend::kTap,
+                   .offloads = in.getOffloads()};
+  const auto mac = in.getMac();
+  if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
+  std::copy(mac.begin(), mac.end(), config.mac.begin());
+  return config;
+}
+
+void write(Builder out, const VirtioNetConfig& config) {
+  auto body = out.initVirtioNet();
+  write_nic(body, config.nic);
+  body.setMtu(config.mtu);
+  body.setQueuePairs(config.queue_pairs);
+}
+
 VirtioNetConfig read_virtio_net(schema::VirtioNetConfig::Reader in) {
-  VirtioNetConfig config{.mtu = in.getMtu(),
-                         .queue_pairs = in.getQueuePairs(),
-                         .limits = {read_limit(in.getReceiveLimit()), read_limit(in.getSendLimit())},
-                         .backend = in.getFrameRing() ? NicBackend::kFrameRing : NicBackend::kTap,
-                         .offloads = in.getOffloads()};
-  const auto mac = in.getMac();
-  if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
-  std::copy(mac.begin(), mac.end(), config.mac.begin());
-  return config;
+  return {.nic = read_nic(in), .mtu = in.getMtu(), .queue_pairs = in.getQueuePairs()};
 }
 
-void write(Builder out, const E1000Config& config) {
-  out.initE1000().setMac(kj::arrayPtr(config.mac.data(), config.mac.size()));
-}
+void write(Builder out, const E1000Config& config) { write_nic(out.initE1000(), config.nic); }
 
-E1000Config read_e1000(schema::E1000Config::Reader in) {
-  E1000Config config;
-  const auto mac = in.getMac();
-  if (mac.size() != config.mac.size()) refuse("a MAC address has {} bytes", mac.size());
-  std::copy(mac.begin(), mac.end(), config.mac.begin());
-  return config;
-}
+E1000Config read_e1000(schema::E1000Config::Reader in) { return {.nic = read_nic(in)}; }
 
 void write(Builder out, const UsernetConfig& config) {
   auto body = out.initUsernet();

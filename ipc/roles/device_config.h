@@ -55,6 +55,8 @@ enum LimitId : std::uint8_t {
   kSendLimit = 1,
 };
 
+inline constexpr std::uint16_t kNetTimers = 2;  // of each network card: its limits', in front of its own
+
 // What the VMM found out about a disk's file or block device.
 struct DiskGeometry {
   std::uint64_t bytes = 0;            // a multiple of logical_block
@@ -87,19 +89,25 @@ enum class NicBackend : std::uint8_t {
   kFrameRing,  // another process (ipc/ring/frame_ring.h), for one queue pair
 };
 
-struct VirtioNetConfig {
+// What every network card has.
+struct NicConfig {
   std::array<std::uint8_t, 6> mac{};
-  std::uint16_t mtu = 1500;
-  std::uint16_t queue_pairs = 1;      // 1 to kVirtioNetMaxPairs; one frame backend each
   std::array<RateLimit, 2> limits{};  // kReceiveLimit, kSendLimit
   NicBackend backend = NicBackend::kTap;
   bool offloads = true;  // whoever is behind takes partial checksums and large segments
+  bool operator==(const NicConfig&) const = default;
+};
+
+struct VirtioNetConfig {
+  NicConfig nic{};
+  std::uint16_t mtu = 1500;
+  std::uint16_t queue_pairs = 1;  // 1 to kVirtioNetMaxPairs; one frame backend each
   bool operator==(const VirtioNetConfig&) const = default;
 };
 
 // Intel 82540EM; one frame backend.
 struct E1000Config {
-  std::array<std::uint8_t, 6> mac{};
+  NicConfig nic{};
   bool operator==(const E1000Config&) const = default;
 };
 
@@ -185,5 +193,12 @@ using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, A
                                   DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig,
                                   VirtioNetConfig, E1000Config, UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig,
                                   VirtioVsockConfig, VsockRelayConfig, FwCfgConfig>;
+
+// nullptr: it is no network card's.
+[[nodiscard]] inline const NicConfig* nic_config(const DeviceConfig& config) {
+  if (const auto* card = std::get_if<VirtioNetConfig>(&config); card != nullptr) return &card->nic;
+  const auto* card = std::get_if<E1000Config>(&config);
+  return card != nullptr ? &card->nic : nullptr;
+}
 
 }  // namespace bulkhead

@@ -142,11 +142,12 @@ constexpr std::array kTypes = {
     DeviceTypeDecl{.type = "e1000",
                    .regions = kE1000Regions,
                    .lines = kE1000Lines,
-                   .timers = 4,
+                   .timers = kE1000Timers,
                    .guest_memory = true,
                    .publishes = true,
                    .backings = kE1000Backings,
                    .syscalls = {SyscallGroup::kPacketIo},
+                   .limits = 2,
                    .pci = &kE1000Decl,
                    .purpose = "Intel 82540EM network card"},
     DeviceTypeDecl{.type = "usernet",
@@ -195,17 +196,18 @@ constexpr std::array kTypes = {
 std::span<const DeviceTypeDecl> all_device_types() { return kTypes; }
 
 std::span<const BackingKind> backings_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
+  const NicConfig* nic = nic_config(config);
+  if (nic != nullptr && nic->backend == NicBackend::kFrameRing) return kRingBackings;
   const auto* net = std::get_if<VirtioNetConfig>(&config);
   if (net == nullptr) return decl.backings;
-  if (net->backend == NicBackend::kFrameRing) return kRingBackings;
   return decl.backings.first(std::min<std::size_t>(net->queue_pairs, decl.backings.size()));
 }
 
 SyscallGroups syscalls_of(const DeviceTypeDecl& decl, const DeviceConfig& config) {
   if (const auto* disk = std::get_if<VirtioBlkConfig>(&config); disk != nullptr)
     return disk->disk.ring ? SyscallGroups{SyscallGroup::kIoUring} : SyscallGroups{SyscallGroup::kFileIo};
-  const auto* net = std::get_if<VirtioNetConfig>(&config);
-  return net != nullptr && net->backend == NicBackend::kFrameRing ? SyscallGroups{} : decl.syscalls;
+  const NicConfig* nic = nic_config(config);
+  return nic != nullptr && nic->backend == NicBackend::kFrameRing ? SyscallGroups{} : decl.syscalls;
 }
 
 const DeviceTypeDecl* find_device_type(std::string_view type) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 
+#include "ipc/roles/device_config.h"
 #include "ipc/roles/pci_decl.h"
 
 namespace bulkhead {
@@ -17,6 +18,8 @@ inline constexpr std::uint16_t kE1000Ports = 1;      // BAR 2
 
 inline constexpr std::uint32_t kE1000RegistersSize = 128 * 1024;
 inline constexpr std::uint32_t kE1000PortsSize = 64;
+
+inline constexpr std::uint16_t kE1000Timers = kNetTimers + 4;
 
 inline constexpr std::array<BarDecl, 2> kE1000Bars{{
     {.bar = 0, .kind = BarKind::kMemory32, .size = kE1000RegistersSize, .region = kE1000Registers},

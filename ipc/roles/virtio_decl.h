@@ -95,7 +95,6 @@ static_assert(pci_decl_valid(kVirtioVsockDecl));
 
 // Network device (section 5.1): receiveq and transmitq of each pair, then the control queue.
 inline constexpr std::uint16_t kVirtioNetMaxPairs = 4;
-inline constexpr std::uint16_t kNetTimers = 2;  // of each network card: its limits, LimitId
 inline constexpr std::uint16_t kVirtioNetMaxQueues = 2 * kVirtioNetMaxPairs + 1;
 inline constexpr PciDecl kVirtioNetDecl = virtio_pci_decl(1, 0x020000, kVirtioNetMaxQueues);
 static_assert(pci_decl_valid(kVirtioNetDecl));

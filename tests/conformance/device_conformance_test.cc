@@ -32,8 +32,8 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "virtio_blk")
     return VirtioBlkConfig{.queues = kVirtioBlkMaxQueues, .serial = "serial", .disk = {.bytes = 64 * 1024}};
   if (type == "virtio_net")
-    return VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
-  if (type == "e1000") return E1000Config{.mac = {2, 0, 0, 0, 0, 1}};
+    return VirtioNetConfig{.nic = {.mac = {2, 0, 0, 0, 0, 1}}, .mtu = 1500, .queue_pairs = kVirtioNetMaxPairs};
+  if (type == "e1000") return E1000Config{.nic = {.mac = {2, 0, 0, 0, 0, 1}}};
   if (type == "usernet") return UsernetConfig{};
   if (type == "virtio_console") return VirtioConsoleConfig{.columns = 80, .rows = 25};
   if (type == "virtio_balloon") return VirtioBalloonConfig{.target = 1 << 20, .stats_seconds = 10};
@@ -118,6 +118,14 @@ void exercise(Subject& subject, std::uint64_t seed) {
   for (auto& stream : subject.fakes.streams) stream.input.clear();
 }
 
+class Fields final : public Inspector {
+ public:
+  void field(std::string_view name, std::uint64_t value) override {
+    EXPECT_TRUE(values.emplace(name, value).second) << "shown twice: " << name;
+  }
+  std::map<std::string, std::uint64_t, std::less<>> values;
+};
+
 class DeviceConformance : public ::testing::TestWithParam<const DeviceType*> {
  protected:
   const DeviceType& type() const { return *GetParam(); }
@@ -148,7 +156,7 @@ TEST_P(DeviceConformance, is_what_its_declaration_says) {
 TEST(DeviceKicks, of_queues_that_a_device_was_not_given_do_nothing) {
   const std::vector<std::pair<const char*, DeviceConfig>> small = {
       {"virtio_blk", VirtioBlkConfig{.queues = 1, .serial = {}, .disk = {.bytes = 64 * 1024}}},
-      {"virtio_net", VirtioNetConfig{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = 1}}};
+      {"virtio_net", VirtioNetConfig{.nic = {.mac = {2, 0, 0, 0, 0, 1}}, .mtu = 1500, .queue_pairs = 1}}};
   for (const auto& [name, config] : small) {
     FakeWires fakes({.lines = 1, .queues = 1, .frames = 1});
     auto device = std::move(find_builtin(name)->create(config, fakes.wires())).value();
@@ -165,6 +173,26 @@ TEST(DeviceKicks, of_queues_that_a_device_was_not_given_do_nothing) {
     }
     EXPECT_EQ(device->read({kVirtioRegisters, kVirtioCommonOffset + 0x14, 1}), 0x0fU) << name;
   }
+}
+
+TEST_P(DeviceConformance, has_the_limits_that_it_declares_and_keeps_them) {
+  Subject subject(type());
+  subject.device->reset();
+  const RateLimit limit{.bytes_per_second = 1000, .operations_per_second = 10};
+  for (LimitId which{}; which < 4; which = static_cast<LimitId>(which + 1))
+    EXPECT_EQ(subject.device->on_limit(which, limit), which < subject.decl->limits) << int{which};
+  const auto shown = [&] {
+    Fields fields;
+    subject.device->inspect(fields);
+    std::erase_if(fields.values, [](const auto& field) { return field.first.find("limit_") == std::string::npos; });
+    return fields.values;
+  };
+  const auto before = shown();
+  EXPECT_EQ(before.size(), 4U * subject.decl->limits);
+  subject.device->reset();
+  EXPECT_EQ(shown(), before) << "a guest that resets its machine gains nothing";
+  subject.device->restore();
+  EXPECT_EQ(shown(), before);
 }
 
 TEST_P(DeviceConformance, takes_every_width_at_every_offset) {
@@ -232,13 +260,6 @@ TEST_P(DeviceConformance, a_restored_device_goes_on_as_the_old_one_would) {
 }
 
 TEST_P(DeviceConformance, inspect_changes_nothing) {
-  class Fields final : public Inspector {
-   public:
-    void field(std::string_view name, std::uint64_t value) override {
-      EXPECT_TRUE(values.emplace(name, value).second) << "shown twice: " << name;
-    }
-    std::map<std::string, std::uint64_t, std::less<>> values;
-  };
   Subject subject(type());
   exercise(subject, 1);
   const auto before = subject.fakes.state.snapshot();

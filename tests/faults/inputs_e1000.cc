@@ -71,7 +71,7 @@ void post_buffers(RoleRig& rig) {
 void e1000_inputs(const std::function<void(Scenario)>& add) {
   const auto card = [] {
     RoleSetup setup;
-    setup.add("nic0", "e1000", E1000Config{.mac = {0x52, 0, 0, 0, 0, 1}});
+    setup.add("nic0", "e1000", E1000Config{.nic = {.mac = {0x52, 0, 0, 0, 0, 1}}});
     setup.wired = true;
     return setup;
   };

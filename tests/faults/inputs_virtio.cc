@@ -318,7 +318,7 @@ void net_inputs(const std::function<void(Scenario)>& add, const std::vector<ipc:
   using namespace virtio_net_spec;
   const auto card = [] {
     RoleSetup setup;
-    setup.add("net0", "virtio_net", VirtioNetConfig{.mac = {0x52, 0x54, 0, 0, 0, 1}});
+    setup.add("net0", "virtio_net", VirtioNetConfig{.nic = {.mac = {0x52, 0x54, 0, 0, 0, 1}}});
     setup.wired = true;
     return setup;
   };

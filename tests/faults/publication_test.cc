@@ -64,7 +64,7 @@ void poll(Driver& driver, std::span<std::byte> memory, GuestPhys ring, std::uint
 RoleSetup card() {
   RoleSetup setup;
   setup.wires = true;
-  setup.add("nic0", "e1000", E1000Config{.mac = {2, 0, 0, 0, 0, 1}});
+  setup.add("nic0", "e1000", E1000Config{.nic = {.mac = {2, 0, 0, 0, 0, 1}}});
   return setup;
 }
 

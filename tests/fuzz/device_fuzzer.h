@@ -203,6 +203,12 @@ class DeviceFuzzer {
       device_.on_queue_poisoned(static_cast<std::uint16_t>(bytes.byte() % fakes_.queues));
     } else if (which == 5) {
       device_.on_setting(static_cast<Setting>(bytes.byte() % 4), bytes.number(8));
+    } else if (which == 7) {
+      const auto limit = static_cast<LimitId>(bytes.byte() % 3);
+      device_.on_limit(limit, {.bytes_per_second = bytes.number(3),
+                               .bytes_burst = bytes.number(2),
+                               .operations_per_second = bytes.number(2),
+                               .operations_burst = bytes.number(1)});
     } else if (which % 2 == 0) {
       device_.on_power_button();
     } else {

@@ -45,8 +45,9 @@ class E1000Fuzzer {
 
  private:
   void build() {
-    device_ = std::make_unique<E1000>(storage_, E1000Config{.mac = {2, 0, 0, 0, 0, 1}}, fakes_.lines[0], fakes_.memory,
-                                      fakes_.publisher, fakes_.frames[0], fakes_.clock, fakes_.clock);
+    const E1000Config config{.nic = {.mac = {2, 0, 0, 0, 0, 1}}};
+    device_ = std::make_unique<E1000>(storage_, config, fakes_.lines[0], fakes_.memory, fakes_.publisher,
+                                      fakes_.frames[0], fakes_.clock, fakes_.clock);
   }
   void wr(std::uint32_t offset, std::uint32_t value) { device_->write({kE1000Registers, offset, 4}, value); }
   void start() {
@@ -125,7 +126,7 @@ class E1000Fuzzer {
     for (int i = 0; i < 2000; ++i) {
       const auto next = fakes_.clock.next_deadline();
       if (!next || *next > fakes_.clock.now()) return;
-      for (TimerId timer = 0; timer < E1000::kTimers; ++timer) {
+      for (TimerId timer = 0; timer < kE1000Timers; ++timer) {
         if (fakes_.clock.deadline(timer) != next) continue;
         fakes_.clock.cancel(timer);
         fakes_.publisher.new_input();
@@ -146,13 +147,20 @@ class E1000Fuzzer {
     timers(0);
   }
   void life(unsigned which) {
-    switch (which % 4) {
+    switch (which % 5) {
       case 0: device_->on_function_control(static_cast<std::uint32_t>(script_.number(2)) & kControlAll); break;
       case 1:
         wr(kCtrl, kCtrlRst);
         start();
         break;
       case 2: device_->reset(); break;
+      case 3:
+        device_->on_limit(script_.byte() % 2, {.bytes_per_second = script_.number(3),
+                                               .bytes_burst = script_.number(2),
+                                               .operations_per_second = script_.number(2),
+                                               .operations_burst = script_.number(1)});
+        timers(0);
+        break;
       default:
         device_->on_function_control(kControlMemoryEnable | kControlBusMaster);
         succeed();
@@ -171,7 +179,7 @@ class E1000Fuzzer {
     succeed();
   }
   void succeed() {
-    for (TimerId timer = 0; timer < E1000::kTimers; ++timer) fakes_.clock.cancel(timer);
+    for (TimerId timer = 0; timer < kE1000Timers; ++timer) fakes_.clock.cancel(timer);
     build();
     device_->restore();
     const auto once = fakes_.state.snapshot();

@@ -46,7 +46,7 @@ class NetFuzzer {
 
  private:
   void build() {
-    const VirtioNetConfig config{.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = kPairs};
+    const VirtioNetConfig config{.nic = {.mac = {2, 0, 0, 0, 0, 1}}, .mtu = 1500, .queue_pairs = kPairs};
     FrameBackend* const frames[] = {&frames_[0], &frames_[1]};
     device_.emplace(transport_,
                     std::make_unique<VirtioNet>(net_, config, fakes_.memory, frames, fakes_.clock, fakes_.clock),

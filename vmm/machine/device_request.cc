@@ -86,49 +86,48 @@ Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_ma
   return parse_mac(*mac);
 }
 
-Result<DeviceConfig> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
-                                FunctionRequest& function) {
+// What every network card has. Whoever is behind a user network's ring is told nothing of offloads.
+Result<NicConfig> read_nic(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
+                           FunctionRequest& function) {
   RETURN_IF_ERROR(read_net_backend(properties, files, function));
-  E1000Config config;
+  NicConfig config;
   ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
-  if (function.usernet || !function.peer.empty()) {
-    // Whoever is behind a ring is told nothing of offloads: the card makes its checksums and segments itself.
-    VirtioNetConfig ring;
-    ring.mac = config.mac;
-    ring.backend = NicBackend::kFrameRing;
-    ring.offloads = false;
-    if (function.usernet) function.usernet->mtu = ring.mtu;
-    return DeviceConfig(ring);
+  ASSIGN_OR_RETURN(config.limits, read_limits(LimitKeys::kNetwork, kNoLimit,
+                                              [&](const std::string& key) { return properties.take(key); }));
+  if (function.usernet || !function.peer.empty()) config.backend = NicBackend::kFrameRing;
+  config.offloads = !function.usernet;
+  return config;
+}
+
+Result<E1000Config> read_e1000(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
+                               FunctionRequest& function) {
+  E1000Config config;
+  ASSIGN_OR_RETURN(config.nic, read_nic(properties, files, default_mac, function));
+  if (config.nic.backend == NicBackend::kFrameRing) {
+    config.nic.offloads = false;  // the card makes its checksums and segments itself
+    return config;
   }
   if (files == 0) return make_error("device e1000 needs a TAP: --net tap=NAME,model=e1000 gives it one");
   if (files != 1) return make_error(fmt::format("device e1000 was given {} queues of a TAP; it has one", files));
-  return DeviceConfig(config);
+  return config;
 }
 
 Result<VirtioNetConfig> read_virtio_net(Properties& properties, std::uint8_t files, const MacAddress& default_mac,
                                         FunctionRequest& function) {
-  RETURN_IF_ERROR(read_net_backend(properties, files, function));
   VirtioNetConfig config;
-  ASSIGN_OR_RETURN(config.mac, take_mac(properties, default_mac));
+  ASSIGN_OR_RETURN(config.nic, read_nic(properties, files, default_mac, function));
   ASSIGN_OR_RETURN(const std::optional<unsigned> mtu, properties.take_number("mtu", kLeastMtu, kMostMtu, "an MTU"));
   config.mtu = static_cast<std::uint16_t>(mtu.value_or(config.mtu));
   ASSIGN_OR_RETURN(const std::optional<unsigned> queues,
                    properties.take_number("queues", 1, kVirtioNetMaxPairs, "a number of queues"));
-  ASSIGN_OR_RETURN(config.limits, read_limits(LimitKeys::kNetwork, kNoLimit,
-                                              [&](const std::string& key) { return properties.take(key); }));
   if (function.usernet) {
     if (queues.value_or(1) != 1) return make_error("a card with a user network has one queue");
-    config.backend = NicBackend::kFrameRing;
-    config.offloads = false;
     function.usernet->mtu = config.mtu;
     return config;
   }
   if (!function.peer.empty()) {
     if (queues.value_or(1) != 1) return make_error("a card with a ring to another VM has one queue");
-    config.backend = NicBackend::kFrameRing;
-    const std::string offloads = properties.take("offloads").value_or("on");
-    if (offloads != "on" && offloads != "off") return make_error("offloads=" + offloads + " must be on or off");
-    config.offloads = offloads == "on";
+    ASSIGN_OR_RETURN(config.nic.offloads, properties.take_flag("offloads", true));
     return config;
   }
   if (files == 0)

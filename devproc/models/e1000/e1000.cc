@@ -21,7 +21,7 @@ constexpr std::array<RegionSpec, 2> kRegions{{
 }  // namespace
 
 E1000::E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& intx, GuestMemory& memory,
-             GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers, bool offloads)
+             GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers)
     : state_(storage.state),
       setup_(storage.setup),
       filter_(storage.filter),
@@ -29,10 +29,10 @@ E1000::E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& in
       intx_(intx),
       memory_(memory),
       publisher_(publisher),
-      frames_(frames),
+      limits_(storage.limits, clock, timers, std::array{&frames}),
+      frames_(*limits_.frames().front()),
       clock_(clock),
       timers_(timers),
-      offloads_(offloads),
       sent_(std::make_unique_for_overwrite<decltype(sent_)::element_type>()),
       segment_(std::make_unique_for_overwrite<decltype(segment_)::element_type>()),
       received_(std::make_unique_for_overwrite<decltype(received_)::element_type>()) {}
@@ -79,7 +79,7 @@ void E1000::reset() {
   setup.io_address = 0;
   setup.phy.cable = frames_.link() ? 1 : 0;
   setup.phy.reset();
-  if (setup.eeprom.loaded == 0) setup.eeprom.load(config_.mac);
+  if (setup.eeprom.loaded == 0) setup.eeprom.load(config_.nic.mac);
   device_reset();
 }
 
@@ -97,7 +97,8 @@ void E1000::device_reset() {
   E1000Filter& filter = filter_.mut();
   filter = E1000Filter{};
   filter.set_address(0, setup.eeprom.mac());
-  for (TimerId timer = 0; timer < kTimers; ++timer) timers_.cancel(timer);
+  for (TimerId timer = LimitedFrames::kTimers; timer < kE1000Timers; ++timer) timers_.cancel(timer);
+  limits_.start(config_.nic.limits);
   frames_.set_offloads({});
   frames_.set_wanted(false);
   update_line();
@@ -131,6 +132,7 @@ void E1000::restore() {
   setup.phy.cable = setup.phy.cable != 0 ? 1 : 0;
   setup.eeprom.sanitize();
   if (!(setup == setup_.get())) setup_.mut() = setup;
+  limits_.restore();
   // A backend that is new knows nothing.
   frames_.set_offloads({});
   want_frames();
@@ -196,7 +198,7 @@ void E1000::on_timer(TimerId timer) {
     case kWorkTimer:
       if (transmit()) transmit_later();
       return;
-    default: return;
+    default: limits_.on_timer(timer, [this](BackendId backend) { return on_backend(backend); }); return;
   }
 }
 
@@ -256,6 +258,7 @@ void E1000::inspect(Inspector& inspector) const {
   const std::uint64_t taken = frames_.taken();
   inspector.field("received_lost", taken > known ? taken - known : 0);
   inspector.field("throttled", c.throttled);
+  limits_.inspect(inspector);
 }
 
 }  // namespace bulkhead::devproc

@@ -9,12 +9,13 @@
 // Missing: wake-up, PAUSE frames (registers are there), the packet buffer and FIFOs for diagnosis (likewise), flash,
 //   manageability, TBI. No descriptor is kept back: thresholds and delays of RXDCTL and TXDCTL write-backs are ignored.
 //   A packet is taken from the transmit ring when all of it is there.
-// A frame that finds no receive descriptor waits in the backend, as in a larger packet buffer.
+// A frame that finds no receive descriptor waits in the backend, as in a larger packet buffer. What a limit holds back
+//   waits there, or in the transmit ring; segments that are made here pass one by one.
 // What is written back to a descriptor goes through a GuestPublisher: drivers use descriptors again as soon as they see
 //   it, so a successor must not write it twice, and cannot tell from memory.
 // Units: bytes. Threading: single-threaded. Trust: registers, rings and buffers are the guest's, received frames the
 //   network's: hostile both.
-// Config: E1000Config{.mac = {0x52, 0x54, 0, 0, 0, 1}}
+// Config: E1000Config{.nic = {.mac = {0x52, 0x54, 0, 0, 0, 1}}}
 #pragma once
 
 #include <array>
@@ -30,6 +31,7 @@
 #include "devproc/core/frame_backend.h"
 #include "devproc/core/frame_header.h"
 #include "devproc/core/guest_memory.h"
+#include "devproc/core/limited_frames.h"
 #include "devproc/core/wires.h"
 #include "devproc/models/e1000/state.h"
 #include "devproc/models/e1000/transmit_offload.h"
@@ -39,15 +41,14 @@ namespace bulkhead::devproc {
 
 class E1000 final : public Device {
  public:
-  static constexpr std::uint16_t kTimers = 4;
-  static constexpr std::uint32_t kStateVersion = 1;
+  static constexpr std::uint32_t kStateVersion = 2;
   // Bounds of one input's work on one ring.
   static constexpr unsigned kMostFrames = 64;
   static constexpr std::uint64_t kMostBytes = 262'144;
   static constexpr std::size_t kMostDescriptors = 96;  // of one packet
 
   E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& intx, GuestMemory& memory,
-        GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers, bool offloads = true);
+        GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers);
 
   [[nodiscard]] std::string_view name() const override { return "e1000"; }
   [[nodiscard]] std::span<const RegionSpec> regions() const override;
@@ -57,6 +58,7 @@ class E1000 final : public Device {
   void restore() override;
   void on_timer(TimerId timer) override;
   bool on_backend(BackendId backend) override;
+  bool on_limit(LimitId which, const RateLimit& limit) override { return limits_.set(which, limit); }
   void on_backend_poisoned(BackendId backend) override;
   void on_function_control(std::uint32_t bits) override;
   void inspect(Inspector& inspector) const override;
@@ -86,7 +88,9 @@ class E1000 final : public Device {
   [[nodiscard]] bool may_work() const;
   [[nodiscard]] bool loops_back() const;
   // Whoever is behind makes checksums and segments.
-  [[nodiscard]] bool backend_offloads() const { return offloads_ && frames_.takes_offloads() && !loops_back(); }
+  [[nodiscard]] bool backend_offloads() const {
+    return config_.nic.offloads && frames_.takes_offloads() && !loops_back();
+  }
   void update_link(bool renewed);
   void want_frames();
   void count(Counter counter, std::uint64_t by = 1) { state_.mut().counters.*counter += by; }
@@ -131,10 +135,10 @@ class E1000 final : public Device {
   IrqLine& intx_;
   GuestMemory& memory_;
   GuestPublisher& publisher_;
-  FrameBackend& frames_;
+  LimitedFrames limits_;
+  FrameBackend& frames_;  // that of limits_
   Clock& clock_;
   TimerQueue& timers_;
-  bool offloads_;
 
   // Scratch of one call.
   std::array<e1000_spec::Descriptor, kMostDescriptors> packet_{};

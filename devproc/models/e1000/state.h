@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "devproc/core/limited_frames.h"
 #include "devproc/core/persistent.h"
 #include "devproc/models/e1000/eeprom.h"
 #include "devproc/models/e1000/phy.h"
@@ -147,11 +148,13 @@ struct E1000Storage {
   Persistent<E1000State> state;
   Persistent<E1000Setup> setup;
   Persistent<E1000Filter> filter;
+  LimitedFramesStorage limits;
 
   [[nodiscard]] static E1000Storage allocate(StateAllocator& allocator) {
     const auto state = allocate_state<E1000State>(allocator);
     const auto setup = allocate_state<E1000Setup>(allocator);
-    return {state, setup, allocate_state<E1000Filter>(allocator)};
+    const auto filter = allocate_state<E1000Filter>(allocator);
+    return {state, setup, filter, LimitedFramesStorage::allocate(allocator)};
   }
 };
 

@@ -60,7 +60,7 @@ VirtioNet::VirtioNet(const VirtioNetStorage& storage, const VirtioNetConfig& con
 
 std::uint64_t VirtioNet::features() const {
   // Whoever is behind a backend without offloads takes whole frames alone, and gives no others.
-  const std::uint64_t features = config_.offloads ? kFeatures : kFeatures & ~kOffloads;
+  const std::uint64_t features = config_.nic.offloads ? kFeatures : kFeatures & ~kOffloads;
   return features | (most_pairs() > 1 ? feature_bit(kNetFMq) : 0);
 }
 
@@ -104,8 +104,8 @@ void VirtioNet::reset() {
   state = VirtioNetState{};
   state.counters = counters;
   state.link = std::ranges::all_of(frames_, [](const FrameBackend* one) { return one->link(); }) ? 1 : 0;
-  filter_.mut() = ReceiveFilter::after_reset(config_.mac);
-  limits_.start(config_.limits);
+  filter_.mut() = ReceiveFilter::after_reset(config_.nic.mac);
+  limits_.start(config_.nic.limits);
   tell_offloads();
   want_all(false);
 }

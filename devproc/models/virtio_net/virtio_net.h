@@ -14,7 +14,7 @@
 //   frame that lies outside RAM is dropped by the backend.
 // Units: bytes. Threading: single-threaded. Trust: rings, buffers and commands are the guest's; received frames and
 //   their headers are the network's. Both are hostile.
-// Config: VirtioNetConfig{.mac = {0x52, 0x54, 0, 0, 0, 1}, .mtu = 1500, .queue_pairs = 2}
+// Config: VirtioNetConfig{.nic = {.mac = {0x52, 0x54, 0, 0, 0, 1}}, .mtu = 1500, .queue_pairs = 2}
 #pragma once
 
 #include <array>

@@ -101,6 +101,31 @@ TEST(DeviceMessages, every_device_config_keeps_its_type) {
   }
 }
 
+TEST(DeviceMessages, network_cards_keep_what_they_are_configured_with) {
+  const NicConfig nic{.mac = {2, 3, 4, 5, 6, 7},
+                      .limits = {RateLimit{.bytes_per_second = 1, .bytes_burst = 2, .operations_per_second = 3},
+                                 RateLimit{.operations_per_second = 4, .operations_burst = 5}},
+                      .backend = NicBackend::kFrameRing,
+                      .offloads = false};
+  for (const DeviceConfig& config :
+       {DeviceConfig(VirtioNetConfig{.nic = nic, .mtu = 1400, .queue_pairs = 3}), DeviceConfig(E1000Config{.nic = nic}),
+        DeviceConfig(E1000Config{.nic = {.mac = nic.mac}})}) {
+    TakeRole role;
+    role.role = "r";
+    role.instances.resize(1);
+    role.instances[0].name = "i";
+    role.instances[0].type = "t";
+    role.instances[0].config = config;
+    const auto decoded = decode_to_device(encode(ToDevice(role)).value(), 0);
+    ASSERT_TRUE(decoded);
+    const DeviceConfig& got = std::get<TakeRole>(*decoded).instances[0].config;
+    EXPECT_EQ(*nic_config(got), *nic_config(config));
+    if (const auto* card = std::get_if<VirtioNetConfig>(&config); card != nullptr) {
+      EXPECT_EQ(std::get<VirtioNetConfig>(got), *card);
+    }
+  }
+}
+
 TEST(DeviceMessages, requests_survive_the_round_trip) {
   for (const ToDevice& sent : {ToDevice(Quiesce{}), ToDevice(GetStatistics{}), ToDevice(Inspect{.instance = "com1"})}) {
     const auto decoded = decode_to_device(encode(sent).value(), 0);

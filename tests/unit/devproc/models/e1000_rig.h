@@ -56,7 +56,7 @@ class E1000Rig : public ::testing::Test {
     device->on_function_control(kControlMemoryEnable | kControlIoEnable | kControlBusMaster);
   }
   void make() {
-    device = std::make_unique<E1000>(storage, E1000Config{.mac = kRigMac}, fakes.lines[0], fakes.memory,
+    device = std::make_unique<E1000>(storage, E1000Config{.nic = {.mac = kRigMac}}, fakes.lines[0], fakes.memory,
                                      fakes.publisher, fakes.frames[0], fakes.clock, fakes.clock);
     fakes.clock.attach(*device);
   }

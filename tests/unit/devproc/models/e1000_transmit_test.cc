@@ -1,6 +1,7 @@
 // The 82540EM's transmission: rings, descriptors of each kind, checksums, segments, tags, delays.
 #include <random>
 
+#include "devproc/models/e1000/timers.h"
 #include "tests/unit/devproc/models/e1000_rig.h"
 
 namespace bulkhead::devproc {
@@ -259,7 +260,7 @@ TEST_F(E1000Transmit, much_work_is_done_in_several_inputs) {
   EXPECT_EQ(rd(kTdh), 4U);
   for (int i = 0; i < 10; ++i) {
     fakes.publisher.new_input();
-    device->on_timer(3);
+    device->on_timer(kWorkTimer);
   }
   EXPECT_EQ(rd(kTdh), kRingSize - 1);
   EXPECT_EQ(fakes.frames[0].sent.size(), kRingSize - 1);
@@ -280,7 +281,7 @@ TEST_F(E1000Transmit, what_waited_for_a_full_backend_goes_out_in_as_many_inputs_
   work();
   for (int i = 0; i < 10; ++i) {
     fakes.publisher.new_input();
-    if (fakes.clock.armed(3)) device->on_timer(3);
+    if (fakes.clock.armed(kWorkTimer)) device->on_timer(kWorkTimer);
   }
   EXPECT_EQ(rd(kTdh), kRingSize - 1);
 }

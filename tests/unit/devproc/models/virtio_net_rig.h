@@ -87,7 +87,7 @@ class NetRig {
   explicit NetRig(std::uint16_t pairs = 1)
       : fakes({.lines = 1, .memory_bytes = 8 * 1024 * 1024}),
         memory(fakes.memory),
-        config{.mac = kMac, .mtu = 1500, .queue_pairs = pairs} {
+        config{.nic = {.mac = kMac}, .mtu = 1500, .queue_pairs = pairs} {
     for (std::uint16_t i = 0; i < pairs; ++i) frames.push_back(std::make_unique<FakeFrames>(fakes.memory));
     transport_.emplace(TransportStorage::allocate(fakes.state, static_cast<std::uint16_t>(2 * pairs + 1)));
     net_.emplace(VirtioNetStorage::allocate(fakes.state));

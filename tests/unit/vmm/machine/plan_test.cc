@@ -294,8 +294,8 @@ TEST(PlanUsernet, card_and_network_are_two_roles_at_the_ends_of_one_ring) {
     EXPECT_EQ(nic.ring->link, nth);
     EXPECT_EQ(network.ring->link, nth);
     EXPECT_NE(nic.ring->side, network.ring->side);
-    EXPECT_EQ(net_config(plan, 1 + nth).backend, NicBackend::kFrameRing);
-    EXPECT_FALSE(net_config(plan, 1 + nth).offloads);
+    EXPECT_EQ(net_config(plan, 1 + nth).nic.backend, NicBackend::kFrameRing);
+    EXPECT_FALSE(net_config(plan, 1 + nth).nic.offloads);
     EXPECT_EQ(nic.syscalls, SyscallGroups{}) << "no TAP, hence nothing that one needs";
     EXPECT_FALSE(nic.jail.host_network);
     EXPECT_TRUE(network.jail.host_network);
@@ -324,7 +324,7 @@ TEST(PlanNet, an_82540em_has_one_queue_and_a_role_of_its_name) {
   const control::DeviceRequest card{"e1000", {{"tap", "tap0"}, {"mac", "52:54:00:ab:cd:ef"}}, 1};
   const MachinePlan plan = plan_of(config({card}));
   EXPECT_EQ(plan.roles.at(2).name, "e1000_0");
-  EXPECT_EQ(std::get<E1000Config>(plan.roles[2].instances.at(0).config).mac[5], 0xef);
+  EXPECT_EQ(std::get<E1000Config>(plan.roles[2].instances.at(0).config).nic.mac[5], 0xef);
   EXPECT_EQ(backing_count(*plan.roles[2].instances[0].type, plan.roles[2].instances[0].config), 1U);
   EXPECT_NE(error_of(config({device("e1000")})).find("--net tap=NAME,model=e1000"), std::string::npos);
   EXPECT_NE(error_of(config({control::DeviceRequest{"e1000", {}, 2}})), "no error");
@@ -332,8 +332,38 @@ TEST(PlanNet, an_82540em_has_one_queue_and_a_role_of_its_name) {
             std::string::npos);
 }
 
+TEST(PlanNet, cards_of_each_model_take_the_same_limits) {
+  const control::Property bytes{"bps", "1M"};
+  const control::Property frames{"rx-pps", "100"};
+  const MachinePlan plan = plan_of(config({{"virtio_net", {{"tap", "tap0"}, bytes, frames}, 1},
+                                           {"e1000", {{"tap", "tap1"}, bytes, frames}, 1},
+                                           {"e1000", {{"backend", "user"}, bytes, frames}, 0}}));
+  for (const std::size_t role : {2, 3, 4}) {
+    const InstancePlan& card = plan.roles.at(role).instances.at(0);
+    const NicConfig* nic = nic_config(card.config);
+    ASSERT_NE(nic, nullptr) << plan.roles[role].name;
+    EXPECT_EQ(nic->limits[kReceiveLimit], (RateLimit{.bytes_per_second = 1 << 20, .operations_per_second = 100}));
+    EXPECT_EQ(nic->limits[kSendLimit], RateLimit{.bytes_per_second = 1 << 20});
+    EXPECT_EQ(card.type->limits, 2) << "bulkhead limit knows them too";
+  }
+  EXPECT_NE(
+      error_of(config({{"e1000", {{"tap", "tap0"}, {"pps", "fast"}}, 1}})).find("pps=fast must be a whole number"),
+      std::string::npos);
+}
+
+TEST(PlanNet, an_82540em_on_a_ring_makes_its_checksums_itself) {
+  const MachinePlan plan = plan_of(config({{"e1000", {{"backend", "user"}}, 0}, {"e1000", {{"tap", "tap0"}}, 1}}));
+  const auto& ring = std::get<E1000Config>(plan.roles.at(2).instances.at(0).config);
+  EXPECT_EQ(ring.nic.backend, NicBackend::kFrameRing);
+  EXPECT_FALSE(ring.nic.offloads);
+  EXPECT_EQ(plan.roles[2].syscalls, SyscallGroups{});
+  const auto& tap = std::get<E1000Config>(plan.roles.at(3).instances.at(0).config);
+  EXPECT_EQ(tap.nic.backend, NicBackend::kTap);
+  EXPECT_TRUE(tap.nic.offloads);
+}
+
 TEST(PlanNet, addresses) {
-  const auto mac_of = [](const char* text) { return net_config(plan_of(config({card({{"mac", text}})}))).mac; };
+  const auto mac_of = [](const char* text) { return net_config(plan_of(config({card({{"mac", text}})}))).nic.mac; };
   EXPECT_EQ(mac_of("52:54:00:ab:CD:ef"), (std::array<std::uint8_t, 6>{0x52, 0x54, 0, 0xab, 0xcd, 0xef}));
   for (const char* text : {"", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:00:ab:cd:e", "52-54-00-ab-cd-ef",
                            "52:54:00:ab:cd:eg", "+2:54:00:ab:cd:ef", "52:54:00:ab:cd: f", "5:254:00:ab:cd:ef"}) {
@@ -349,12 +379,12 @@ TEST(PlanNet, addresses) {
 // The same each time, whatever other devices there are; another one for each card and each VM.
 TEST(PlanNet, a_card_without_an_address_gets_one_of_its_own) {
   control::VmConfig vm = config({card(), card()});
-  const auto first = net_config(plan_of(vm)).mac;
+  const auto first = net_config(plan_of(vm)).nic.mac;
   EXPECT_EQ(first[0], 0x02) << "locally administered, for one card";
-  EXPECT_NE(net_config(plan_of(vm), 1).mac, first);
-  EXPECT_EQ(net_config(plan_of(config({device("pci_test"), card()})), 1).mac, first);
+  EXPECT_NE(net_config(plan_of(vm), 1).nic.mac, first);
+  EXPECT_EQ(net_config(plan_of(config({device("pci_test"), card()})), 1).nic.mac, first);
   vm.name = "other";
-  EXPECT_NE(net_config(plan_of(vm)).mac, first);
+  EXPECT_NE(net_config(plan_of(vm)).nic.mac, first);
   EXPECT_EQ(default_mac("test", 0), (MacAddress{0x02, 0x71, 0x20, 0x85, 0xdc, 0xfe})) << "for ever";
 }
 
