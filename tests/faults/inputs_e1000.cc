@@ -2,8 +2,7 @@
 // descriptors for something else at once is publication_test.cc's.
 #include <sys/epoll.h>
 
-#include "devproc/models/e1000/spec.h"
-#include "ipc/roles/e1000_decl.h"
+#include "tests/faults/e1000_driver.h"
 #include "tests/faults/inputs.h"
 
 namespace bulkhead::devproc {
@@ -11,33 +10,9 @@ namespace {
 
 using namespace e1000_spec;
 
-constexpr GuestPhys kReceiveRing = 0x1000;
-constexpr GuestPhys kTransmitRing = 0x2000;
 constexpr GuestPhys kBuffers = 0x8000;
-constexpr std::uint32_t kDescriptors = 8;
 constexpr std::size_t kFrame = 100;  // with the header that goes before it on the host's side
 constexpr std::size_t kHeader = 12;
-
-ipc::Request reg(std::uint32_t offset, std::uint32_t value) {
-  return posted(writes(0, kE1000Registers, offset, 4, value));
-}
-
-// What a driver does before it opens the card for traffic.
-std::vector<ipc::Request> driver_start() {
-  ipc::Request control;
-  control.kind = ipc::RequestKind::kFunctionControl;
-  const std::uint32_t bits = kControlMemoryEnable | kControlBusMaster;
-  std::memcpy(control.payload, &bits, sizeof bits);
-  return {control,
-          reg(kCtrl, kCtrlSlu),
-          reg(kRdbal, kReceiveRing),
-          reg(kRdlen, 16 * kDescriptors),
-          reg(kTdbal, kTransmitRing),
-          reg(kTdlen, 16 * kDescriptors),
-          reg(kIms, kIntAll),
-          reg(kRctl, kRctlEn | kRctlUpe | kRctlSecrc),
-          reg(kTctl, kTctlEn)};
-}
 
 RigWire::Frame frame() {
   RigWire::Frame bytes(kFrame);
@@ -53,16 +28,16 @@ void post_frame(RoleRig& rig) {
   std::copy(bytes.begin() + kHeader, bytes.end(), rig.memory_bytes().begin() + kBuffers);
   constexpr std::uint64_t kFirst = 14;
   constexpr std::uint64_t kRest = kFrame - kHeader - kFirst;
-  memory.store(kTransmitRing, Descriptor{kBuffers, kFirst | std::uint64_t{kTxCmdIfcs} << kTxCmdShift});
-  memory.store(kTransmitRing + 16,
+  memory.store(kE1000TransmitRing, Descriptor{kBuffers, kFirst | std::uint64_t{kTxCmdIfcs} << kTxCmdShift});
+  memory.store(kE1000TransmitRing + 16,
                Descriptor{kBuffers + kFirst, kRest | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << kTxCmdShift});
   rig.let_time_go();
 }
 
 void post_buffers(RoleRig& rig) {
   SpanMemory memory(rig.memory_bytes());
-  for (std::uint32_t i = 0; i < kDescriptors; ++i)
-    memory.store(kReceiveRing + 16 * i, Descriptor{kBuffers + 0x800 * i, 0});
+  for (std::uint32_t i = 0; i < kE1000Ring; ++i)
+    memory.store(kE1000ReceiveRing + 16 * i, Descriptor{kBuffers + 0x800 * i, 0});
   rig.let_time_go();
 }
 
@@ -80,13 +55,13 @@ void e1000_inputs(const std::function<void(Scenario)>& add) {
   const std::vector<ipc::Request> after{read(kTdh), read(kRdh), read(kIcr), read(kIcr), read(kGptc), read(kGprc)};
   add({.name = "e1000_transmit",
        .setup = card,
-       .before = driver_start(),
-       .input = {reg(kTdt, 2)},
+       .before = e1000_driver_start(),
+       .input = {e1000_register(kTdt, 2)},
        .arrange = post_frame,
        .after = after,
        .did = [](const Seen& seen) { return seen.sent == std::vector<RigWire::Frame>{frame()}; }});
-  std::vector<ipc::Request> ready = driver_start();
-  ready.push_back(reg(kRdt, kDescriptors - 1));
+  std::vector<ipc::Request> ready = e1000_driver_start();
+  ready.push_back(e1000_register(kRdt, kE1000Ring - 1));
   add({.name = "e1000_receive",
        .setup = card,
        .before = ready,
@@ -107,7 +82,8 @@ void e1000_inputs(const std::function<void(Scenario)>& add) {
   add({.name = "e1000_receiver_off",
        .setup = card,
        .before = ready,
-       .input = {reg(kRctl, 0), reg(kIms, 0), reg(kRctl, kRctlEn | kRctlUpe | kRctlSecrc)},
+       .input = {e1000_register(kRctl, 0), e1000_register(kIms, 0),
+                 e1000_register(kRctl, kRctlEn | kRctlUpe | kRctlSecrc)},
        .arrange = post_buffers,
        .after = after});
 }

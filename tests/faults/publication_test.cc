@@ -12,9 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "devproc/models/e1000/spec.h"
-#include "ipc/roles/e1000_decl.h"
 #include "tests/fakes/single_step.h"
+#include "tests/faults/e1000_driver.h"
 #include "tests/faults/inputs.h"
 
 extern "C" const char bulkhead_publish_mark[];
@@ -24,12 +23,9 @@ namespace {
 
 using namespace e1000_spec;
 
-constexpr GuestPhys kReceiveRing = 0x1000;
-constexpr GuestPhys kTransmitRing = 0x2000;
 constexpr GuestPhys kReceiveBuffers = 0x4000;
 constexpr GuestPhys kTransmitBuffers = 0x8000;
 constexpr std::uint32_t kBuffer = 0x200;
-constexpr std::uint32_t kRing = 8;
 constexpr unsigned kFirst = 3;   // frames of the input that is killed
 constexpr unsigned kLater = 10;  // those after it, which come round the ring
 constexpr std::uint64_t kDone = std::uint64_t{1} << 32;
@@ -57,7 +53,7 @@ void poll(Driver& driver, std::span<std::byte> memory, GuestPhys ring, std::uint
     if ((*rest & kDone) == 0) return;
     driver.lengths[driver.count++ % 44] = static_cast<std::uint32_t>(*rest & 0xffff);
     *rest = recycled;
-    driver.next = (driver.next + 1) % kRing;
+    driver.next = (driver.next + 1) % kE1000Ring;
   }
 }
 
@@ -68,25 +64,14 @@ RoleSetup card() {
   return setup;
 }
 
-ipc::Request reg(std::uint32_t offset, std::uint32_t value) {
-  return posted(writes(0, kE1000Registers, offset, 4, value));
-}
-
 void bring_up(RoleRig& rig) {
-  ipc::Request control;
-  control.kind = ipc::RequestKind::kFunctionControl;
-  const std::uint32_t bits = kControlMemoryEnable | kControlBusMaster;
-  std::memcpy(control.payload, &bits, sizeof bits);
-  rig.ask(control);
   SpanMemory memory(rig.memory_bytes());
-  for (std::uint32_t i = 0; i < kRing; ++i) {
-    memory.store(kReceiveRing + 16 * i, Descriptor{kReceiveBuffers + kBuffer * i, 0});
-    memory.store(kTransmitRing + 16 * i, Descriptor{kTransmitBuffers + kBuffer * i, 0});
+  for (std::uint32_t i = 0; i < kE1000Ring; ++i) {
+    memory.store(kE1000ReceiveRing + 16 * i, Descriptor{kReceiveBuffers + kBuffer * i, 0});
+    memory.store(kE1000TransmitRing + 16 * i, Descriptor{kTransmitBuffers + kBuffer * i, 0});
   }
-  for (const ipc::Request& one : {reg(kCtrl, kCtrlSlu), reg(kRdbal, kReceiveRing), reg(kRdlen, 16 * kRing),
-                                  reg(kRdt, kRing - 1), reg(kTdbal, kTransmitRing), reg(kTdlen, 16 * kRing),
-                                  reg(kIms, kIntAll), reg(kRctl, kRctlEn | kRctlUpe | kRctlSecrc), reg(kTctl, kTctlEn)})
-    rig.ask(one);
+  for (const ipc::Request& one : e1000_driver_start()) rig.ask(one);
+  rig.ask(e1000_register(kRdt, kE1000Ring - 1));
   EXPECT_TRUE(serve(*rig.host));
 }
 
@@ -104,9 +89,9 @@ struct Direction {
   bool may_lose;           // frames that a dead process had taken off the wire
   std::uint64_t recycled;  // what the driver writes where it has seen a completion
 };
-const Direction kReceive{"receive", kReceiveRing, true, 0};
+const Direction kReceive{"receive", kE1000ReceiveRing, true, 0};
 // A packet that is not posted yet, of 777 bytes.
-const Direction kTransmit{"transmit", kTransmitRing, false, 777};
+const Direction kTransmit{"transmit", kE1000TransmitRing, false, 777};
 
 std::uint64_t packet(unsigned size) { return size | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << kTxCmdShift; }
 unsigned size_of(unsigned number) { return 100 + number; }
@@ -114,13 +99,13 @@ unsigned size_of(unsigned number) { return 100 + number; }
 // The input that is killed: three frames at once.
 void submit(RoleRig& rig, const Direction& direction) {
   for (unsigned i = 0; i < kFirst; ++i) {
-    if (direction.ring == kReceiveRing)
+    if (direction.ring == kE1000ReceiveRing)
       arrive(rig, size_of(i));
     else
-      *rest_of(rig.memory_bytes(), kTransmitRing, i) = packet(size_of(i));
+      *rest_of(rig.memory_bytes(), kE1000TransmitRing, i) = packet(size_of(i));
   }
   rig.let_time_go();
-  if (direction.ring == kTransmitRing) rig.submit(reg(kTdt, kFirst));
+  if (direction.ring == kE1000TransmitRing) rig.submit(e1000_register(kTdt, kFirst));
 }
 
 // Afterwards, one by one: the driver posts what it has recycled, and more comes. Empty when all is as it should be.
@@ -133,12 +118,12 @@ std::string go_on(RoleRig& rig, const Direction& direction, Driver driver) {
   if (before != kFirst && !(direction.may_lose && before == 0))
     return "only " + std::to_string(before) + " completions";
   for (unsigned i = 0; i < kLater; ++i) {
-    if (direction.ring == kReceiveRing) {
-      rig.ask(reg(kRdt, (driver.next + kRing - 1) % kRing));
+    if (direction.ring == kE1000ReceiveRing) {
+      rig.ask(e1000_register(kRdt, (driver.next + kE1000Ring - 1) % kE1000Ring));
       arrive(rig, size_of(kFirst + i));
     } else {
-      *rest_of(rig.memory_bytes(), kTransmitRing, driver.next) = packet(size_of(kFirst + i));
-      rig.submit(reg(kTdt, (driver.next + 1) % kRing));
+      *rest_of(rig.memory_bytes(), kE1000TransmitRing, driver.next) = packet(size_of(kFirst + i));
+      rig.submit(e1000_register(kTdt, (driver.next + 1) % kE1000Ring));
     }
     if (!serve(*rig.host)) return "it never rests";
     look();
@@ -242,7 +227,7 @@ TEST_P(FaultPublication, the_next_successor_carries_on) {
   // Committed, and nothing shown.
   RoleRig::Regions dead = first->copy();
   std::memcpy(dead.memory[0].bytes, before.memory[0].bytes, kRigMemory);
-  for (unsigned i = 0; direction.ring == kReceiveRing && i < kFirst; ++i)
+  for (unsigned i = 0; direction.ring == kE1000ReceiveRing && i < kFirst; ++i)
     std::memcpy(dead.memory[0].bytes + kReceiveBuffers + kBuffer * i,
                 first->memory_bytes().data() + kReceiveBuffers + kBuffer * i, kBuffer);
   reinterpret_cast<ipc::StateHeader*>(dead.state[0].bytes)->publication.published.store(published);
@@ -255,14 +240,14 @@ TEST_P(FaultPublication, the_next_successor_carries_on) {
       {second->state_bytes(), second->reply_bytes(), second->memory_bytes(), std::as_bytes(std::span(&driver, 1))});
   // A process's whole start is many instructions: only those are kill points here that changed what the guest sees, the
   // commit word or the count of stores.
-  std::array<std::byte, 16 * kRing + 24> last{};
+  std::array<std::byte, 16 * kE1000Ring + 24> last{};
   const auto moved = [&] {
-    std::array<std::byte, 16 * kRing + 24> now;
+    std::array<std::byte, 16 * kE1000Ring + 24> now;
     const auto* const state = reinterpret_cast<ipc::StateHeader*>(second->state_bytes().data());
-    std::memcpy(now.data(), second->memory_bytes().data() + direction.ring, 16 * kRing);
+    std::memcpy(now.data(), second->memory_bytes().data() + direction.ring, 16 * kE1000Ring);
     const std::uint64_t words_now[] = {state->commit_word.load(), state->publication.published.load(),
                                        state->publication.publish_mark.load()};
-    std::memcpy(now.data() + 16 * kRing, words_now, sizeof words_now);
+    std::memcpy(now.data() + 16 * kE1000Ring, words_now, sizeof words_now);
     return std::exchange(last, now) != now;
   };
   single_step([&] { second->start(); },
