@@ -15,7 +15,7 @@ if [ -z "${BULKHEAD_NESTED:-}" ]; then
       "$repo/tools/nested" ${nested_options[@]+"${nested_options[@]}"} --add "$repo/tools/lib:/src/tools/lib" \
         --add "$repo/tests/system:/src/tests/system" -- bash "/src/tests/system/${0##*/}" "$@" || status=$?
       [ "$status" = 126 ] || exit "$status"
-      echo "# try $try: the emulator crashed the outer machine's kernel; that says nothing about what runs in it"
+      echo "# try $try: the emulator crashed or halted the outer machine; that says nothing about what runs in it"
     done
     exit "$status"
   fi
