@@ -17,6 +17,8 @@
 #include <ctime>
 #include <memory>
 
+#include "ipc/base/host_ids.h"
+
 namespace bulkhead::sandbox {
 namespace {
 
@@ -273,11 +275,8 @@ void wait_for_exec(ChildPlan& plan, pid_t pid) {
 }  // namespace
 
 HostIdentity host_identity(pid_t vmm_pid, unsigned index) {
-  constexpr std::uint32_t kBase = 0x4000'0000;
-  constexpr std::uint32_t kEach = 64;
-  // Linux has at most 2^22 pids, so the highest id is 0x4fffffff: clear of (uid_t)-1 and of what
-  // distributions use.
-  const std::uint32_t id = kBase + (static_cast<std::uint32_t>(vmm_pid) & 0x3f'ffff) * kEach + index % kEach;
+  const std::uint32_t id =
+      kFirstHostId + (static_cast<std::uint32_t>(vmm_pid) % kMostPids) * kHostIdsPerVmm + index % kHostIdsPerVmm;
   return {id, id};
 }
 

@@ -59,9 +59,8 @@ struct HostIdentity {
   gid_t gid = 0;
 };
 
-// The id on the host for a device process of VMM `vmm_pid` when that runs as root: 64 ids for each pid, in
-// 0x40000000-0x4fffffff, so that two VMs never share one. `index` counts the VM's device processes,
-// modulo 64.
+// The id on the host for a device process of VMM `vmm_pid` when that runs as root: kHostIdsPerVmm for each pid
+// (ipc/base/host_ids.h), so that two VMs never share one. `index` counts the VM's device processes, modulo that.
 [[nodiscard]] HostIdentity host_identity(pid_t vmm_pid, unsigned index);
 
 // Which namespaces are new. Mount, pid, ipc, uts and cgroup always are.

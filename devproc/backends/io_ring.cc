@@ -69,6 +69,7 @@ Status IoRing::take_over() {
     if (taken != 0) continue;
     first_ = tail_;
     seen_ = released_ = cq_head_->load(std::memory_order_acquire);
+    fetch_kept();  // a predecessor may have taken the flag away, and died
     return ok();
   }
   return make_error("an io_uring was left in a state that cannot be used");
@@ -118,8 +119,20 @@ void IoRing::release() {
     released_ = seen_;
     cq_head_->store(seen_, std::memory_order_release);
   }
-  // The kernel keeps what found no room, and puts it into the queue when it is asked to.
-  if (overflowed()) (void)kernel_->enter(0, IORING_ENTER_GETEVENTS);
+  // The flag is taken away before the kernel is asked: if a hostile predecessor wrote it, the kernel has nothing to
+  // clear it for, and nobody would ever sleep again.
+  if (overflowed()) {
+    sq_flags_->fetch_and(~std::uint32_t{IORING_SQ_CQ_OVERFLOW}, std::memory_order_relaxed);
+    kept_ = true;
+  }
+  if (kept_) fetch_kept();
+}
+
+// The kernel keeps what found no room, says so once, and puts it into the queue when it is asked to.
+void IoRing::fetch_kept() {
+  while (kernel_->enter(0, IORING_ENTER_GETEVENTS) == -EINTR) {
+  }
+  kept_ = cq_tail_->load(std::memory_order_acquire) - seen_ >= cq_entries_;  // a full queue: there may be more
 }
 
 // ---- MappedRing ----

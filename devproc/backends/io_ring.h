@@ -85,6 +85,7 @@ class IoRing {
     return reinterpret_cast<Word*>(memory.queues.data() + offset);
   }
   [[nodiscard]] bool overflowed() const;
+  void fetch_kept();
 
   RingKernel* kernel_;
   Word* sq_head_;
@@ -101,6 +102,7 @@ class IoRing {
   std::uint32_t tail_ = 0;   // behind the last entry that was added
   std::uint32_t seen_ = 0;   // behind the last completion that was given
   std::uint32_t released_ = 0;
+  bool kept_ = false;  // the kernel may keep results that found no room
 };
 
 // The ring of descriptor `ring`, mapped.

@@ -83,8 +83,10 @@ class FakeRing final : public RingKernel {
     while (!taken.empty()) perform(0);
   }
   void post_result(const RingResult& result) {
+    const bool kept = !backlog_.empty();
     backlog_.push_back(result);
-    flush();
+    if (!kept) flush();
+    if (!kept && !backlog_.empty()) word(params_.sq_off.flags).fetch_or(IORING_SQ_CQ_OVERFLOW);
   }
 
   std::deque<Taken> taken;
@@ -139,18 +141,17 @@ class FakeRing final : public RingKernel {
     }
     return static_cast<std::int32_t>(moved);
   }
+  // Only what found no room before; as in Linux, the flag is written when the first such result comes and when the last
+  // one goes (io_uring/io_uring.c: io_cqring_event_overflow, __io_cqring_overflow_flush).
   void flush() {
-    auto& flags = word(params_.sq_off.flags);
+    if (backlog_.empty()) return;
     while (!backlog_.empty() && tail_ - word(params_.cq_off.head).load() < params_.cq_entries) {
       std::memcpy(queues_.data() + params_.cq_off.cqes + 16 * (tail_++ & (params_.cq_entries - 1)), &backlog_.front(),
                   16);
       backlog_.pop_front();
       word(params_.cq_off.tail).store(tail_);
     }
-    if (backlog_.empty())
-      flags.fetch_and(~std::uint32_t{IORING_SQ_CQ_OVERFLOW});
-    else
-      flags.fetch_or(IORING_SQ_CQ_OVERFLOW);
+    if (backlog_.empty()) word(params_.sq_off.flags).fetch_and(~std::uint32_t{IORING_SQ_CQ_OVERFLOW});
   }
 
   std::vector<std::byte>& disk_;

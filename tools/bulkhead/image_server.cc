@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <poll.h>
 #include <sched.h>
@@ -20,8 +21,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <utility>
 
+#include "ipc/base/checked.h"
+#include "ipc/base/host_ids.h"
 #include "ipc/base/printable.h"
 #include "tools/bulkhead/print.h"
 
@@ -32,6 +36,11 @@ constexpr std::chrono::seconds kStartPatience{30};
 constexpr std::array<unsigned char, 4> kQcow2Magic = {'Q', 'F', 'I', 0xfb};
 // docs/interop/qcow2.txt, "Header": all numbers are big-endian.
 constexpr std::size_t kBackingFileOffset = 8;
+constexpr std::size_t kClusterBits = 20;
+constexpr std::size_t kL1Size = 36;  // entries of 8 bytes
+constexpr std::size_t kL1TableOffset = 40;
+constexpr std::size_t kRefcountTableOffset = 48;
+constexpr std::size_t kRefcountTableClusters = 56;
 constexpr std::size_t kIncompatibleFeatures = 72;  // version 3
 constexpr std::uint64_t kExternalDataFile = 1U << 2;
 
@@ -39,6 +48,16 @@ std::uint64_t big_endian(const unsigned char* at, std::size_t bytes) {
   std::uint64_t value = 0;
   for (std::size_t i = 0; i < bytes; ++i) value = value << 8 | at[i];
   return value;
+}
+
+// Whether the tables that the header names are inside the file: qemu reads what is behind its end as zeroes, and an
+// image that was cut short would be an empty disk.
+bool has_its_tables(BorrowedFd image, std::span<const unsigned char> header) {
+  const auto end = static_cast<std::uint64_t>(std::max<off_t>(::lseek(image.get(), 0, SEEK_END), 0));
+  const std::uint64_t bits = std::min<std::uint64_t>(big_endian(&header[kClusterBits], 4), 21);  // qemu's most
+  return fits(big_endian(&header[kL1TableOffset], 8), big_endian(&header[kL1Size], 4) * 8, end) &&
+         fits(big_endian(&header[kRefcountTableOffset], 8), big_endian(&header[kRefcountTableClusters], 4) << bits,
+              end);
 }
 
 // A qcow2 image that consists of this one file.
@@ -55,7 +74,15 @@ Status check_header(BorrowedFd image, const std::string& what) {
                       "an image without");
   if (version == 3 && (big_endian(header.data() + kIncompatibleFeatures, 8) & kExternalDataFile) != 0)
     return make_error(what + ": keeps its data in another file, which could be any file of yours");
+  if (!has_its_tables(image, header)) return make_error(what + ": is cut short: the image's tables are not all there");
   return ok();
+}
+
+// Of a literal, its terminating zero is sent along.
+std::string as_text(const control::Message& message) {
+  std::string text(reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size());
+  while (text.ends_with('\0')) text.pop_back();
+  return text;
 }
 
 // Where the program is, as execvp(3) would look for it.
@@ -80,8 +107,8 @@ void close_all_but(int one, int other) {
   }
 }
 
-Status write_file(const char* path, const std::string& text) {
-  const int fd = ::open(path, O_WRONLY | O_CLOEXEC);
+Status write_file(const std::string& path, const std::string& text) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return make_errno_error(path);
   const UniqueFd file(fd);
   if (::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) return make_errno_error(path);
@@ -120,13 +147,11 @@ class Keeper {
   }
 
   Status enter_namespaces() {
-    const unsigned uid = ::geteuid();
-    const unsigned gid = ::getegid();
     if (::unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) != 0)
       return make_errno_error("its server cannot have namespaces of its own");
-    RETURN_IF_ERROR(write_file("/proc/self/setgroups", "deny"));
-    RETURN_IF_ERROR(write_file("/proc/self/gid_map", fmt::format("0 {} 1", gid)));
-    return write_file("/proc/self/uid_map", fmt::format("0 {} 1", uid));
+    RETURN_IF_ERROR(channel_.send(std::as_bytes(std::span("unshared")), control::no_wait()));
+    const auto mapped = channel_.receive(control::deadline_in(kStartPatience), 0);  // map_ids()
+    return mapped ? ok() : make_error("its server has no user: " + mapped.error().message);
   }
 
   Status bind(const std::string& from, const std::string& to, bool file) {
@@ -232,6 +257,10 @@ class Keeper {
     if (server_ < 0) return make_errno_error("cannot start its server");
     if (server_ != 0) return ok();
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    // Of its namespace's root it needs to mount; above all it cannot become one of the users mapped for the jails.
+    for (int capability = 0; capability <= CAP_LAST_CAP; ++capability) {
+      if (capability != CAP_SYS_ADMIN) ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    }
     const int null = ::open("/dev/null", O_RDONLY);
     ::dup2(null, STDIN_FILENO);
     ::dup2(errors_end.get(), STDOUT_FILENO);
@@ -328,6 +357,21 @@ class Keeper {
   bool clean_end_ = false;
 };
 
+// Inside, the keeper and the server are root, and outside our user. FUSE takes requests only from users that its
+// mount's namespace knows (Linux, fs/fuse/dev.c: fuse_get_req, EOVERFLOW), and root's device processes have users of
+// their own (ipc/base/host_ids.h). From outside, since mapping more than one's own user takes privilege
+// there.
+Status map_ids(pid_t keeper) {
+  const std::string folder = fmt::format("/proc/{}/", keeper);
+  const auto map = [](unsigned own) {
+    const std::string inside = fmt::format("0 {} 1\n", own);
+    return own != 0 ? inside : fmt::format("{}{} {} {}\n", inside, kFirstHostId, kFirstHostId, kHostIds);
+  };
+  RETURN_IF_ERROR(write_file(folder + "setgroups", "deny"));
+  RETURN_IF_ERROR(write_file(folder + "gid_map", map(::getegid())));
+  return write_file(folder + "uid_map", map(::geteuid()));
+}
+
 }  // namespace
 
 bool looks_like_qcow2(BorrowedFd image) {
@@ -356,12 +400,14 @@ Result<ImageServer> ImageServer::start(BorrowedFd image, const Options& options)
   server.keeper_ = pid;
   server.channel_ = std::move(ends.first);
   ends.second = control::ControlChannel();
-  Result<control::Message> answer = server.channel_.receive(control::deadline_in(2 * kStartPatience), 1);
-  if (!answer) return make_error(fmt::format("{}: its server did not start: {}", what, answer.error().message));
-  if (answer->fds.size() != 1) {
-    const std::string sentence(reinterpret_cast<const char*>(answer->bytes.data()), answer->bytes.size());
-    return make_error(fmt::format("{}: {}", what, printable(sentence)));
+  Result<control::Message> answer = server.channel_.receive(control::deadline_in(kStartPatience), 0);
+  if (answer && as_text(*answer) == "unshared") {
+    if (const Status mapped = map_ids(pid); !mapped) return make_error(what + ": " + mapped.error().message);
+    RETURN_IF_ERROR(server.channel_.send(std::as_bytes(std::span("mapped")), control::no_wait()));
+    answer = server.channel_.receive(control::deadline_in(2 * kStartPatience), 1);
   }
+  if (!answer) return make_error(fmt::format("{}: its server did not start: {}", what, answer.error().message));
+  if (answer->fds.size() != 1) return make_error(fmt::format("{}: {}", what, printable(as_text(*answer))));
   server.disk_ = std::move(answer->fds[0]);
   return server;
 }

@@ -86,7 +86,9 @@ std::uint32_t E1000::status() const {
   const std::uint32_t speed = (ctrl & kCtrlFrcspd) != 0 ? std::min(ctrl >> kCtrlSpeedShift & 3, 2U) : phy.speed();
   const bool duplex = (ctrl & kCtrlFrcdplx) != 0 ? (ctrl & kCtrlFd) != 0 : phy.full_duplex();
   const bool up = (ctrl & kCtrlSlu) != 0 && (phy.link() || (plain(kRctl) & kRctlLbm) != 0);
-  return (duplex ? kStatusFd : 0U) | (up ? kStatusLu : 0U) | speed << kStatusSpeedShift |
+  // A frame that waits for room or a rate limit waits as behind a PAUSE: Linux takes it for a hang otherwise.
+  const bool paused = state_->send_blocked != 0;
+  return (duplex ? kStatusFd : 0U) | (up ? kStatusLu : 0U) | (paused ? kStatusTxoff : 0U) | speed << kStatusSpeedShift |
          phy.speed() << kStatusAsdvShift;
 }
 

@@ -108,6 +108,7 @@ inline constexpr std::uint32_t kCtrlPhyRst = 1U << 31;
 // STATUS (13.4.2).
 inline constexpr std::uint32_t kStatusFd = 1U << 0;
 inline constexpr std::uint32_t kStatusLu = 1U << 1;
+inline constexpr std::uint32_t kStatusTxoff = 1U << 4;  // transmission is paused
 inline constexpr unsigned kStatusSpeedShift = 6;
 inline constexpr unsigned kStatusAsdvShift = 8;
 

@@ -7,6 +7,7 @@
 #include <linux/falloc.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,6 +16,7 @@
 #include <fstream>
 #include <thread>
 
+#include "ipc/base/host_ids.h"
 #include "tests/unit/tools/program.h"
 
 namespace bulkhead::cli {
@@ -76,6 +78,26 @@ TEST_F(ImageServerTest, an_image_is_a_raw_file_while_it_lasts) {
   EXPECT_EQ(found, std::string(4096, '\0'));
 }
 
+// As root's device processes are: users that nobody else is.
+TEST_F(ImageServerTest, whoever_root_made_a_jail_for_may_use_the_disk) {
+  if (::geteuid() != 0) GTEST_SKIP() << "an ordinary user's device processes are that user";
+  auto server = start(image_);
+  ASSERT_TRUE(server) << server.error().message;
+  const UniqueFd disk = server->take_disk();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const uid_t id = kFirstHostId + kHostIds - 1;
+    std::array<char, 512> block{};
+    const bool done = ::setresgid(id, id, id) == 0 && ::setresuid(id, id, id) == 0 &&
+                      ::pwrite(disk.get(), block.data(), block.size(), 0) == 512 &&
+                      ::pread(disk.get(), block.data(), block.size(), 4096) == 512 && ::fdatasync(disk.get()) == 0;
+    ::_exit(done ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(ImageServerTest, read_only_is_read_only) {
   auto server = start(image_, true);
   ASSERT_TRUE(server) << server.error().message;
@@ -107,6 +129,15 @@ TEST_F(ImageServerTest, what_is_no_image_is_refused) {
   broken.resize(4096, '\xff');
   std::fill_n(broken.begin() + 8, 8, '\0');
   EXPECT_NE(refusal(scratch_.write("broken", broken)), "not refused");
+}
+
+TEST_F(ImageServerTest, an_image_that_was_cut_short_is_no_empty_disk) {
+  for (const int bytes : {300, 65536, 131072}) {
+    ASSERT_EQ(run("cp " + image_ + " " + scratch_.path("cut") + " && truncate -s " + std::to_string(bytes) + " " +
+                  scratch_.path("cut")),
+              0);
+    EXPECT_EQ(refusal(scratch_.path("cut")), "disk: is cut short: the image's tables are not all there") << bytes;
+  }
 }
 
 TEST_F(ImageServerTest, a_missing_program_is_named) {

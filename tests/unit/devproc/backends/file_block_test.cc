@@ -158,7 +158,7 @@ TEST_P(FileBlockTest, zeroes_and_holes) {
   };
   const auto all = blocks();
   EXPECT_EQ(run({.op = BlockOp::kWriteZeroes, .offset = 4096, .length = 8192}), BlockStatus::kOk);
-  EXPECT_EQ(blocks(), all) << "the place stays taken";
+  EXPECT_GE(blocks(), all) << "the place stays taken, and the file system may need some for its own map";
   EXPECT_EQ(run({.op = BlockOp::kWriteZeroes, .unmap = true, .stable = true, .offset = 1 << 20, .length = 1 << 20}),
             BlockStatus::kOk);
   const auto less = blocks();

@@ -392,6 +392,28 @@ TEST_F(RingBlockTest, results_that_found_no_room_are_fetched) {
   EXPECT_THAT(all, ElementsAre(Done{1, BlockStatus::kOk}));
 }
 
+TEST_F(RingBlockTest, overflow_that_a_liar_has_told_of_keeps_nobody_awake) {
+  ring.word(ring.params().sq_off.flags).fetch_or(IORING_SQ_CQ_OVERFLOW);
+  begin_process();
+  block->begin();
+  EXPECT_FALSE(block->ready());
+}
+
+TEST_F(RingBlockTest, results_without_room_are_fetched_when_the_flag_was_taken_away_by_the_dead) {
+  for (std::uint32_t i = 0; i < 600; ++i) ring.post_result({0xdead'0000'0000'0000 | i, 0, 0});
+  start(write(1));
+  ring.perform(0);
+  ring.word(ring.params().sq_off.flags).fetch_and(~std::uint32_t{IORING_SQ_CQ_OVERFLOW});
+  begin_process();
+  ASSERT_TRUE(block->submit(write(1)));
+  std::vector<Done> all;
+  for (int i = 0; i < 4; ++i) {
+    for (const Done& done : completions()) all.push_back(done);
+  }
+  EXPECT_THAT(all, ElementsAre(Done{1, BlockStatus::kOk}));
+  EXPECT_EQ(ring.performed.size(), 1U);
+}
+
 TEST_F(RingBlockTest, predecessors_entries_are_withdrawn) {
   // A liar: entries of its own, and a tail that says that there are many.
   auto* entries = reinterpret_cast<io_uring_sqe*>(ring.memory().entries.data());
