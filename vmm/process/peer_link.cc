@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -52,10 +53,11 @@ PeerLink::~PeerLink() {
 void PeerLink::thread_main() {
   if (first_.valid()) greet(std::exchange(first_, {}));
   for (;;) {
-    std::array<pollfd, 3> polls{pollfd{stop_.get(), POLLIN, 0}, pollfd{listener_.get(), POLLIN, 0},
+    const int pause = pause_left();
+    std::array<pollfd, 3> polls{pollfd{stop_.get(), POLLIN, 0}, pollfd{pause == 0 ? listener_.get() : -1, POLLIN, 0},
                                 pollfd{peer_.valid() ? peer_.fd().get() : -1, POLLIN, 0}};
     const bool retries = !listener_.valid() && !peer_.valid();
-    if (::poll(polls.data(), polls.size(), retries ? kRetryMs : -1) < 0) continue;
+    if (::poll(polls.data(), polls.size(), pause != 0 ? pause : retries ? kRetryMs : -1) < 0) continue;
     if (polls[0].revents != 0) return;
     // Nothing is said after the greeting: whatever comes is the end.
     if (polls[2].revents != 0) hang_up();
@@ -64,8 +66,13 @@ void PeerLink::thread_main() {
       // Of two that want in, the first one stays; the other sees its connection end.
       if (socket.valid() && !peer_.valid()) greet(std::move(socket));
     }
-    if (!listener_.valid() && !peer_.valid()) try_to_connect();
+    if (!listener_.valid() && !peer_.valid() && pause_left() == 0) try_to_connect();
   }
+}
+
+int PeerLink::pause_left() const {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(pause_end_ - std::chrono::steady_clock::now());
+  return static_cast<int>(std::max<std::int64_t>(left.count(), 0));
 }
 
 void PeerLink::try_to_connect() {
@@ -103,6 +110,7 @@ Result<std::shared_ptr<FrameCable>> PeerLink::exchange(control::ControlChannel& 
 
 void PeerLink::hang_up() {
   peer_ = {};
+  pause_end_ = std::chrono::steady_clock::now() + kPause;
   Result<std::shared_ptr<FrameCable>> cable = FrameCable::create();
   if (cable) handler_(std::move(*cable));
 }

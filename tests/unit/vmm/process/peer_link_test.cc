@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 
@@ -120,6 +121,19 @@ TEST_F(PeerLinkTest, link_goes_down_with_the_other_vm_and_comes_up_with_the_next
     ASSERT_TRUE(a.cable(2 * round + 1));
     EXPECT_FALSE(link_up(*a.cable(2 * round + 1)));
   }
+}
+
+TEST_F(PeerLinkTest, whoever_comes_and_goes_in_a_loop_is_slowed_down) {
+  Card a;
+  const auto first = start(a, true);
+  Card b;
+  std::unique_ptr<PeerLink> second = start(b, false);
+  ASSERT_TRUE(a.cable(0) && b.cable(0));
+  const auto parted = std::chrono::steady_clock::now();
+  second.reset();
+  second = start(b, false);
+  ASSERT_TRUE(a.cable(2));
+  EXPECT_GE(std::chrono::steady_clock::now() - parted, PeerLink::kPause);
 }
 
 TEST_F(PeerLinkTest, who_had_connected_meets_the_next_one_that_listens) {
