@@ -87,7 +87,7 @@ void RingBlock::look_at_notes() {
 
 bool RingBlock::claim(std::uint32_t tag) {
   const Slot slot = slot_of(tag);
-  if (unclaimed_[slot] == 0 || static_cast<std::uint32_t>(unclaimed_[slot]) != tag) return false;
+  if (!claims_ || unclaimed_[slot] == 0 || static_cast<std::uint32_t>(unclaimed_[slot]) != tag) return false;
   const ipc::RingNote& note = notes_.notes[slot];
   requests_[slot] = {.what = {.tag = tag},
                      .user_data = unclaimed_[slot],

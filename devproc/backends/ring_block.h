@@ -17,7 +17,8 @@
 // stands: the kernel tells of a write-back error once, and it stays in the ring until it is committed.
 //
 // Requests of which the model knows nothing (its state was erased, or is a liar's) may still be under way: nothing new
-// begins until they are over, or an old write could land on a new one.
+// begins until they are over, or an old write could land on a new one. A model that begins anew has the tags of the
+// first requests again: nothing is its own of what is under way then.
 //
 // O_DIRECT asks for aligned memory. What is not goes through a buffer of this process, one request at a time; such a
 // request that a predecessor had begun is done again when it is over, as its buffer is gone.
@@ -66,6 +67,7 @@ class RingBlock final : public BlockBackend, public Backend {
   bool cancel(std::uint32_t tag) override;
 
   [[nodiscard]] BorrowedFd watched() const override { return watched_; }
+  void start(bool resumed) override { claims_ = resumed; }
   void begin() override;
   [[nodiscard]] bool ready() const override;
   [[nodiscard]] bool draining() const override { return cancelled_ != 0 || unclaimed_count_ != 0; }
@@ -163,6 +165,7 @@ class RingBlock final : public BlockBackend, public Backend {
   // user_data of what predecessors began and the model has not claimed, by slot; 0: none.
   std::vector<std::uint64_t> unclaimed_;
   std::uint32_t unclaimed_count_ = 0;
+  bool claims_ = true;  // the model goes on from a predecessor's state; one that begins anew has its tags by chance
   std::uint32_t cancelled_ = 0;  // of those under way
   List noted_, refused_;
   List ended_;  // whose results were taken since the last commit: their notes are to be cleared

@@ -64,6 +64,37 @@ void single_step(Body&& body, Visit&& visit) {
   ::sigaction(SIGTRAP, &before, nullptr);
 }
 
+namespace internal {
+inline void (*step_over)(bool begin) = nullptr;  // of another way of stepping (store_step.h)
+}
+
+// As long as one of these exists, nobody looks: what is done then is one step, as what the kernel does is to a process.
+class StepOver {
+ public:
+  StepOver() {
+    if (internal::step_over != nullptr) internal::step_over(true);
+#if defined(__x86_64__)
+    std::uint64_t flags = 0;
+    asm volatile("sub $128, %%rsp; pushfq; popq %0; add $128, %%rsp" : "=r"(flags)::"memory", "cc");
+    stepping_ = (flags & 0x100) != 0;
+    if (stepping_)
+      asm volatile("sub $128, %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; add $128, %%rsp" ::: "memory", "cc");
+#endif
+  }
+  ~StepOver() {
+#if defined(__x86_64__)
+    if (stepping_)
+      asm volatile("sub $128, %%rsp; pushfq; orq $0x100, (%%rsp); popfq; add $128, %%rsp" ::: "memory", "cc");
+#endif
+    if (internal::step_over != nullptr) internal::step_over(false);
+  }
+  StepOver(const StepOver&) = delete;
+  StepOver& operator=(const StepOver&) = delete;
+
+ private:
+  bool stepping_ = false;
+};
+
 class SnapshotLog {
  public:
   explicit SnapshotLog(std::vector<std::span<const std::byte>> regions, std::size_t max_changes = 20'000)

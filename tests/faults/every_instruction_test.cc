@@ -2,12 +2,12 @@
 // successor carries on from, and the guest and the VMM cannot tell (DESIGN.md, section 4).
 #include <gtest/gtest.h>
 
-#include <cstdio>
 #include <functional>
 #include <random>
 
 #include "tests/fakes/single_step.h"
 #include "tests/faults/inputs.h"
+#include "tests/faults/snapshots.h"
 
 namespace bulkhead::devproc {
 namespace {
@@ -25,30 +25,12 @@ std::unique_ptr<RoleRig> successor_on(Regions regions, const Scenario& scenario,
   return RoleRig::take_over(scenario.setup(), incarnation, std::move(regions), submitted);
 }
 
-// `start` with the regions that a device process writes as they were at the kill.
-Regions with(const Regions& start, const std::vector<std::vector<std::byte>>& copies) {
-  Regions regions = start;
-  std::memcpy(regions.state[0].bytes, copies[0].data(), copies[0].size());
-  std::memcpy(regions.replies[0].bytes, copies[1].data(), copies[1].size());
-  std::memcpy(regions.memory[0].bytes, copies[2].data(), copies[2].size());
-  regions.disk = copies[3];
-  std::memcpy(&regions.wire.marks, copies[4].data(), copies[4].size());
-  return regions;
-}
-
-// Every instruction is a kill point; a successor runs on each state that differs from the one before.
-void report(const SnapshotLog& log) {
-  std::printf("%zu kill points, %zu distinct states\n", log.looks(), log.snapshots());
-  ::testing::Test::RecordProperty("kill_points", static_cast<int>(log.looks()));
-  ::testing::Test::RecordProperty("states", static_cast<int>(log.snapshots()));
-}
-
 void step_through(const Scenario& scenario, const std::function<void(RoleRig&)>& stepped,
                   const std::function<void(const Regions&, ipc::Ticket first, ipc::Ticket submitted)>& on_kill) {
   const std::unique_ptr<RoleRig> rig = prepare(scenario);
   const ipc::Ticket first = submit_input(*rig, scenario);
   const Regions start = rig->copy();
-  SnapshotLog log({rig->state_bytes(), rig->reply_bytes(), rig->memory_bytes(), rig->disk_bytes(), rig->wire.marks()});
+  SnapshotLog log(watched(*rig));
   rig->wire.look();
   single_step([&] { stepped(*rig); },
               [&] {
@@ -113,8 +95,7 @@ TEST_P(FaultTwice, at_every_instruction_of_the_take_over_the_next_successor_carr
   ASSERT_NE(second, nullptr);
   second->forget_host();
   second->restore(dead, first_rig->submitted());
-  SnapshotLog log({second->state_bytes(), second->reply_bytes(), second->memory_bytes(), second->disk_bytes(),
-                   second->wire.marks()});
+  SnapshotLog log(watched(*second));
   single_step([&] { second->start(); }, [&] { log.look(); });
   report(log);
   std::size_t kill = 0;

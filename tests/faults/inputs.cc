@@ -365,6 +365,13 @@ bool serve(RoleHost& host, const std::function<void()>& after_each) {
   return false;
 }
 
+bool serve_with_disk(RoleRig& rig, const std::function<void()>& after_each) {
+  do {
+    if (!serve(*rig.host, after_each)) return false;
+  } while (rig.disk_works());
+  return true;
+}
+
 std::unique_ptr<RoleRig> prepare(const Scenario& scenario, std::pmr::memory_resource* where) {
   std::unique_ptr<RoleRig> rig = RoleRig::on(scenario.setup(), where);
   EXPECT_TRUE(rig->start());
@@ -394,7 +401,7 @@ void run_input(RoleRig& rig) {
   while (rig.host->handle_request()) {
   }
   rig.host->handle_streams();
-  while (rig.host->handle_backends() || rig.host->handle_queues()) {
+  while (rig.host->handle_backends() || rig.host->handle_queues() || rig.disk_works()) {
   }
   rig.host->handle_timers();
 }
@@ -407,7 +414,7 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
     seen.outside += rig.look_outside();
     seen.signalled.push_back({rig.commit(), seen.outside});
   };
-  EXPECT_TRUE(serve(*rig.host, look));
+  EXPECT_TRUE(serve_with_disk(rig, look));
   for (ipc::Ticket ticket = first; ticket <= rig.submitted(); ++ticket) {
     seen.answers.push_back(rig.answer_of(ticket));
     // The word was 0 when its waiter went to sleep; were it still, the kernel would have woken nobody.
@@ -418,7 +425,7 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
   seen.outside += rig.look_outside();
   seen.inspect = same_in_each_run(rig.inspect());
   for (const ipc::Request& request : scenario.after) seen.answers.push_back(rig.ask(request));
-  EXPECT_TRUE(serve(*rig.host));
+  EXPECT_TRUE(serve_with_disk(rig));
   for (std::uint32_t stream = 0; stream < ipc::kStreams; ++stream) {
     seen.output.push_back(rig.take(stream));
     seen.consumed.push_back(rig.replies().input_consumed[stream].load());

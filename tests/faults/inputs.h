@@ -67,6 +67,8 @@ struct Seen {
 // Serves whatever there is, as the event loop does, and calls `after_each` when something was. False: it never comes to
 // rest.
 bool serve(RoleHost& host, const std::function<void()>& after_each = {});
+// The same, and the disk goes on when the role has nothing to do, until it has come to rest as well.
+bool serve_with_disk(RoleRig& rig, const std::function<void()>& after_each = {});
 
 // Brings a role to where the input is about to be taken. On `where` its regions are shared with processes
 // forked later.

@@ -414,7 +414,10 @@ bool VirtioPci::show(bool again, MsiSender& interrupts) {
 }
 
 // INTx: the ISR bit is state, and must not be seen before what it tells of.
-void VirtioPci::after_show() { set_isr(kIsrQueue); }
+void VirtioPci::after_show() {
+  // The driver may have reset the device meanwhile: it would find its line up and its handler gone.
+  if ((state_->device_status & kStatusDriverOk) != 0) set_isr(kIsrQueue);
+}
 
 void VirtioPci::set_isr(std::uint8_t bits) {
   if ((state_->isr & bits) != bits) state_.mut().isr |= bits;

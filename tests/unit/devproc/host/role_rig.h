@@ -25,6 +25,7 @@
 #include "ipc/ring/packet_link.h"
 #include "ipc/roles/device_types.h"
 #include "tests/fakes/fw_cfg_data.h"
+#include "tests/fakes/rig_ring.h"
 #include "tests/fakes/rig_wire.h"
 
 namespace bulkhead::devproc {
@@ -218,12 +219,14 @@ class RoleRig {
           replies(ipc::kReplyAreaSize / 4096, where),
           state(kRigStateSize / 4096, where),
           memory(kRigMemory / 4096, where),
+          ring(where),
           disk(),
           wire() {}
     Pages requests;
     Pages replies;
     Pages state;
     Pages memory;
+    Pages ring;                   // RigRing::kPages, or none
     std::vector<std::byte> disk;  // empty, or a copy: the disk itself is a file
     RigWire::State wire;          // likewise
     // The commit that the process died at which served last; a successor that dies in its start changes nothing of it.
@@ -233,10 +236,11 @@ class RoleRig {
     }
     [[nodiscard]] bool operator==(const Regions& other) const {
       const auto same = [](const Pages& a, const Pages& b) {
-        return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Page)) == 0;
+        return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Page)) == 0);
       };
       return same(requests, other.requests) && same(replies, other.replies) && same(state, other.state) &&
-             same(memory, other.memory) && disk == other.disk && wire == other.wire && died_at == other.died_at;
+             same(memory, other.memory) && same(ring, other.ring) && disk == other.disk && wire == other.wire &&
+             died_at == other.died_at;
     }
   };
 
@@ -280,12 +284,13 @@ class RoleRig {
   void restore(const Regions& regions, ipc::Ticket submitted) {
     submitted_ = submitted;
     const auto put = [](Pages& to, const Pages& from) {
-      std::memcpy(to[0].bytes, from[0].bytes, to.size() * sizeof(Page));
+      if (!to.empty()) std::memcpy(to[0].bytes, from[0].bytes, to.size() * sizeof(Page));
     };
     put(regions_.requests, regions.requests);
     put(regions_.replies, regions.replies);
     put(regions_.state, regions.state);
     put(regions_.memory, regions.memory);
+    put(regions_.ring, regions.ring);
     regions_.died_at = regions.died_at;
     fill_disk(regions);
     wire.put(regions.wire);
@@ -396,6 +401,12 @@ class RoleRig {
   [[nodiscard]] std::span<std::byte> memory_bytes() { return {regions_.memory[0].bytes, kRigMemory}; }
   // Empty when the role has no disk.
   [[nodiscard]] std::span<std::byte> disk_bytes() const { return {disk_, disk_ == nullptr ? 0 : kRigDisk}; }
+  // Empty when it has no ring.
+  [[nodiscard]] std::span<const std::byte> ring_bytes() const {
+    return std::as_bytes(std::span(regions_.ring.data(), regions_.ring.size()));
+  }
+  // What is next of the disk's I/O comes to its end. False: there is none.
+  bool disk_works() { return ring && ring->work(); }
   [[nodiscard]] ipc::Ticket submitted() const { return submitted_; }
   [[nodiscard]] std::uint64_t commit() const { return regions_.commit(); }
   [[nodiscard]] std::optional<std::uint64_t> predecessor_died_at() const { return regions_.died_at; }
@@ -424,6 +435,12 @@ class RoleRig {
     world.data = {data_};
     world.memory = &memory_;
     world.ranges = ranges;
+    std::optional<IoRing> io_ring;
+    if (ring) {
+      ring->bury();
+      io_ring = IoRing::create(RigRing::params(), ring->memory(), *ring).value();
+      world.rings.push_back({&*io_ring, backing_fds_.back().borrow(), &ring->notes()});
+    }
     if (setup_.role.start == control::StartKind::kResume && !regions_.died_at) regions_.died_at = commit();
     auto made = RoleHost::create(setup_.role, std::move(world));
     if (!made) return false;
@@ -434,6 +451,7 @@ class RoleRig {
   std::unique_ptr<RoleHost> host;
   std::uint32_t generation = 1;
   mutable RigWire wire;
+  std::optional<RigRing> ring;     // the disk's
   GuestRanges* ranges = &memory_;  // what backends of the next host get
   std::vector<UniqueFd> wires;     // RoleSetup::wires: each message is a frame with its header
 
@@ -453,6 +471,7 @@ class RoleRig {
         EXPECT_EQ(::ftruncate(file.get(), kRigDisk), 0);
         disk_ = static_cast<std::byte*>(::mmap(nullptr, kRigDisk, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0));
         fill_disk(regions_);
+        open_ring();
         return file;
       }
       case BackingKind::kFrameRing: return UniqueFd::create_eventfd().value();
@@ -481,6 +500,14 @@ class RoleRig {
       }
     }
     return {};
+  }
+
+  // A disk with a ring is the only backing of its role.
+  void open_ring() {
+    const auto* config = std::get_if<VirtioBlkConfig>(&setup_.role.instances[0].config);
+    if (config == nullptr || !config->disk.ring) return;
+    if (regions_.ring.empty()) regions_.ring.resize(RigRing::kPages);
+    ring.emplace(std::span(regions_.ring[0].bytes, RigRing::kPages * sizeof(Page)), memory_bytes(), disk_bytes());
   }
 
   void fill_disk(const Regions& regions) { std::copy(regions.disk.begin(), regions.disk.end(), disk_bytes().begin()); }

@@ -131,6 +131,18 @@ TEST_F(VirtioRngTest, interrupt_by_intx_is_behind_the_used_entry) {
   EXPECT_THAT(shown_.sent, IsEmpty());
 }
 
+TEST_F(VirtioRngTest, interrupt_by_intx_does_not_come_after_a_reset) {
+  VirtioDriver& driver = start();
+  const VirtioDriver::Buffer one[] = {{kBuffers, 4, true}};
+  ASSERT_TRUE(driver.add(one));
+  (void)device_.on_queue(0);
+  ASSERT_TRUE(device_.show(false, shown_));
+  set_common(kDeviceStatus, 1, 0);
+  device_.after_show();
+  EXPECT_FALSE(fakes_.lines[0].level) << "nobody is there to take it down";
+  EXPECT_EQ(isr(), 0U);
+}
+
 TEST_F(VirtioRngTest, interrupt_by_msix_goes_to_the_queues_vector) {
   device_.on_function_control(kControlMemoryEnable | kControlBusMaster | kControlMsixEnable);
   VirtioDriver& driver = start();
