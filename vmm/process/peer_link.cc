@@ -61,7 +61,7 @@ void PeerLink::thread_main() {
     if (polls[0].revents != 0) return;
     // Nothing is said after the greeting: whatever comes is the end.
     if (polls[2].revents != 0) hang_up();
-    if (polls[1].revents != 0) {
+    if (polls[1].revents != 0 && pause_left() == 0) {
       UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       // Of two that want in, the first one stays; the other sees its connection end.
       if (socket.valid() && !peer_.valid()) greet(std::move(socket));
