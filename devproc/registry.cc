@@ -13,6 +13,7 @@
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/usernet/usernet.h"
+#include "devproc/models/vga/vga.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_balloon/virtio_balloon.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"
@@ -80,6 +81,12 @@ Result<std::unique_ptr<Device>> create_pci_test(const DeviceConfig& config, cons
   RETURN_IF_ERROR(expect<PciTestConfig>(config));
   return std::make_unique<PciTest>(PciTestStorage::allocate(wires.state), *wires.lines[0], *wires.msi, *wires.memory,
                                    wires.clock, wires.timers);
+}
+
+Result<std::unique_ptr<Device>> create_vga(const DeviceConfig& config, const Wires& wires) {
+  ASSIGN_OR_RETURN(const auto vga, expect<VgaConfig>(config));
+  if (wires.screen == nullptr) return make_error("a VGA without a screen");
+  return std::make_unique<Vga>(state_of<Vga>(wires), vga, *wires.screen, wires.clock, wires.effects);
 }
 
 Result<std::unique_ptr<Device>> create_pci_bus(const DeviceConfig& config, const Wires& wires) {
@@ -167,6 +174,7 @@ constexpr std::array kTypes = {
     DeviceType{"debug_exit", DebugExit::kStateVersion, create_debug_exit},
     DeviceType{"fw_cfg", FwCfg::kStateVersion, create_fw_cfg},
     DeviceType{"pci_test", PciTest::kStateVersion, create_pci_test},
+    DeviceType{"vga", Vga::kStateVersion, create_vga},
     DeviceType{"virtio_rng", virtio::VirtioPci::kStateVersion, create_virtio_rng},
     DeviceType{"virtio_blk", virtio::VirtioPci::kStateVersion + 256 * VirtioBlk::kStateVersion, create_virtio_blk},
     DeviceType{"virtio_net", virtio::VirtioPci::kStateVersion + 256 * VirtioNet::kStateVersion, create_virtio_net},

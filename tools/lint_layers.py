@@ -13,10 +13,10 @@ ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
 ALLOWED = {
     "ipc/base": ["ipc/base"],
     "ipc/control": ["ipc/"],
-    "ipc": ["ipc/base", "ipc/shm", "ipc/ring", "ipc/state", "ipc/wire", "ipc/roles"],
+    "ipc": ["ipc/base", "ipc/shm", "ipc/ring", "ipc/state", "ipc/wire", "ipc/roles", "ipc/screen"],
     "sandbox": ["sandbox/", "ipc/"],
-    "devproc/core": ["devproc/core", "ipc/base", "ipc/roles", "ipc/state"],
-    "devproc/models": ["devproc/core", "devproc/models", "ipc/base", "ipc/roles", "ipc/state", "ipc/wire"],
+    "devproc/core": ["devproc/core", "ipc/base", "ipc/roles", "ipc/state", "ipc/screen"],
+    "devproc/models": ["devproc/core", "devproc/models", "ipc/base", "ipc/roles", "ipc/state", "ipc/wire", "ipc/screen"],
     "devproc/registry": ["devproc/", "ipc/"],
     "devproc": ["devproc/", "ipc/", "sandbox/"],
     "vmm": ["vmm/", "ipc/", "sandbox/"],

@@ -1,5 +1,6 @@
 #include "vmm/vm.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <poll.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <future>
 
 #include "ipc/base/log.h"
+#include "ipc/screen/scan_out.h"
 #include "sandbox/policies.h"
 #include "vmm/hypervisor/kvm_abi.h"
 #include "vmm/machine/disk_image.h"
@@ -198,6 +200,11 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
       [this](std::size_t role, PauseReason reason) { on_pause_wanted(role, reason); },
       [this](const std::function<void()>& change) { run_exclusively(change); });
   effects_->set_shadow_ram(*shadow_);
+  if (plan_.screen) {
+    ASSIGN_OR_RETURN(screen_, ipc::WritableRegion::create("bulkhead-screen", screen::kScreenRegionSize,
+                                                          ipc::PeerRights::kReadWrite));
+    effects_->set_video_memory(screen_.bytes().first(screen::kVideoMemory));
+  }
   const std::int64_t born = ipc::monotonic_ns();
   processes_.resize(plan_.roles.size());
   cables_.resize(plan_.roles.size());
@@ -225,7 +232,8 @@ Status VirtualMachine::create_devices(UniqueFd child_signals) {
                      DeviceProcess::create(plan_.roles[role], config_.files.devices, *ram_, *receivers_[role], *router_,
                                            std::move(ring), role == plan_.pci_role ? &bars_ : nullptr,
                                            frame_ring_of(plan_.roles[role]), of_fw_cfg ? &*fw_cfg_dma_ : nullptr,
-                                           of_fw_cfg ? firmware_data_.fd() : BorrowedFd()));
+                                           of_fw_cfg ? firmware_data_.fd() : BorrowedFd(),
+                                           plan_.screen == role ? screen_.fd() : BorrowedFd()));
     processes_[role]->requests().time.base_ns.store(born, std::memory_order_release);
   }
   ASSIGN_OR_RETURN(sandbox::Executable executable,
@@ -343,17 +351,37 @@ Status VirtualMachine::start_peer_links() {
   return ok();
 }
 
+namespace {
+
+// For small records that are all taken, or none: { read, write }.
+Result<std::array<UniqueFd, 2>> create_pipe() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) return make_errno_error("cannot create a pipe");
+  return std::array<UniqueFd, 2>{UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+}  // namespace
+
 Status VirtualMachine::start_threads() {
   std::vector<StreamPump::Role> roles;
   for (std::size_t role = 0; role < processes_.size(); ++role)
     roles.push_back({processes_[role].get(), receivers_[role]});
   std::vector<StreamPump::Console> consoles;
-  consoles.push_back({plan_.console, ConsoleFiles{config_.console, std::move(config_.files.console_input),
-                                                  std::move(config_.files.console_output)}});
+  ASSIGN_OR_RETURN(auto keyboard, create_pipe());
+  ASSIGN_OR_RETURN(auto typed, create_pipe());
+  keyboard_ = std::move(keyboard[1]);
+  typed_ = std::move(typed[1]);
+  consoles.push_back({plan_.keyboard, {.input = std::move(keyboard[0])}});
+  consoles.push_back({plan_.console,
+                      {.kind = config_.console,
+                       .input = std::move(config_.files.console_input),
+                       .output = std::move(config_.files.console_output),
+                       .typed = std::move(typed[0]),
+                       .log = &console_log_}});
   for (const ConsolePlan& console : plan_.consoles) {
     std::vector<UniqueFd>& files = config_.files.devices;
     const FileRange& own = console.files;
-    ConsoleFiles ends{console.kind, {}, {}};
+    ConsoleFiles ends{.kind = console.kind};
     if (own.count == 2) ends.input = std::move(files[own.first]);
     if (own.count != 0) ends.output = std::move(files[own.first + own.count - 1]);
     consoles.push_back({console.stream, std::move(ends)});

@@ -87,6 +87,11 @@ class VirtualMachine final : public VmControl {
   Status restore(const std::string& role) override;
   Status limit(const std::string& instance, const std::vector<control::Property>& properties) override;
   Status set_balloon(std::uint64_t bytes) override;
+  Result<screen::VgaRegisters> screen() override;
+  Result<std::span<const std::byte>> video_memory(std::uint64_t offset, std::uint32_t length) override;
+  Status send_input(std::span<const InputEvent> events) override;
+  Result<control::ConsoleOutput> console(std::uint64_t after) override;
+  Status type_on_console(std::span<const std::byte> bytes) override;
   DeviceEvents& events() override { return events_; }
 
  private:
@@ -171,6 +176,10 @@ class VirtualMachine final : public VmControl {
   std::vector<std::optional<Rom>> option_roms_;  // of each of config_.devices
   ipc::WritableRegion firmware_data_;            // fw_cfg's; empty without a firmware
   std::optional<FwCfgDma> fw_cfg_dma_;
+  UniqueFd keyboard_;  // where InputEvents go
+  UniqueFd typed_;     // input of the first serial port beside its console's
+  ConsoleLog console_log_;
+  ipc::WritableRegion screen_;  // the VGA's; empty without one
   std::unique_ptr<KvmVm> vm_;
   std::optional<ShadowRam> shadow_;
   AddressSpace space_;

@@ -1,4 +1,5 @@
 // VirtualMachine's device processes as managers see them: listed, inspected, drilled, upgraded, isolated, restored.
+#include <limits.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -6,7 +7,9 @@
 #include <array>
 #include <cstring>
 
+#include "ipc/base/checked.h"
 #include "ipc/base/log.h"
+#include "ipc/screen/scan_out.h"
 #include "sandbox/jail_status.h"
 #include "vmm/vm.h"
 
@@ -145,6 +148,41 @@ Status VirtualMachine::set_balloon(std::uint64_t bytes) {
   if (bytes > config_.memory_bytes)
     return make_error(fmt::format("a balloon of {} bytes is larger than the guest's memory", bytes));
   return post_setting(*plan_.balloon, Setting::kBalloonTarget, bytes);
+}
+
+Result<screen::VgaRegisters> VirtualMachine::screen() {
+  if (!plan_.screen) return make_error("this VM has no screen: `bulkhead run --vga` gives it one");
+  const auto* block = reinterpret_cast<const screen::ScanOut*>(screen_.bytes().data() + screen::kVideoMemory);
+  const std::optional<screen::VgaRegisters> registers = screen::read_scan_out(*block);
+  if (!registers) return make_error("the VGA is changing what it shows; ask again");
+  return *registers;
+}
+
+Result<std::span<const std::byte>> VirtualMachine::video_memory(std::uint64_t offset, std::uint32_t length) {
+  if (!plan_.screen) return make_error("this VM has no screen: `bulkhead run --vga` gives it one");
+  if (!fits(offset, length, screen::kVideoMemory)) return make_error("there is no such place in the video memory");
+  return std::span<const std::byte>(screen_.bytes()).subspan(offset, length);
+}
+
+Result<control::ConsoleOutput> VirtualMachine::console(std::uint64_t after) {
+  ConsoleLog::Part part = console_log_.since(after, ConsoleLog::kKept);
+  return control::ConsoleOutput{.bytes = std::move(part.bytes), .next = part.next};
+}
+
+Status VirtualMachine::type_on_console(std::span<const std::byte> bytes) {
+  static_assert(control::kMaxConsoleInput <= PIPE_BUF);
+  if (bytes.empty() || ::write(typed_.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()))
+    return ok();
+  return make_error("the guest does not read its console");
+}
+
+Status VirtualMachine::send_input(std::span<const InputEvent> events) {
+  // All of them or none: a pipe takes up to PIPE_BUF bytes whole.
+  static_assert(control::kMaxInputEvents * sizeof(InputEvent) <= PIPE_BUF);
+  const auto bytes = std::as_bytes(events);
+  if (bytes.empty() || ::write(keyboard_.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()))
+    return ok();
+  return make_error("the guest does not read its keyboard");
 }
 
 void VirtualMachine::resize_terminal(const control::ResizeTerminal& size) {

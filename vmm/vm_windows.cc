@@ -1,6 +1,7 @@
 // VirtualMachine's address space: who answers where, and the ROMs in it.
 #include <algorithm>
 
+#include "ipc/screen/scan_out.h"
 #include "vmm/machine/firmware_data.h"
 #include "vmm/vm.h"
 
@@ -92,8 +93,12 @@ std::vector<WindowPlan> VirtualMachine::window_plans() {
       const auto device = std::find(plan_.functions.begin(), plan_.functions.end(), window.devfn);
       Rom& rom = *option_roms_[static_cast<std::size_t>(device - plan_.functions.begin())];
       plan.channel = &rom;
-      plan.rom = rom.bytes();
+      plan.memory = rom.bytes();
     } else {
+      if (window.screen) {
+        plan.memory = screen_.bytes().first(screen::kVideoMemory);
+        plan.writable = true;
+      }
       plan.posted = window.region < instance.type->regions.size() && instance.type->regions[window.region].posted;
     }
     windows.push_back(std::move(plan));

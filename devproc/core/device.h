@@ -60,9 +60,10 @@ class Device {
   virtual bool on_queue(QueueId) { return false; }
   // Work on a queue has ended three processes: it is not to be tried again.
   virtual void on_queue_poisoned(QueueId) {}
-  // Called after each commit of an input of a device that has queues: puts into guest memory what that input shows the
-  // guest, then sends the messages that tell of it. `again`: a successor's call, for what its predecessor may have
-  // shown or not; doing it twice is harmless. Changes no state. True: after_show() is to follow, as an input.
+  // Called after each commit of an input of a device that has queues or a screen: puts into guest memory what that
+  // input shows the guest (or into the scan-out block what it shows those who draw), then sends the messages that tell
+  // of it. `again`: a successor's call, for what its predecessor may have shown or not; doing it twice is harmless.
+  // Changes no state. True: after_show() is to follow, as an input.
   virtual bool show(bool /*again*/, MsiSender& /*interrupts*/) { return false; }
   virtual void after_show() {}
   // A backend has something (frames, room for frames, completions), or may have: at a take-over each is asked for.

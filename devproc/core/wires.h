@@ -18,6 +18,7 @@
 #include "devproc/core/packet_link.h"
 #include "devproc/core/persistent.h"
 #include "devproc/core/ram_release.h"
+#include "devproc/core/screen.h"
 #include "devproc/core/stream_sockets.h"
 #include "devproc/core/user_network.h"
 #include "ipc/roles/bar_access.h"
@@ -105,6 +106,7 @@ struct Wires {
   std::span<FrameBackend* const> frames{};  // NICs: one a queue pair
   GuestPublisher* publisher = nullptr;      // device types that declare `publishes`
   UserNetwork* network = nullptr;           // usernet
+  Screen* screen = nullptr;                 // device types that declare `screen`
   std::span<const std::byte> data{};        // device types that declare a region of data
 };
 

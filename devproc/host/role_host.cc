@@ -173,7 +173,7 @@ void RoleHost::finish_input() {
   count(world_.replies->counters.commits);
   // The dirty marks, good until sync(), tell what this input changed.
   const bool streams = host_.streams.segment().dirty || host_.outbound.segment().dirty;
-  const bool shows = (active_ != nullptr && active_->queues != 0) || (publisher_ && publisher_->pending());
+  const bool shows = (active_ != nullptr && active_->shows) || (publisher_ && publisher_->pending());
   if (shows) [[unlikely]] {
     // The guest finds the queue's entries before an interrupt tells of them. Models read the working bank, so that
     // comes up to date first.
@@ -199,7 +199,7 @@ void RoleHost::finish_input() {
 void RoleHost::show(Instance* instance, bool again) {
   if (publisher_) publisher_->show();
   for (Instance& one : instances_) {
-    if (one.queues == 0 || (instance != nullptr && instance != &one)) continue;
+    if (!one.shows || (instance != nullptr && instance != &one)) continue;
     DirectMsiSender interrupts(world_.messages, one.first_vector, one.messages, world_.replies->counters.interrupts);
     one.after_show = one.device->show(again, interrupts) || one.after_show;
   }

@@ -25,6 +25,7 @@
 #include "devproc/core/wires.h"
 #include "devproc/host/attempt_log.h"
 #include "devproc/host/guest_publisher.h"
+#include "devproc/host/host_screen.h"
 #include "devproc/host/host_wires.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/device_messages.h"
@@ -56,7 +57,8 @@ struct RoleWorld {
     BorrowedFd watched;
     ipc::RingNotes* notes = nullptr;
   };
-  std::vector<Ring> rings{};  // by backing; those that have none are empty
+  std::vector<Ring> rings{};      // by backing; those that have none are empty
+  std::span<std::byte> screen{};  // screen::kScreenRegionSize bytes (less in tests), for the device that has one
 };
 
 class RoleHost {
@@ -124,6 +126,7 @@ class RoleHost {
     std::unique_ptr<HostMsiSender> msi;
     std::unique_ptr<FdEntropy> entropy;
     std::unique_ptr<RamPunch> ram;
+    std::unique_ptr<HostScreen> screen;
     BlockBackend* block = nullptr;      // one of `backends`
     std::vector<FrameBackend*> frames;  // likewise
     UserNetwork* network = nullptr;     // likewise
@@ -139,6 +142,7 @@ class RoleHost {
     std::uint16_t queues = 0;
     std::uint16_t doorbell_region = 0;
     std::vector<BackendState> backends;
+    bool shows = false;       // Device::show() is to be called after its inputs
     bool after_show = false;  // Device::after_show() is to be called
   };
 

@@ -124,6 +124,12 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed
     if (world_.ranges == nullptr) return make_error("device \"" + setup.name + "\" was not given guest memory");
     instance.ram = std::make_unique<RamPunch>(*world_.ranges);
   }
+  if (decl->screen) {
+    if (!world_.screen.empty() && world_.screen.size() <= screen::kScanOutSize)
+      return make_error("device \"" + setup.name + "\" was given a screen that is too small");
+    instance.screen = std::make_unique<HostScreen>(world_.screen);
+  }
+  instance.shows = decl->screen || instance.queues != 0;
   const Wires wires{.state = checkpoint_,
                     .clock = clock_,
                     .timers = *instance.timers,
@@ -141,6 +147,7 @@ Status RoleHost::add_instance(const control::DeviceInstance& setup, bool resumed
                     .frames = instance.frames,
                     .publisher = publisher_ ? &*publisher_ : nullptr,
                     .network = instance.network,
+                    .screen = instance.screen.get(),
                     .data = setup.data_regions.first < world_.data.size() && setup.data_regions.count != 0
                                 ? world_.data[setup.data_regions.first]
                                 : std::span<const std::byte>()};

@@ -100,7 +100,8 @@ Status RoleProcess::take_role(const control::TakeRole& role, std::vector<UniqueF
                      .ranges = has_memory_ ? &memory_ : nullptr,
                      .ring = {},
                      .make_user_network = make_user_network_,
-                     .rings = {}};
+                     .rings = {},
+                     .screen = screen_ ? screen_->bytes() : std::span<std::byte>()};
   if (ring_own_ && ring_peer_ && ring_peer_bell_.valid())
     world_.ring = {.own = ring_own_->as<ipc::FrameRingArea>(),
                    .peer = ring_peer_->as<ipc::FrameRingArea>(),
@@ -143,6 +144,10 @@ Status RoleProcess::take_fd(const control::FdGrant& grant, UniqueFd fd) {
       ASSIGN_OR_RETURN(const std::size_t size, file_size(fd.borrow()));
       ASSIGN_OR_RETURN(ipc::ReadOnlyRegion region, ipc::ReadOnlyRegion::import(std::move(fd), size));
       data_.push_back(std::move(region));
+      return ok();
+    }
+    case control::FdPurpose::kScreenRegion: {
+      ASSIGN_OR_RETURN(screen_, ipc::WritableRegion::import(std::move(fd), screen::kScreenRegionSize));
       return ok();
     }
     case control::FdPurpose::kBulkRegion: return put(notes_fds_, grant.index, kMaxBackings, std::move(fd));

@@ -57,6 +57,7 @@ class RoleProcess {
   std::optional<ipc::WritableRegion> ring_own_;
   std::optional<ipc::ReadOnlyRegion> ring_peer_;
   UniqueFd ring_peer_bell_;
+  std::optional<ipc::WritableRegion> screen_;
   std::vector<ipc::ReadOnlyRegion> data_;  // in the order of their indexes
   int ring_count_;
   struct Ring {

@@ -112,6 +112,11 @@ struct VsockConfig {
   guestCid @0 :UInt32;
 }
 
+struct VgaConfig {
+  width @0 :UInt16;
+  height @1 :UInt16;
+}
+
 struct DeviceConfig {
   union {
     uart16550 @0 :Void;
@@ -132,5 +137,6 @@ struct DeviceConfig {
     virtioVsock @15 :VsockConfig;
     vsockRelay @16 :VsockConfig;
     fwCfg @17 :Void;
+    vga @18 :VgaConfig;
   }
 }

@@ -18,6 +18,12 @@ void write(Builder out, const PciTestConfig&) { out.setPciTest(); }
 void write(Builder out, const VirtioRngConfig&) { out.setVirtioRng(); }
 void write(Builder out, const AcpiPmConfig& config) { out.initAcpiPm().setSciEnabled(config.sci_enabled); }
 
+void write(Builder out, const VgaConfig& config) {
+  auto body = out.initVga();
+  body.setWidth(config.width);
+  body.setHeight(config.height);
+}
+
 void write(Builder out, const CmosRtcConfig& config) {
   auto body = out.initCmosRtc();
   body.setRamBelow4g(config.ram_below_4g);
@@ -245,6 +251,7 @@ DeviceConfig read_device_config(schema::DeviceConfig::Reader in) {
     }
     case Kind::VIRTIO_VSOCK: return VirtioVsockConfig{.guest_cid = in.getVirtioVsock().getGuestCid()};
     case Kind::VSOCK_RELAY: return VsockRelayConfig{.guest_cid = in.getVsockRelay().getGuestCid()};
+    case Kind::VGA: return VgaConfig{.width = in.getVga().getWidth(), .height = in.getVga().getHeight()};
     case Kind::PCI_BUS: return read_pci_bus(in.getPciBus());
   }
   refuse("device configuration {} is unknown", static_cast<unsigned>(in.which()));

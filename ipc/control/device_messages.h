@@ -45,14 +45,15 @@ enum class FdPurpose : std::uint16_t {
   kMsiVector = 7,       // index: vector of the role
   kGuestRam = 8,        // index: nth region of guest RAM
   kBacking = 9,         // index: nth backing file, TAP queue, socket ... of the role
-  kBulkRegion = 10,     // index: nth bulk state region (VRAM), or a ring's notes (the index of its backing)
+  kBulkRegion = 10,     // index: a ring's notes (the index of its backing)
   kQueueKick = 11,      // index: nth ioeventfd of the role
   kStreamRegion = 12,   // console and input rings
   kRoleFilter = 13,     // seccomp program of the role (sandbox/filter.h)
   kFrameRing = 14,      // index: FrameRingPart
   kDataRegion = 15,     // index: nth region of read-only data of the role
+  kScreenRegion = 16,   // video memory and scan-out block (ipc/screen/scan_out.h)
 };
-inline constexpr std::uint16_t kFdPurposeCount = 16;
+inline constexpr std::uint16_t kFdPurposeCount = 17;
 
 // What belongs to the one frame ring of a role, beside the eventfd that rings for it (BackingKind::kFrameRing).
 enum class FrameRingPart : std::uint32_t {

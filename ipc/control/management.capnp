@@ -104,6 +104,25 @@ struct EventsAnswer {
   }
 }
 
+struct ConsoleOutput {
+  bytes @0 :Data;
+  next @1 :UInt64;
+}
+
+struct ConsoleAnswer {
+  union {
+    output @0 :ConsoleOutput;
+    failed @1 :Text;
+  }
+}
+
+struct BytesAnswer {
+  union {
+    bytes @0 :Data;
+    failed @1 :Text;
+  }
+}
+
 interface Management {
   status @0 () -> (answer :StatusAnswer);
   # What the VM is and does.
@@ -138,6 +157,21 @@ interface Management {
 
   setBalloon @13 (bytes :UInt64) -> (outcome :Outcome);
   # How much memory the guest is to give up to its balloon.
+
+  screen @14 () -> (answer :BytesAnswer);
+  # The VGA's registers (ipc/screen/vga_registers.h).
+
+  videoMemory @15 (offset :UInt64, length :UInt32) -> (answer :BytesAnswer);
+  # At most kMaxVideoPart bytes of what the VGA's memory holds now.
+
+  sendInput @16 (events :Data) -> (outcome :Outcome);
+  # InputEvents (ipc/wire/input_event.h) of the keyboard or the mouse, at most kMaxInputEvents at once.
+
+  console @17 (after :UInt64) -> (answer :ConsoleAnswer);
+  # What came out of the first serial port from position `after` on, as far as it is kept, and the position behind it.
+
+  typeOnConsole @18 (bytes :Data) -> (outcome :Outcome);
+  # Input for the first serial port, at most kMaxConsoleInput bytes: all of it is taken, or none.
 
   events @11 (after :UInt64, most :UInt32, wait :Bool) -> (answer :EventsAnswer);
   # Those with a number above `after`, oldest first, at most `most`. When there are none and `wait` is set, the answer

@@ -53,6 +53,15 @@ enum class DeviceEventKind : std::uint8_t {
   kPlugged = 9,     // something is there again
 };
 inline constexpr std::uint8_t kDeviceEventKinds = 10;
+inline constexpr std::uint32_t kMaxVideoPart = 1 << 20;  // bytes
+inline constexpr std::size_t kMaxInputEvents = 64;
+inline constexpr std::size_t kMaxConsoleInput = 4096;  // bytes
+
+// What came out of a console, and the position behind it.
+struct ConsoleOutput {
+  std::vector<std::byte> bytes;
+  std::uint64_t next = 0;
+};
 inline constexpr std::uint32_t kMaxEventsAtOnce = 256;
 inline constexpr std::chrono::seconds kEventsPatience{10};  // for which the VMM lets a caller wait for an event
 

@@ -117,6 +117,48 @@ class Client final : public ManagementClient {
     return act(std::move(request));
   }
 
+  Result<screen::VgaRegisters> screen() override {
+    ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, read_bytes(connection_->management.screenRequest()));
+    screen::VgaRegisters registers;
+    if (bytes.size() != sizeof registers) return make_error("this program is of another version than the VM");
+    std::memcpy(static_cast<void*>(&registers), bytes.data(), sizeof registers);
+    return registers;
+  }
+
+  Result<std::vector<std::byte>> video_memory(std::uint64_t offset, std::uint32_t length) override {
+    auto request = connection_->management.videoMemoryRequest();
+    request.setOffset(offset);
+    request.setLength(length);
+    ASSIGN_OR_RETURN(std::vector<std::byte> bytes, read_bytes(std::move(request)));
+    if (bytes.size() != length) return make_error("the VM sent less of its video memory than was asked for");
+    return bytes;
+  }
+
+  Status send_input(std::span<const InputEvent> events) override {
+    auto request = connection_->management.sendInputRequest();
+    const auto bytes = std::as_bytes(events);
+    request.setEvents(kj::arrayPtr(reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()));
+    return act(std::move(request));
+  }
+
+  Result<ConsoleOutput> console(std::uint64_t after) override {
+    auto request = connection_->management.consoleRequest();
+    request.setAfter(after);
+    return call<ConsoleOutput>(std::move(request), [](auto response) -> Result<ConsoleOutput> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      const auto output = answer.getOutput();
+      const auto bytes = std::as_bytes(std::span(output.getBytes().begin(), output.getBytes().size()));
+      return ConsoleOutput{.bytes = {bytes.begin(), bytes.end()}, .next = output.getNext()};
+    });
+  }
+
+  Status type_on_console(std::span<const std::byte> bytes) override {
+    auto request = connection_->management.typeOnConsoleRequest();
+    request.setBytes(kj::arrayPtr(reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()));
+    return act(std::move(request));
+  }
+
   Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) override {
     using Events = std::vector<DeviceEvent>;
     auto request = connection_->management.eventsRequest();
@@ -135,6 +177,17 @@ class Client final : public ManagementClient {
  private:
   static Error failure(capnp::Text::Reader sentence) {
     return make_error(codec::read_sentence(sentence, "the answer", kMaxSentenceLength));
+  }
+
+  template <class Request>
+  Result<std::vector<std::byte>> read_bytes(Request request) {
+    using Bytes = std::vector<std::byte>;
+    return call<Bytes>(std::move(request), [](auto response) -> Result<Bytes> {
+      const auto answer = response.getAnswer();
+      if (answer.isFailed()) return failure(answer.getFailed());
+      const auto bytes = std::as_bytes(std::span(answer.getBytes().begin(), answer.getBytes().size()));
+      return Bytes(bytes.begin(), bytes.end());
+    });
   }
 
   // Sends `request`, waits for the answer or the deadline, and reads it.

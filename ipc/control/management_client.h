@@ -12,6 +12,8 @@
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/management.h"
 #include "ipc/control/vm_config.h"
+#include "ipc/screen/vga_registers.h"
+#include "ipc/wire/input_event.h"
 
 namespace bulkhead::control {
 
@@ -38,6 +40,15 @@ class ManagementClient {
   // Rate limits of a device instance, as --disk and --net name them; what is not named stays.
   virtual Status limit(const std::string& instance, const std::vector<Property>& properties) = 0;
   virtual Status set_balloon(std::uint64_t bytes) = 0;
+  virtual Result<screen::VgaRegisters> screen() = 0;
+  // At most kMaxVideoPart bytes.
+  virtual Result<std::vector<std::byte>> video_memory(std::uint64_t offset, std::uint32_t length) = 0;
+  // At most kMaxInputEvents.
+  virtual Status send_input(std::span<const InputEvent> events) = 0;
+  // Of the first serial port: what came out from position `after` on, as far as it is kept.
+  virtual Result<ConsoleOutput> console(std::uint64_t after) = 0;
+  // At most kMaxConsoleInput bytes; all of them are taken, or none.
+  virtual Status type_on_console(std::span<const std::byte> bytes) = 0;
   // Those after number `after`. With `wait` the answer comes with the next one, or empty after kEventsPatience.
   virtual Result<std::vector<DeviceEvent>> events(std::uint64_t after, bool wait) = 0;
 };

@@ -32,6 +32,13 @@ struct FwCfgConfig {};
 struct DebugExitConfig {};
 
 struct PciTestConfig {};
+
+// The mode that the monitor prefers, as its EDID says.
+struct VgaConfig {
+  std::uint16_t width = 1024;
+  std::uint16_t height = 768;
+  bool operator==(const VgaConfig&) const = default;
+};
 struct VirtioRngConfig {};
 
 // How much of something a device may do in the long run, and at once. Bytes and operations (requests of a disk, frames
@@ -192,7 +199,7 @@ struct PciBusConfig {
 using DeviceConfig = std::variant<Uart16550Config, CmosRtcConfig, I8042Config, AcpiPmConfig, SystemPortsConfig,
                                   DebugExitConfig, PciTestConfig, PciBusConfig, VirtioRngConfig, VirtioBlkConfig,
                                   VirtioNetConfig, E1000Config, UsernetConfig, VirtioConsoleConfig, VirtioBalloonConfig,
-                                  VirtioVsockConfig, VsockRelayConfig, FwCfgConfig>;
+                                  VirtioVsockConfig, VsockRelayConfig, FwCfgConfig, VgaConfig>;
 
 // nullptr: it is no network card's.
 [[nodiscard]] inline const NicConfig* nic_config(const DeviceConfig& config) {

@@ -5,6 +5,7 @@
 
 #include "ipc/roles/e1000_decl.h"
 #include "ipc/roles/pci_test_decl.h"
+#include "ipc/roles/vga_decl.h"
 #include "ipc/roles/virtio_decl.h"
 
 namespace bulkhead {
@@ -52,6 +53,12 @@ constexpr std::array kE1000Regions = {RegionDecl{"registers", true, kE1000Regist
                                       RegionDecl{"ports", false, kE1000PortsSize}};
 constexpr std::array kE1000Lines = {LineDecl{"intx", LineKind::kLevel}};
 constexpr std::array kE1000Backings = {BackingKind::kTap};
+
+constexpr std::array kVgaRegions = {RegionDecl{"ports", false, kVgaPortsSize, false, kVgaPortsBase},
+                                    RegionDecl{"vbe ports", false, kVgaVbePortsSize, false, kVgaVbePortsBase},
+                                    RegionDecl{"legacy memory", true, kVgaLegacySize, true, kVgaLegacyBase},
+                                    RegionDecl{"video memory", true, screen::kVideoMemory},
+                                    RegionDecl{"registers", true, kVgaRegisterBarSize}};
 
 constexpr std::array kPciBusRegions = {RegionDecl{"config ports", false, 8}};
 
@@ -105,6 +112,12 @@ constexpr std::array kTypes = {
                    .guest_memory = true,
                    .pci = &kPciTestDecl,
                    .purpose = "PCI test function"},
+    DeviceTypeDecl{.type = "vga",
+                   .regions = kVgaRegions,
+                   .screen = true,
+                   .effects = effect_bit(EffectKind::kVgaWindow),
+                   .pci = &kVgaDecl,
+                   .purpose = "VGA with Bochs VBE, 32 MiB"},
     DeviceTypeDecl{.type = "virtio_rng",
                    .regions = kVirtioRegions,
                    .lines = kVirtioLines,

@@ -26,9 +26,10 @@ struct LineDecl {
 
 struct RegionDecl {
   std::string_view name;
-  bool memory;           // memory rather than ports
-  std::uint64_t length;  // bytes
-  bool posted = false;   // memory writes do not wait for the device
+  bool memory;              // memory rather than ports
+  std::uint64_t length;     // bytes
+  bool posted = false;      // memory writes do not wait for the device
+  std::uint64_t fixed = 0;  // of a PCI function: where it lies, whatever its BARs say; 0: a BAR decides
 };
 
 // Queues in guest memory that the guest kicks: a write at offset kDoorbellStride * queue of a region of doorbells. KVM
@@ -70,6 +71,7 @@ struct DeviceTypeDecl {
   QueueDecl queues{};
   bool guest_memory = false;
   std::uint16_t data_regions = 0;           // read-only regions of the VMM's making (control::FdPurpose::kDataRegion)
+  bool screen = false;                      // has a Screen (devproc/core/screen.h); one in a machine
   bool publishes = false;                   // has a GuestPublisher (devproc/core/wires.h)
   std::span<const BackingKind> backings{};  // usually, and at most: backings_of()
   SyscallGroups syscalls{};

@@ -48,6 +48,7 @@ struct PciDecl {
   std::uint8_t revision_id = 0;
   std::uint32_t class_code = 0;  // base class << 16 | sub-class << 8 | programming interface
   bool multi_function = false;
+  bool legacy_io = false;          // decodes ports that no BAR has: its I/O Space bit can be set
   std::uint8_t interrupt_pin = 0;  // 0 none, 1 INTA# ... 4 INTD#
   std::uint8_t msi_vectors = 0;    // 0 none, else 1, 2, 4 ... 32
   std::uint16_t msix_vectors = 0;  // 0 none, at most kMaxVectors; needs a BAR with .msix

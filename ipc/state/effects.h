@@ -20,6 +20,7 @@ enum class EffectKind : std::uint16_t {
   kPower = 5,            // power off, reset, debug exit
   kPause = 6,            // the VM is to stand still until a person has helped
   kShadow = 7,           // what of C0000h-FFFFFh is RAM, and the window at A0000h (i440FX: PAM and SMRAM registers)
+  kVgaWindow = 8,        // what of the video memory lies at A0000h, as memory
 };
 
 // The wire record. 32 bytes; fields that a kind does not name are zero.
@@ -51,6 +52,7 @@ static_assert(sizeof(Effect) == 32);
 //   kShadow      data = for each segment of kShadowSegments two bits, kShadowRead and kShadowWrite, the lowest
 //   segment's
 //                lowest; kShadowVgaOpen.
+//   kVgaWindow   while there is one: address = offset in the video memory, size = 64 KiB or 128 KiB, kEffectEnabled.
 //   kPower       data = PowerAction; kDebugExit: address = the value that the guest wrote.
 //   kPause       data = PauseReason. Asked for again and again while the reason lasts and the VM runs.
 // Of a window, pin or vector that is off, the fields after "while" are zero: that is also its state after
@@ -135,6 +137,12 @@ inline constexpr std::uint32_t kMaxEffects = 14;
       }
       if (effect.index > kMaxMsiLog2 || effect.size > 0xffffffff || effect.data > 0xffff) return std::nullopt;
       if ((effect.data & ((1U << effect.index) - 1)) != 0) return std::nullopt;
+      return effect;
+    case EffectKind::kVgaWindow:
+      if ((effect.flags & ~kEffectEnabled) != 0 || effect.data != 0) return std::nullopt;
+      if ((effect.flags & kEffectEnabled) == 0)
+        return effect.address == 0 && effect.size == 0 ? std::optional(effect) : std::nullopt;
+      if ((effect.size != 0x10000 && effect.size != 0x20000) || effect.address % 0x10000 != 0) return std::nullopt;
       return effect;
     case EffectKind::kPower:
       if (effect.data < 1 || effect.data > 3) return std::nullopt;

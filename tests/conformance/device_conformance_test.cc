@@ -26,6 +26,7 @@ DeviceConfig sample_config(std::string_view type) {
   if (type == "debug_exit") return DebugExitConfig{};
   if (type == "fw_cfg") return FwCfgConfig{};
   if (type == "pci_test") return PciTestConfig{};
+  if (type == "vga") return VgaConfig{};
   if (type == "pci_bus")
     return PciBusConfig{.ram_below_4g = 1ULL << 30, .functions = {{.devfn = 4 << 3, .type = "pci_test"}}};
   if (type == "virtio_rng") return VirtioRngConfig{};
@@ -242,6 +243,7 @@ TEST_P(DeviceConformance, a_restored_device_goes_on_as_the_old_one_would) {
     successor.fakes.clock.set_now(old.fakes.clock.now());
     successor.fakes.clock.set_wall(old.fakes.clock.wall());
     successor.fakes.memory.bytes = old.fakes.memory.bytes;
+    if (old.decl->screen) std::ranges::copy(old.fakes.screen.memory(), successor.fakes.screen.memory().begin());
     const auto before = old.fakes.state.snapshot();
 
     successor.device->restore();

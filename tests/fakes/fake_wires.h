@@ -20,6 +20,7 @@
 #include "tests/fakes/fake_network.h"
 #include "tests/fakes/fake_publisher.h"
 #include "tests/fakes/fake_ram.h"
+#include "tests/fakes/fake_screen.h"
 #include "tests/fakes/fake_sockets.h"
 #include "tests/fakes/fake_state.h"
 #include "tests/fakes/fw_cfg_data.h"
@@ -66,6 +67,7 @@ class FakeWires {
                  .frames = frame_pointers_,
                  .publisher = &publisher,
                  .network = &network,
+                 .screen = &screen,
                  .data = data};
   }
 
@@ -81,6 +83,7 @@ class FakeWires {
   FakeRam ram{memory};
   FakeBlock block{memory, {.bytes = 64 * 1024}};
   FakeNetwork network;
+  FakeScreen screen;
   FakeLink link;
   FakeSockets sockets;
   std::deque<FakeFrames> frames;

@@ -343,6 +343,7 @@ std::vector<Scenario> scenarios() {
   virtio_inputs(add);
   device_inputs(add);
   e1000_inputs(add);
+  vga_inputs(add);
   return all;
 }
 
@@ -433,6 +434,13 @@ Seen observe(RoleRig& rig, ipc::Ticket first, const Scenario& scenario) {
   seen.outbound = rig.collect_outbound();
   seen.disk.assign(rig.disk_bytes().begin(), rig.disk_bytes().end());
   seen.memory.assign(rig.memory_bytes().begin(), rig.memory_bytes().end());
+  if (rig.setup().screen) {
+    // How often it was shown is nobody's business.
+    const auto block = std::span(seen.memory).last(screen::kScanOutSize);
+    seen.shown = screen::read_scan_out(
+        *reinterpret_cast<const screen::ScanOut*>(rig.memory_bytes().data() + kRigMemory - screen::kScanOutSize));
+    std::ranges::fill(block, std::byte{0});
+  }
   return seen;
 }
 
@@ -503,6 +511,7 @@ std::string difference(const Seen& found, const Seen& wanted) {
   // Death may come between counting a frame and reading it.
   if (found.received_lost > wanted.received_lost + 1) return "more frames are said to be lost than were";
   if (found.memory != wanted.memory) return "other bytes in guest memory";
+  if (found.shown != wanted.shown) return "other registers are shown";
   const Outside before = signalled_before(found, wanted);
   const std::string lines =
       difference("rising line", found.outside.lines, wanted.outside.lines, before.lines, wanted.asserted);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ipc/screen/scan_out.h"
 #include "tests/unit/devproc/host/role_rig.h"
 
 namespace bulkhead::devproc {
@@ -36,6 +37,8 @@ std::vector<Scenario> scenarios();
 void virtio_inputs(const std::function<void(Scenario)>& add);
 // Those of the e1000 (inputs_e1000.cc).
 void e1000_inputs(const std::function<void(Scenario)>& add);
+// Those of the VGA (inputs_vga.cc).
+void vga_inputs(const std::function<void(Scenario)>& add);
 // Those of console, balloon and sockets (inputs_devices.cc).
 void device_inputs(const std::function<void(Scenario)>& add);
 std::vector<Scenario> scenarios_named(std::initializer_list<std::string_view> names);
@@ -48,6 +51,7 @@ struct Seen {
   std::vector<Effect> outbound;
   std::string inspect;
   std::vector<std::byte> memory;
+  std::optional<screen::VgaRegisters> shown;  // in the scan-out block
   std::vector<std::byte> disk;
   std::vector<RigWire::Frame> sent;  // each frame once, however often it was sent
   std::size_t sent_times = 0;

@@ -10,6 +10,7 @@
 #include "devproc/models/system_ports/system_ports.h"
 #include "devproc/models/uart16550/uart16550.h"
 #include "devproc/models/usernet/usernet.h"
+#include "devproc/models/vga/vga.h"
 #include "devproc/models/virtio/transport.h"
 #include "devproc/models/virtio_balloon/virtio_balloon.h"
 #include "devproc/models/virtio_blk/virtio_blk.h"

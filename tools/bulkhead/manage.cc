@@ -248,6 +248,18 @@ int manage(const DevicesOptions& options) {
   return print_out(options.permissions ? permission_text(*devices) : device_table(*devices));
 }
 
+int manage(const SendKeysOptions& options) {
+  // Firmware and boot loaders have room for a few keys only, and look at them now and then.
+  constexpr std::chrono::milliseconds kBetween{30};
+  const auto client = reach(options.name);
+  if (!client) return fail(client.error());
+  for (const KeyStroke& key : options.keys) {
+    if (const Status sent = (*client)->send_input(key); !sent) return fail(sent.error());
+    std::this_thread::sleep_for(kBetween);
+  }
+  return 0;
+}
+
 int manage(const InspectOptions& options) {
   const auto client = reach(options.name);
   if (!client) return fail(client.error());

@@ -71,6 +71,10 @@ struct Raw {
   std::optional<std::string> every;
   std::optional<std::string> count;
   std::optional<std::string> seed;
+  std::string file;
+  std::string keys;
+  std::string vga;  // empty: none; "true": as it comes
+  bool text = false;
   bool no_follow = false;
   bool json = false;
   bool permissions = false;
@@ -103,6 +107,11 @@ void add_machine(CLI::App* run, Raw& raw) {
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_flag(
+         "--vga", raw.vga,
+         "add a VGA with 32 MiB (Bochs VBE); keys: xres=N, yres=N (the mode that its monitor prefers), rom=FILE|off,\n"
+         "slot=N; `bulkhead screenshot` shows it")
+      ->type_name("[=KEY=VALUE,...]");
   run->add_option(
          "--disk", raw.disks,
          "add a disk (virtio-blk): an image or a block device; keys: format=raw|qcow2, readonly=on|off, direct=on|off\n"
@@ -209,6 +218,17 @@ void add_managers(CLI::App& app, Raw& raw) {
   CLI::App* inspect = named("inspect", "Show a device's registers and counters.");
   inspect->add_option("INSTANCE", raw.instance, "as `bulkhead devices` names it; default: all")->type_name(" ");
   inspect->add_flag("--json", raw.json, "machine-readable");
+  CLI::App* console = named("console", "Look at a VM's first serial port and type there; several may at once.");
+  console->add_flag("--no-follow", raw.no_follow, "only print what is kept of its output: the last 64 KiB");
+  console->footer("Ctrl-A x leaves, Ctrl-A Ctrl-A is one Ctrl-A. The VM goes on.");
+  CLI::App* screenshot = named("screenshot", "Write what a VM's screen shows to a PNG file.");
+  add_file(screenshot, "FILE", raw.file, "the PNG")->type_name(" ");
+  screenshot->add_flag("--text", raw.text, "print the characters of a text mode instead");
+  CLI::App* sendkeys = named("sendkeys", "Press keys of a VM's keyboard.");
+  sendkeys->add_option("KEYS", raw.keys, "characters, and names in <>: \"root<enter>\", \"<ctrl-alt-del>\", \"<f12>\"")
+      ->required()
+      ->type_name(" ");
+  sendkeys->footer("A US keyboard. << is the character <.");
   named("stop", "Press a VM's power button: a guest that listens to it shuts down.")
       ->footer("Does not wait for the guest. `bulkhead kill` ends a VM whose guest takes no notice.");
   named("kill", "End a VM at once, as if its power were cut.");
@@ -414,13 +434,17 @@ Result<RunOptions> check_run(Raw& raw) {
     return make_error(fmt::format("--on-reset {}: must be reboot or exit", raw.on_reset));
   ASSIGN_OR_RETURN(run.device_deadline_ns, read_device_deadline(raw.device_deadline));
   ASSIGN_OR_RETURN(run.on_crash, read_on_crash(raw.on_crash));
-  const std::size_t devices = raw.devices.size() + raw.disks.size() + raw.nets.size() + raw.balloons.size() +
-                              raw.virtio_consoles.size() + raw.vsocks.size();
+  const std::size_t devices = (raw.vga.empty() ? 0U : 1U) + raw.devices.size() + raw.disks.size() + raw.nets.size() +
+                              raw.balloons.size() + raw.virtio_consoles.size() + raw.vsocks.size();
   if (devices > control::kMaxDevices)
     return make_error(fmt::format("--device: given {} times, at most {} allowed", devices, control::kMaxDevices));
   if (raw.disks.size() > control::kMaxDeviceFiles)
     return make_error(
         fmt::format("--disk: given {} times, at most {} allowed", raw.disks.size(), control::kMaxDeviceFiles));
+  if (!raw.vga.empty()) {
+    ASSIGN_OR_RETURN(control::DeviceRequest vga, parse_device(raw.vga == "true" ? "vga" : "vga," + raw.vga));
+    run.devices.push_back(std::move(vga));
+  }
   for (const std::string& text : raw.devices) {
     ASSIGN_OR_RETURN(control::DeviceRequest device, parse_device(text));
     run.devices.push_back(std::move(device));
@@ -577,6 +601,16 @@ Command parse_command_line(int argc, const char* const* argv) {
       balloon.bytes = *bytes;
     }
     return balloon;
+  }
+  if (command == "console") return ConsoleOptions{.name = raw.name, .follow = !raw.no_follow};
+  if (command == "screenshot") {
+    if (raw.file.empty() != raw.text) return bad_usage("screenshot: either a FILE or --text is needed");
+    return ScreenshotOptions{.name = raw.name, .file = raw.file, .text = raw.text};
+  }
+  if (command == "sendkeys") {
+    auto keys = parse_keys(raw.keys);
+    if (!keys) return bad_usage(keys.error().message);
+    return SendKeysOptions{.name = raw.name, .keys = std::move(*keys)};
   }
   if (command == "events") return EventsOptions{.name = raw.name, .follow = !raw.no_follow, .json = raw.json};
   if (command == "fault" || command == "upgrade" || command == "restore") {

@@ -10,6 +10,7 @@
 
 #include "ipc/base/result.h"
 #include "ipc/control/vm_config.h"
+#include "tools/bulkhead/keys.h"
 
 namespace bulkhead::cli {
 
@@ -61,6 +62,22 @@ struct BalloonOptions {
   bool json = false;
 };
 
+struct ScreenshotOptions {
+  std::string name;
+  std::string file;  // PNG
+  bool text = false;
+};
+
+struct SendKeysOptions {
+  std::string name;
+  std::vector<KeyStroke> keys;
+};
+
+struct ConsoleOptions {
+  std::string name;
+  bool follow = true;
+};
+
 // stop, kill, pause, resume, reset.
 struct ActionOptions {
   std::string name;
@@ -102,7 +119,8 @@ struct Leave {
 };
 
 using Command = std::variant<Leave, RunOptions, ListOptions, DevicesOptions, InspectOptions, ActionOptions,
-                             EventsOptions, FaultOptions, ReplaceOptions, LimitOptions, StatusOptions, BalloonOptions>;
+                             EventsOptions, FaultOptions, ReplaceOptions, LimitOptions, StatusOptions, BalloonOptions,
+                             ScreenshotOptions, SendKeysOptions, ConsoleOptions>;
 
 [[nodiscard]] Command parse_command_line(int argc, const char* const* argv);
 

@@ -118,6 +118,7 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock, std::vect
 // The ROM that a card of this type brings along when a firmware runs; nullptr: none.
 const char* default_rom(std::string_view type) {
   if (type == "virtio_net") return "/usr/lib/ipxe/qemu/pxe-virtio.rom";
+  if (type == "vga") return "/usr/share/seabios/vgabios-stdvga.bin";
   if (type == "e1000") return "/usr/lib/ipxe/qemu/pxe-e1000.rom";
   return nullptr;
 }

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <list>
 #include <map>
 #include <optional>
@@ -153,6 +154,67 @@ class ManagementImpl final : public schema::Management::Server {
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> screen(ScreenContext context) override {
+    auto answer = context.getResults().initAnswer();
+    const auto registers = vm_.screen();
+    if (registers)
+      set_bytes(answer, std::as_bytes(std::span(&*registers, 1)));
+    else
+      answer.setFailed(codec::text(registers.error().message));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> videoMemory(VideoMemoryContext context) override {
+    const auto params = context.getParams();
+    auto answer = context.getResults().initAnswer();
+    if (params.getLength() > control::kMaxVideoPart) {
+      answer.setFailed("that is more of the video memory than is given at once");
+      return kj::READY_NOW;
+    }
+    const auto part = vm_.video_memory(params.getOffset(), params.getLength());
+    if (part)
+      set_bytes(answer, *part);
+    else
+      answer.setFailed(codec::text(part.error().message));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> sendInput(SendInputContext context) override {
+    const auto bytes = context.getParams().getEvents();
+    auto outcome = context.getResults().initOutcome();
+    std::vector<InputEvent> events(bytes.size() / sizeof(InputEvent));
+    if (bytes.size() % sizeof(InputEvent) != 0 || events.size() > control::kMaxInputEvents) {
+      outcome.setFailed("these are no input events");
+      return kj::READY_NOW;
+    }
+    std::memcpy(events.data(), bytes.begin(), bytes.size());
+    write_outcome(outcome, vm_.send_input(events));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> console(ConsoleContext context) override {
+    auto answer = context.getResults().initAnswer();
+    const auto part = vm_.console(context.getParams().getAfter());
+    if (!part) {
+      answer.setFailed(codec::text(part.error().message));
+      return kj::READY_NOW;
+    }
+    auto output = answer.initOutput();
+    output.setBytes(kj::arrayPtr(reinterpret_cast<const kj::byte*>(part->bytes.data()), part->bytes.size()));
+    output.setNext(part->next);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> typeOnConsole(TypeOnConsoleContext context) override {
+    const auto bytes = context.getParams().getBytes();
+    auto outcome = context.getResults().initOutcome();
+    if (bytes.size() > control::kMaxConsoleInput)
+      outcome.setFailed("that is more than a console takes at once");
+    else
+      write_outcome(outcome, vm_.type_on_console(std::as_bytes(std::span(bytes.begin(), bytes.size()))));
+    return kj::READY_NOW;
+  }
+
   kj::Promise<void> events(EventsContext context) override {
     const auto params = context.getParams();
     const std::uint64_t after = params.getAfter();
@@ -178,6 +240,12 @@ class ManagementImpl final : public schema::Management::Server {
   }
 
  private:
+  // The memory may change while it is copied, by its guest.
+  static void set_bytes(control::schema::BytesAnswer::Builder answer, std::span<const std::byte> bytes) {
+    auto out = answer.initBytes(static_cast<unsigned>(bytes.size()));
+    std::memcpy(out.begin(), bytes.data(), bytes.size());
+  }
+
   static constexpr const char* kNoRole = "that is not the name of a device process";
 
   // Lives inside the promise; dropping the promise takes it off the list.

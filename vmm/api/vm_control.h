@@ -5,12 +5,16 @@
 // another one. An Error is one sentence and goes to the client as it is.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "ipc/base/result.h"
 #include "ipc/control/management.h"
 #include "ipc/control/vm_config.h"
+#include "ipc/screen/vga_registers.h"
+#include "ipc/wire/input_event.h"
 #include "vmm/process/device_events.h"
 
 namespace bulkhead::vmm {
@@ -38,6 +42,14 @@ class VmControl {
   virtual Status limit(const std::string& instance, const std::vector<control::Property>& properties) = 0;
   // How much memory the guest is to give up; it does so in its own time.
   virtual Status set_balloon(std::uint64_t bytes) = 0;
+  // What the VGA shows, and what its memory holds: `length` bytes, at most kMaxVideoPart.
+  virtual Result<screen::VgaRegisters> screen() = 0;
+  virtual Result<std::span<const std::byte>> video_memory(std::uint64_t offset, std::uint32_t length) = 0;
+  // Keys and mouse, in order. An Error: the guest does not read what came before.
+  virtual Status send_input(std::span<const InputEvent> events) = 0;
+  // The first serial port: what came out of it since `after`, and bytes for it, all or none.
+  virtual Result<control::ConsoleOutput> console(std::uint64_t after) = 0;
+  virtual Status type_on_console(std::span<const std::byte> bytes) = 0;
   // Valid as long as the VM.
   virtual DeviceEvents& events() = 0;
 };

@@ -32,8 +32,9 @@ struct Claim {
   std::uint16_t instance = 0;
   std::uint16_t region = 0;
   bool posted = false;
-  std::string owner;           // "platform/com1", for reports
-  std::span<std::byte> rom{};  // not empty: reads are served from these bytes by a memory slot
+  std::string owner;              // "platform/com1", for reports
+  std::span<std::byte> memory{};  // not empty: a memory slot of these bytes serves reads
+  bool writable = false;          // and writes
 };
 
 class AddressSpace {

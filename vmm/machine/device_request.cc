@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "ipc/roles/virtio_decl.h"
+#include "ipc/screen/vga_registers.h"
 #include "vmm/machine/properties.h"
 #include "vmm/machine/rate_limits.h"
 #include "vmm/machine/usernet_request.h"
@@ -96,6 +97,16 @@ Result<NicConfig> read_nic(Properties& properties, std::uint8_t files, const Mac
                                               [&](const std::string& key) { return properties.take(key); }));
   if (function.usernet || !function.peer.empty()) config.backend = NicBackend::kFrameRing;
   config.offloads = !function.usernet;
+  return config;
+}
+
+Result<VgaConfig> read_vga(Properties& properties) {
+  VgaConfig config;
+  ASSIGN_OR_RETURN(const auto width,
+                   properties.take_number("xres", 640, screen::kMostColumns - 1, "a width in pixels"));
+  ASSIGN_OR_RETURN(const auto height, properties.take_number("yres", 480, 2160, "a height in pixels"));
+  if (width) config.width = static_cast<std::uint16_t>(*width);
+  if (height) config.height = static_cast<std::uint16_t>(*height);
   return config;
 }
 
@@ -221,6 +232,8 @@ Result<FunctionRequest> read_request(const control::DeviceRequest& request, cons
     ASSIGN_OR_RETURN(function.config, read_virtio_balloon(properties));
   } else if (request.type == "virtio_vsock") {
     ASSIGN_OR_RETURN(function.config, read_virtio_vsock(properties, request.files));
+  } else if (request.type == "vga") {
+    ASSIGN_OR_RETURN(function.config, read_vga(properties));
   } else if (request.type == "virtio_rng") {
     function.config = VirtioRngConfig{};
   } else {

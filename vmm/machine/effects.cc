@@ -1,7 +1,9 @@
 #include "vmm/machine/effects.h"
 
+#include "ipc/base/checked.h"
 #include "ipc/base/log.h"
 #include "ipc/roles/device_types.h"
+#include "ipc/roles/vga_decl.h"
 
 namespace bulkhead::vmm {
 
@@ -37,6 +39,7 @@ bool MachineEffects::apply(std::size_t role, const Effect& effect) {
     case EffectKind::kPause:
       if (pause_) pause_(role, static_cast<PauseReason>(effect.data));
       return true;
+    case EffectKind::kVgaWindow: return apply_vga_window(effect);
     case EffectKind::kShadow: return apply_shadow(effect.data);
     case EffectKind::kNone: break;
   }
@@ -47,6 +50,19 @@ bool MachineEffects::apply_shadow(std::uint32_t wanted) {
   if (shadow_ == nullptr) return false;
   const std::lock_guard lock(shadow_lock_);
   if (shadow_->wanted() != wanted) exclusively_([&] { shadow_->apply(wanted); });
+  return true;
+}
+
+bool MachineEffects::apply_vga_window(const Effect& effect) {
+  std::span<std::byte> wanted;
+  if ((effect.flags & kEffectEnabled) != 0) {
+    if (!fits(effect.address, effect.size, video_memory_.size())) return false;
+    wanted = video_memory_.subspan(effect.address, effect.size);
+  }
+  const std::lock_guard lock(windows_lock_);
+  if (windows_ == nullptr) return false;
+  vga_window_ = wanted;
+  republish_windows();
   return true;
 }
 
@@ -61,11 +77,12 @@ Status MachineEffects::publish_windows() {
   const std::vector<Claim> claims = windows_->claims();
   RETURN_IF_ERROR(space_.publish(claims));
   doorbells_.publish(claims);
-  std::vector<PlacedRom> roms;
+  std::vector<PlacedMemory> placed;
   for (const Claim& claim : claims) {
-    if (!claim.rom.empty()) roms.push_back({claim.base, claim.rom});
+    if (!claim.memory.empty()) placed.push_back({claim.base, claim.memory, claim.writable});
   }
-  if (!rom_slots_.is(roms)) exclusively_([&] { rom_slots_.apply(roms); });
+  if (!vga_window_.empty()) placed.push_back({kVgaLegacyBase, vga_window_, true});
+  if (!window_slots_.is(placed)) exclusively_([&] { window_slots_.apply(placed); });
   return ok();
 }
 
@@ -98,6 +115,7 @@ void MachineEffects::reset() {
   const std::lock_guard lock(windows_lock_);
   if (windows_ == nullptr) return;
   windows_->reset();
+  vga_window_ = {};
   republish_windows();
 }
 

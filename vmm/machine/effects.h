@@ -21,10 +21,10 @@
 
 namespace bulkhead::vmm {
 
-// Memory slots: RAM has the first ones, then the firmware, shadow RAM, and expansion ROMs from here on.
+// Memory slots: RAM has the first ones, then the firmware, shadow RAM, and what windows decode to from here on.
 inline constexpr std::uint32_t kBiosSlot = 8;
 inline constexpr std::uint32_t kFirstShadowSlot = 16;
-inline constexpr std::uint32_t kFirstRomSlot = kFirstShadowSlot + ShadowRam::kSlotCount;
+inline constexpr std::uint32_t kFirstWindowSlot = kFirstShadowSlot + ShadowRam::kSlotCount;
 
 class MachineEffects {
  public:
@@ -42,7 +42,7 @@ class MachineEffects {
       : space_(space),
         router_(router),
         doorbells_(vm),
-        rom_slots_(vm, kFirstRomSlot),
+        window_slots_(vm, kFirstWindowSlot),
         power_(std::move(power)),
         pause_(std::move(pause)),
         exclusively_(std::move(exclusively)) {}
@@ -54,6 +54,8 @@ class MachineEffects {
   void add_doorbell(const Doorbells::Place& place, BorrowedFd event) { doorbells_.add(place, event); }
   // What kShadow effects change; before any effect comes. Without it they are refused.
   void set_shadow_ram(ShadowRam& shadow) { shadow_ = &shadow; }
+  // What kVgaWindow effects map at A0000h; before any effect comes. Without it they are refused.
+  void set_video_memory(std::span<std::byte> memory) { video_memory_ = memory; }
   // Once all channels exist, before any effect comes.
   Status set_windows(WindowMap windows);
   // Who must hear of a function's FunctionControl bits.
@@ -86,14 +88,15 @@ class MachineEffects {
   bool apply(std::size_t role, const Effect& effect);
   bool apply_window(const Effect& effect);
   bool apply_shadow(std::uint32_t wanted);
+  bool apply_vga_window(const Effect& effect);
   Status publish_windows();
   void republish_windows();
   bool apply_function_control(const Effect& effect);
 
   AddressSpace& space_;
   InterruptRouter& router_;
-  Doorbells doorbells_;  // under windows_lock_
-  RomSlots rom_slots_;   // under windows_lock_
+  Doorbells doorbells_;       // under windows_lock_
+  WindowSlots window_slots_;  // under windows_lock_
   PowerSink power_;
   PauseSink pause_;
   Exclusively exclusively_;
@@ -101,6 +104,8 @@ class MachineEffects {
   std::mutex shadow_lock_;
   std::mutex windows_lock_;
   std::unique_ptr<WindowMap> windows_;
+  std::span<std::byte> video_memory_;
+  std::span<std::byte> vga_window_;  // of it, at A0000h; under windows_lock_
   std::vector<Owner> owners_;
   std::vector<std::unique_ptr<Role>> roles_;
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ipc/roles/vga_decl.h"
 #include "vmm/machine/device_request.h"
 
 namespace bulkhead::vmm {
@@ -92,7 +93,10 @@ InstancePlan make_pci_device(std::string name, FunctionRequest&& request, std::u
   plan.type = request.type;
   plan.config = std::move(request.config);
   plan.devfn = devfn;
-  for (std::uint16_t i = 0; i < plan.type->regions.size(); ++i) plan.regions.push_back({i, std::nullopt});
+  for (std::uint16_t i = 0; i < plan.type->regions.size(); ++i) {
+    const std::uint64_t fixed = plan.type->regions[i].fixed;
+    plan.regions.push_back({i, fixed != 0 ? std::optional(fixed) : std::nullopt});
+  }
   for (const LineDecl& line : plan.type->lines) plan.lines.push_back({line.kind, std::nullopt});
   return plan;
 }
@@ -181,6 +185,7 @@ void plan_windows(MachinePlan& plan, const PciBusConfig& bus) {
                              .role = role,
                              .instance = i,
                              .region = bar.region,
+                             .screen = instance.type->screen && bar.region == kVgaVideoMemory,
                              .pci_cfg = bar.bar != kRomBar && has_pci_cfg(*instance.type->pci)};
         if (bar.msix) {
           window.role = plan.pci_role;
@@ -253,7 +258,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   for (std::size_t i = 0; i < functions.size(); ++i) {
     const auto devfn = static_cast<std::uint8_t>(slots[i] << 3);
     const DeviceTypeDecl& type = *functions[i].type;
-    std::string name = role_name(type.type, i);
+    std::string name = type.screen ? std::string(type.type) : role_name(type.type, i);
     const std::uint32_t rom = origins[i] < roms.size() ? roms[origins[i]] : 0;
     bus.functions.push_back({devfn, std::string(type.type), rom});
     plan.functions[origins[i]] = devfn;
@@ -269,6 +274,10 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
     const std::size_t index = 2 + extra.size();  // pci and platform come first
     if (type.type == "virtio_console")
       plan.consoles.push_back({.stream = {index, 0}, .kind = functions[i].console, .files = files[i]});
+    if (type.screen) {
+      if (plan.screen) return make_error("there can be one VGA only");
+      plan.screen = index;
+    }
     if (type.type == "virtio_vsock") {
       ASSIGN_OR_RETURN(relay, plan_vsock(config, role.instances.back(), plan));
     }
@@ -307,6 +316,7 @@ Result<MachinePlan> plan_machine(const control::VmConfig& config, std::uint32_t 
   std::uint32_t stream = 0;
   for (const InstancePlan& instance : plan.roles[plan.platform_role].instances) {
     if (instance.name == "com1") plan.console = {plan.platform_role, stream};
+    if (instance.name == "i8042") plan.keyboard = {plan.platform_role, stream};
     if (instance.name == "ports") plan.debug = {plan.platform_role, stream};
     stream += instance.type->streams;
   }

@@ -94,6 +94,7 @@ struct PlannedWindow {
   std::size_t role = 0;  // index into MachinePlan::roles
   std::uint16_t instance = 0;
   std::uint16_t region = 0;
+  bool screen = false;   // the video memory
   bool pci_cfg = false;  // reached through configuration space as well (VIRTIO_PCI_CAP_PCI_CFG)
   bool rom = false;      // the function's expansion ROM, which the VMM has the bytes of
 };
@@ -142,10 +143,12 @@ struct MachinePlan {
   std::size_t platform_role = 0;
   std::uint16_t pm_instance = 0;      // in platform_role: takes the power button
   StreamRef console;                  // the first serial port
+  StreamRef keyboard;                 // InputEvents for the i8042
   StreamRef debug;                    // ports E9h and 402h
   std::vector<ConsolePlan> consoles;  // virtio consoles
   std::optional<VsockPlan> vsock;
   std::optional<std::size_t> balloon;  // the role of the virtio balloon
+  std::optional<std::size_t> screen;   // the role of the VGA
 };
 
 // `physical_address_bits`: of the guest's CPUs.

@@ -10,12 +10,13 @@
 namespace bulkhead::vmm {
 namespace {
 
-bool same(const PlacedRom& a, const PlacedRom& b) {
-  return a.address == b.address && a.bytes.data() == b.bytes.data() && a.bytes.size() == b.bytes.size();
+bool same(const PlacedMemory& a, const PlacedMemory& b) {
+  return a.address == b.address && a.bytes.data() == b.bytes.data() && a.bytes.size() == b.bytes.size() &&
+         a.writable == b.writable;
 }
 
-bool among(const PlacedRom& rom, std::span<const PlacedRom> roms) {
-  return std::any_of(roms.begin(), roms.end(), [&](const PlacedRom& other) { return same(rom, other); });
+bool among(const PlacedMemory& rom, std::span<const PlacedMemory> roms) {
+  return std::any_of(roms.begin(), roms.end(), [&](const PlacedMemory& other) { return same(rom, other); });
 }
 
 }  // namespace
@@ -36,23 +37,23 @@ void Rom::read(std::uint32_t, const BusAccess& access, std::span<std::byte> out)
     std::memcpy(out.data() + std::size_t{i} * access.size, from.data(), from.size());
 }
 
-bool RomSlots::is(std::span<const PlacedRom> roms) const {
+bool WindowSlots::is(std::span<const PlacedMemory> roms) const {
   const auto used =
-      std::count_if(slots_.begin(), slots_.end(), [](const PlacedRom& rom) { return !rom.bytes.empty(); });
+      std::count_if(slots_.begin(), slots_.end(), [](const PlacedMemory& rom) { return !rom.bytes.empty(); });
   return static_cast<std::size_t>(used) == roms.size() &&
-         std::all_of(roms.begin(), roms.end(), [this](const PlacedRom& rom) { return among(rom, slots_); });
+         std::all_of(roms.begin(), roms.end(), [this](const PlacedMemory& rom) { return among(rom, slots_); });
 }
 
-Status RomSlots::set(std::size_t slot, bool there) {
-  const PlacedRom& rom = slots_[slot];
+Status WindowSlots::set(std::size_t slot, bool there) {
+  const PlacedMemory& rom = slots_[slot];
   return vm_.set_memory_slot({.slot = first_slot_ + static_cast<std::uint32_t>(slot),
                               .guest_address = rom.address,
                               .size = there ? rom.bytes.size() : 0,
                               .host = rom.bytes.data(),
-                              .read_only = true});
+                              .read_only = !rom.writable});
 }
 
-void RomSlots::apply(std::span<const PlacedRom> roms) {
+void WindowSlots::apply(std::span<const PlacedMemory> roms) {
   static constinit LogLimiter limiter{4};
   for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot].bytes.empty() || among(slots_[slot], roms)) continue;
@@ -60,10 +61,10 @@ void RomSlots::apply(std::span<const PlacedRom> roms) {
     if (!status && limiter.allow()) log(LogLevel::kError, "{}", status.error().message);
     if (status) slots_[slot] = {};
   }
-  for (const PlacedRom& rom : roms) {
+  for (const PlacedMemory& rom : roms) {
     if (among(rom, slots_)) continue;
     const auto free =
-        std::find_if(slots_.begin(), slots_.end(), [](const PlacedRom& slot) { return slot.bytes.empty(); });
+        std::find_if(slots_.begin(), slots_.end(), [](const PlacedMemory& slot) { return slot.bytes.empty(); });
     const auto slot = static_cast<std::size_t>(free - slots_.begin());
     if (free == slots_.end()) slots_.emplace_back();
     slots_[slot] = rom;

@@ -1,8 +1,9 @@
-// Rom: the bytes of a ROM as the guest reads them, and RomSlots: the memory slots of those that decode now.
+// Rom: the bytes of a ROM as the guest reads them, and WindowSlots: the memory slots of ROMs and of video memory, where
+// they decode now.
 //
 // A ROM is read from a read-only memory slot; what it does not serve (a write; a read while KVM had no slot for it)
 // comes to it as to a device, which answers the same. Units: guest-physical bytes. Errors: Result from create().
-// Threading: read and write from any thread; RomSlots::apply() with no vCPU inside of KVM_RUN, one call at a time.
+// Threading: read and write from any thread; WindowSlots::apply() with no vCPU inside of KVM_RUN, one call at a time.
 // Trust: contents are the user's file; where a ROM decodes is the guest's wish, checked by the window map.
 #pragma once
 
@@ -39,25 +40,26 @@ class Rom final : public DeviceChannel {
   ipc::WritableRegion region_;
 };
 
-struct PlacedRom {
+struct PlacedMemory {
   std::uint64_t address = 0;
   std::span<std::byte> bytes;
+  bool writable = false;
 };
 
-class RomSlots {
+class WindowSlots {
  public:
-  RomSlots(Vm& vm, std::uint32_t first_slot) : vm_(vm), first_slot_(first_slot) {}
+  WindowSlots(Vm& vm, std::uint32_t first_slot) : vm_(vm), first_slot_(first_slot) {}
 
   // Whether apply() would change anything.
-  [[nodiscard]] bool is(std::span<const PlacedRom> roms) const;
-  void apply(std::span<const PlacedRom> roms);
+  [[nodiscard]] bool is(std::span<const PlacedMemory> roms) const;
+  void apply(std::span<const PlacedMemory> roms);
 
  private:
   Status set(std::size_t slot, bool there);
 
   Vm& vm_;
   std::uint32_t first_slot_;
-  std::vector<PlacedRom> slots_;  // empty bytes: free
+  std::vector<PlacedMemory> slots_;  // empty bytes: free
 };
 
 }  // namespace bulkhead::vmm

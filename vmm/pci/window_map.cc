@@ -54,7 +54,7 @@ std::vector<Claim> WindowMap::claims() const {
     const std::optional<Range> range = Range::make(window.base, plan.size);
     if (!range || !allowed(*range, plan.space, taken)) continue;
     taken.push_back({plan.space, window.base, plan.size, plan.channel, plan.instance, plan.region, plan.posted,
-                     plan.owner, plan.rom});
+                     plan.owner, plan.memory, plan.writable});
   }
   return taken;
 }

@@ -29,7 +29,8 @@ struct WindowPlan {
   std::uint16_t region = 0;
   bool posted = false;
   std::string owner;
-  std::span<std::byte> rom{};  // an expansion ROM: its bytes
+  std::span<std::byte> memory{};  // an expansion ROM or video memory: its bytes
+  bool writable = false;          // by the guest
 };
 
 class WindowMap {

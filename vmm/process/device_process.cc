@@ -14,12 +14,10 @@
 
 namespace bulkhead::vmm {
 
-Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& plan, std::span<const UniqueFd> files,
-                                                             const GuestRam& ram, ipc::EffectReceiver& effects,
-                                                             PendingBits& pending,
-                                                             ipc::RequestProducer::Options options, BarAccesses* bars,
-                                                             std::optional<FrameRingEnd> ring,
-                                                             FwCfgTransfers* transfers, BorrowedFd data) {
+Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(
+    const RolePlan& plan, std::span<const UniqueFd> files, const GuestRam& ram, ipc::EffectReceiver& effects,
+    PendingBits& pending, ipc::RequestProducer::Options options, BarAccesses* bars, std::optional<FrameRingEnd> ring,
+    FwCfgTransfers* transfers, BorrowedFd data, BorrowedFd screen) {
   std::unique_ptr<DeviceProcess> process(new DeviceProcess(plan, ram));
   process->frame_ring_ = ring;
   ASSIGN_OR_RETURN(process->requests_,
@@ -44,6 +42,9 @@ Result<std::unique_ptr<DeviceProcess>> DeviceProcess::create(const RolePlan& pla
   process->channel_ = std::make_unique<RemoteChannel>(*process->ring_, pending, bars, transfers);
   if (data.valid()) {
     ASSIGN_OR_RETURN(process->data_, UniqueFd::duplicate(data));
+  }
+  if (screen.valid()) {
+    ASSIGN_OR_RETURN(process->screen_, UniqueFd::duplicate(screen));
   }
   return process;
 }
@@ -250,6 +251,7 @@ Result<DeviceProcess::Handover> DeviceProcess::take_role(const std::string& vm, 
     grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerArea), frame_ring_->peer);
     grant(FdPurpose::kFrameRing, part(control::FrameRingPart::kPeerBell), frame_ring_->peer_bell);
   }
+  if (screen_.valid()) grant(FdPurpose::kScreenRegion, 0, screen_.borrow());
   if (data_.valid()) grant(FdPurpose::kDataRegion, 0, data_.borrow());
   for (std::size_t i = 0; i < rings_.size(); ++i) {
     grant(FdPurpose::kBulkRegion, rings_[i].backing, rings_[i].ring.notes());

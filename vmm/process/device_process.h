@@ -37,7 +37,8 @@ class DeviceProcess {
                                                        PendingBits& pending, ipc::RequestProducer::Options options,
                                                        BarAccesses* bars = nullptr,
                                                        std::optional<FrameRingEnd> ring = std::nullopt,
-                                                       FwCfgTransfers* transfers = nullptr, BorrowedFd data = {});
+                                                       FwCfgTransfers* transfers = nullptr, BorrowedFd data = {},
+                                                       BorrowedFd screen = {});
 
   struct Handover {
     std::vector<std::byte> bytes;
@@ -120,6 +121,7 @@ class DeviceProcess {
   std::optional<FrameRingEnd> frame_ring_;
   std::shared_ptr<const void> frame_ring_keeper_;
   std::size_t bell_ = 0;  // which of the backings is the ring's
+  UniqueFd screen_;       // likewise a screen
   UniqueFd data_;         // not valid: no device of the role has a region of data
   std::unique_ptr<ipc::RequestProducer> ring_;
   std::unique_ptr<RemoteChannel> channel_;

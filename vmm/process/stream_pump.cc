@@ -120,6 +120,7 @@ bool StreamPump::move_output(Stream& stream) {
   if (terminal != nullptr) {
     terminal->pending.assign(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(*n));
     terminal->pending_done = 0;
+    if (terminal->files.log != nullptr) terminal->files.log->append(terminal->pending);
     flush(*terminal);
   } else if (stream.debug) {
     log_debug(std::span(buffer).first(*n));
@@ -152,8 +153,8 @@ bool StreamPump::flush(Terminal& terminal) {
 
 bool StreamPump::move_input(Stream& stream) {
   Terminal& terminal = *stream.terminal;
-  UniqueFd& input = terminal.files.input;
-  if (!input.valid()) return false;
+  ConsoleFiles& files = terminal.files;
+  if (!files.input.valid() && !files.typed.valid()) return false;
   const std::uint32_t serving = roles_[stream.role].process->serving_incarnation();
   const std::optional<std::size_t> room = stream.end.room();
   if (!room) {
@@ -163,17 +164,26 @@ bool StreamPump::move_input(Stream& stream) {
   terminal.input_full = *room == 0;
   if (terminal.input_full) return false;
   std::array<std::uint8_t, kPiece> buffer;
-  const ssize_t n = ::read(input.get(), buffer.data(), std::min(*room, buffer.size()));
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  const auto space = std::span(buffer).first(std::min(*room, buffer.size()));
+  std::size_t n = read_input(terminal, files.input, space);
+  if (n == 0) n = read_input(terminal, files.typed, space);
+  if (n == 0) return false;
+  stream.end.give(space.first(n));
+  roles_[stream.role].process->ring().ring_doorbell();
+  return true;
+}
+
+std::size_t StreamPump::read_input(Terminal& terminal, UniqueFd& input, std::span<std::uint8_t> out) {
+  if (!input.valid()) return 0;
+  const ssize_t n = ::read(input.get(), out.data(), out.size());
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   if (n <= 0) {
     // A pty reports EIO while nobody has it open; anything else is the end of the input.
     terminal.input_hung_up = n < 0 && errno == EIO && terminal.files.kind == control::ConsoleKind::kPty;
     if (!terminal.input_hung_up) input.reset();
-    return false;
+    return 0;
   }
-  stream.end.give(std::span(buffer).first(static_cast<std::size_t>(n)));
-  roles_[stream.role].process->ring().ring_doorbell();
-  return true;
+  return static_cast<std::size_t>(n);
 }
 
 bool StreamPump::collect_effects(std::size_t role) {
@@ -228,6 +238,8 @@ void StreamPump::wait() {
     for (const Terminal& terminal : terminals_) {
       const bool reads = terminal.files.input.valid() && !terminal.input_full && !terminal.input_hung_up;
       if (reads) polls.push_back({terminal.files.input.get(), POLLIN, 0});
+      if (terminal.files.typed.valid() && !terminal.input_full)
+        polls.push_back({terminal.files.typed.get(), POLLIN, 0});
       if (!terminal.pending.empty()) polls.push_back({terminal.files.output.get(), POLLOUT, 0});
       hung_up |= terminal.input_hung_up;
     }

@@ -18,14 +18,17 @@
 
 #include "ipc/control/vm_config.h"
 #include "vmm/machine/plan.h"
+#include "vmm/process/console_log.h"
 #include "vmm/process/device_process.h"
 
 namespace bulkhead::vmm {
 
 struct ConsoleFiles {
   control::ConsoleKind kind = control::ConsoleKind::kNone;
-  UniqueFd input;   // may be invalid
-  UniqueFd output;  // may be invalid
+  UniqueFd input{};           // may be invalid
+  UniqueFd output{};          // may be invalid
+  UniqueFd typed{};           // likewise: a pipe, for what comes from elsewhere
+  ConsoleLog* log = nullptr;  // gets all output as well; outlives the pump
 };
 
 class StreamPump {
@@ -75,6 +78,8 @@ class StreamPump {
   bool move_all();
   bool move_output(Stream& stream);
   bool move_input(Stream& stream);
+  // Bytes read from one of the terminal's descriptors; 0: none now.
+  static std::size_t read_input(Terminal& terminal, UniqueFd& input, std::span<std::uint8_t> out);
   bool collect_effects(std::size_t role);
   static bool flush(Terminal& terminal);
   void wait_for_writers();

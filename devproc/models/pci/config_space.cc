@@ -157,6 +157,7 @@ FunctionRules make_rules(const PciDecl& decl) {
   rules.decl = &decl;
   define_header(rules);
   std::uint32_t command = spec::kCommandBusMaster | spec::kCommandParity | spec::kCommandSerr;
+  if (decl.legacy_io) command |= spec::kCommandIo;
   for (const BarDecl& bar : decl.bars) {
     define_bar(rules, bar);
     command |= bar.kind == BarKind::kIo ? spec::kCommandIo : spec::kCommandMemory;

@@ -81,7 +81,7 @@ TEST(DeviceMessages, every_device_config_keeps_its_type) {
       Uart16550Config{},   CmosRtcConfig{},    I8042Config{},   AcpiPmConfig{},        SystemPortsConfig{},
       DebugExitConfig{},   PciTestConfig{},    PciBusConfig{},  VirtioRngConfig{},     VirtioBlkConfig{},
       VirtioNetConfig{},   E1000Config{},      UsernetConfig{}, VirtioConsoleConfig{}, VirtioBalloonConfig{},
-      VirtioVsockConfig{}, VsockRelayConfig{}, FwCfgConfig{}};
+      VirtioVsockConfig{}, VsockRelayConfig{}, FwCfgConfig{}, VgaConfig{.width = 1280, .height = 800}};
   ASSERT_EQ(configs.size(), std::variant_size_v<DeviceConfig>);
   for (const DeviceConfig& config : configs) {
     TakeRole role;

@@ -23,8 +23,30 @@ Effect window(std::uint64_t address, std::uint64_t size) {
 
 TEST(ParseEffect, kinds_that_nobody_knows_are_refused) {
   EXPECT_FALSE(parse_effect(effect(EffectKind::kNone)));
-  for (std::uint32_t kind = 8; kind <= 0xffff; ++kind)
+  for (std::uint32_t kind = 9; kind <= 0xffff; ++kind)
     ASSERT_FALSE(parse_effect({.kind = static_cast<std::uint16_t>(kind), .size = 16, .data = 1}));
+}
+
+TEST(ParseEffect, a_vga_window_is_one_or_two_banks_or_nothing) {
+  Effect e = effect(EffectKind::kVgaWindow);
+  EXPECT_TRUE(parse_effect(e)) << "off";
+  e.size = 0x10000;
+  EXPECT_FALSE(parse_effect(e)) << "off, and yet somewhere";
+  e.flags = kEffectEnabled;
+  EXPECT_TRUE(parse_effect(e));
+  e.address = 0x30000;
+  e.size = 0x20000;
+  EXPECT_TRUE(parse_effect(e));
+  e.address = 0x38000;
+  EXPECT_FALSE(parse_effect(e)) << "between two banks";
+  e.address = 0x30000;
+  for (const std::uint64_t size : {0ULL, 0x8000ULL, 0x18000ULL, 0x40000ULL, ~0ULL}) {
+    e.size = size;
+    EXPECT_FALSE(parse_effect(e)) << size;
+  }
+  e.size = 0x10000;
+  e.flags |= kEffectIoSpace;
+  EXPECT_FALSE(parse_effect(e));
 }
 
 TEST(ParseEffect, a_function_has_eight_bits) {

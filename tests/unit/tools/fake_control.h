@@ -1,6 +1,8 @@
 // FakeControl: a VmControl whose answers a test chooses and whose calls it can count.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <functional>
 #include <mutex>
@@ -9,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "ipc/base/checked.h"
 #include "vmm/api/vm_control.h"
+#include "vmm/process/console_log.h"
 
 namespace bulkhead::vmm {
 
@@ -32,6 +36,27 @@ class FakeControl : public VmControl {
     return note(call);
   }
   Status set_balloon(std::uint64_t bytes) override { return note("balloon " + std::to_string(bytes)); }
+  Result<screen::VgaRegisters> screen() override {
+    if (!failure.empty()) return make_error(failure);
+    return registers;
+  }
+  Result<std::span<const std::byte>> video_memory(std::uint64_t offset, std::uint32_t length) override {
+    if (!fits(offset, length, memory.size())) return make_error("there is no such place in the video memory");
+    return std::span<const std::byte>(memory).subspan(offset, length);
+  }
+  Status send_input(std::span<const InputEvent> sent) override {
+    std::string call = "input";
+    for (const InputEvent& event : sent) call += fmt::format(" {}{}", event.flags != 0 ? "+" : "-", event.code);
+    return note(call);
+  }
+  Result<control::ConsoleOutput> console(std::uint64_t after) override {
+    if (!failure.empty()) return make_error(failure);
+    ConsoleLog::Part part = console_log.since(after, ConsoleLog::kKept);
+    return control::ConsoleOutput{.bytes = std::move(part.bytes), .next = part.next};
+  }
+  Status type_on_console(std::span<const std::byte> bytes) override {
+    return note("type " + std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  }
   DeviceEvents& events() override { return events_; }
 
   [[nodiscard]] std::vector<std::string> calls() const;
@@ -43,6 +68,9 @@ class FakeControl : public VmControl {
   }
 
   std::string name = "fake";
+  screen::VgaRegisters registers;
+  ConsoleLog console_log;
+  std::vector<std::byte> memory = std::vector<std::byte>(screen::kVideoMemory);
   std::string failure;  // not empty: every call fails with this sentence
   std::size_t device_count = 2;
   std::string permissions = "syscalls: read write\nno guest memory";

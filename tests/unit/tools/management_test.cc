@@ -22,7 +22,7 @@
 #include "ipc/control/run_directory.h"
 #include "tests/unit/tools/fake_control.h"
 #include "tests/unit/tools/program.h"
-#include "vmm/api/management_server.h"
+#include "tests/unit/tools/served_vm.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -32,36 +32,6 @@ using cli::test::run_program;
 using cli::test::Scratch;
 using control::ManagementClient;
 using control::RunDirectory;
-
-// A served name, whose VM is a FakeControl.
-class Server {
- public:
-  // `prepare` runs before the server's thread exists.
-  explicit Server(const std::function<void(FakeControl&)>& prepare = [](FakeControl&) {})
-      : directory_(RunDirectory::open(scratch_.path("run")).value()), name_(directory_.claim("alpha").value()) {
-    prepare(vm);
-    server_ = ManagementServer::start(name_.listen().value(), vm).value();
-  }
-  UniqueFd connect() { return directory_.connect("alpha").value(); }
-  std::unique_ptr<ManagementClient> client(std::chrono::milliseconds timeout = 10s) {
-    return ManagementClient::create(connect(), timeout).value();
-  }
-  // In a thread of its own: a client belongs to one thread.
-  bool answers() {
-    bool good = false;
-    std::thread([&] { good = static_cast<bool>(client(2s)->status()); }).join();
-    return good;
-  }
-  void stop() { server_.reset(); }
-
-  Scratch scratch_;
-  FakeControl vm;
-
- private:
-  RunDirectory directory_;
-  control::ClaimedName name_;
-  std::unique_ptr<ManagementServer> server_;
-};
 
 void make_devices_large(FakeControl& vm) {
   vm.device_count = 64;

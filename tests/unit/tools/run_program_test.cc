@@ -459,9 +459,10 @@ TEST(RunProgram, bad_usage_is_refused_in_one_sentence) {
     EXPECT_EQ(finished.status, 2);
     EXPECT_TRUE(finished.err.starts_with("bulkhead: " + std::string(option) + ": no file is named")) << finished.err;
   }
-  expect_refused(run_program({"frobnicate", "--help"}), 2,
-                 "there is no command 'frobnicate'; the commands are run, ls, status, balloon, devices, inspect, "
-                 "stop, kill, pause, resume, reset, limit, events, fault, upgrade, restore");
+  expect_refused(
+      run_program({"frobnicate", "--help"}), 2,
+      "there is no command 'frobnicate'; the commands are run, ls, status, balloon, devices, inspect, console, "
+      "screenshot, sendkeys, stop, kill, pause, resume, reset, limit, events, fault, upgrade, restore");
   expect_refused(run_program({"--fast", "ls"}), 2,
                  "there is no option '--fast' before a command; `bulkhead --help` says more");
   expect_refused(with({"--device", "x,y"}), 2, "--device x,y: 'y' is not KEY=VALUE");

@@ -58,6 +58,7 @@ class RoleSetup {
     instance.data_regions = {0, decl.data_regions};
     instance.backings = {static_cast<std::uint32_t>(backings.size()), static_cast<std::uint32_t>(own.size())};
     backings.insert(backings.end(), own.begin(), own.end());
+    screen = screen || decl.screen;
     role.instances.push_back(std::move(instance));
     return *this;
   }
@@ -75,8 +76,9 @@ class RoleSetup {
   std::uint32_t vectors = 0;
   std::uint32_t kicks = 0;
   std::vector<BackingKind> backings;
-  bool wires = false;  // TAPs are ends of socket pairs, whose others are RoleRig::wires; else cables are pulled
-  bool wired = false;  // a card's cable leads somewhere: RoleRig::wire
+  bool screen = false;  // the rig's memory is video memory with a ScanOut behind it, and no guest RAM
+  bool wires = false;   // TAPs are ends of socket pairs, whose others are RoleRig::wires; else cables are pulled
+  bool wired = false;   // a card's cable leads somewhere: RoleRig::wire
 
  private:
   std::uint32_t regions_ = 0;
@@ -434,6 +436,7 @@ class RoleRig {
     for (const UniqueFd& fd : backing_fds_) world.backings.push_back(fd.borrow());
     world.data = {data_};
     world.memory = &memory_;
+    if (setup_.screen) world.screen = memory_bytes();
     world.ranges = ranges;
     std::optional<IoRing> io_ring;
     if (ring) {

@@ -13,7 +13,7 @@ namespace {
 constexpr std::uint8_t kFunction = 3 << 3;
 constexpr EffectKind kKinds[] = {EffectKind::kWindow,   EffectKind::kIntxRoute, EffectKind::kFunctionControl,
                                  EffectKind::kMsiRoute, EffectKind::kPower,     EffectKind::kPause,
-                                 EffectKind::kShadow};
+                                 EffectKind::kShadow,   EffectKind::kVgaWindow};
 
 class SilentChannel final : public DeviceChannel {
  public:
@@ -55,6 +55,12 @@ Effect well_formed(EffectKind kind) {
       effect.function = 0;
       effect.data = kShadowAllRam;
       break;
+    case EffectKind::kVgaWindow:
+      effect.function = 0;
+      effect.address = 0x10000;
+      effect.size = 0x10000;
+      effect.flags = kEffectEnabled;
+      break;
     case EffectKind::kNone: break;
   }
   return effect;
@@ -64,6 +70,7 @@ class MachineEffectsTest : public ::testing::Test {
  protected:
   MachineEffectsTest() {
     machine.set_shadow_ram(shadow);
+    machine.set_video_memory(video_memory);
     router.add_intx_line(kFunction, 1, line.borrow(), resample.borrow());
     router.add_messages(kFunction, {vector.borrow()});
     EXPECT_TRUE(machine.set_windows(WindowMap(
@@ -74,7 +81,7 @@ class MachineEffectsTest : public ::testing::Test {
           .size = 0x1000,
           .channel = &rom,
           .owner = "rom",
-          .rom = rom.bytes()}},
+          .memory = rom.bytes()}},
         {}, {})));
   }
   // What has happened to the machine so far.
@@ -95,6 +102,7 @@ class MachineEffectsTest : public ::testing::Test {
   GuestRam ram = *GuestRam::create(*plan_memory(16 * kMiB));
   ShadowRam shadow{vm, ram, {}, kFirstShadowSlot};
   Rom rom = *Rom::create(std::vector<std::byte>(3, std::byte{0x55}), 0x1000);
+  std::vector<std::byte> video_memory = std::vector<std::byte>(0x40000);
   int exclusive = 0;  // changes made with every vCPU out of the guest
   MachineEffects machine{space,
                          router,
@@ -182,6 +190,30 @@ TEST_F(MachineEffectsTest, an_expansion_rom_is_a_memory_slot_while_it_decodes) {
   space.read(0, Space::kMemory, 0xe0010002, 2, 1, std::as_writable_bytes(std::span(&bytes, 1)));
   EXPECT_EQ(bytes, 0xff55U) << "what the slot does not serve, the ROM does";
   machine.set_present(kFunction, false);
+  EXPECT_TRUE(vm.slots.empty());
+}
+
+TEST_F(MachineEffectsTest, the_window_at_a0000h_is_a_slot_of_video_memory_while_it_is_wanted) {
+  ipc::EffectReceiver& all = machine.add_role(~0U);
+  Effect window = well_formed(EffectKind::kVgaWindow);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(all.apply_effect(window));
+  EXPECT_EQ(exclusive, 1);
+  ASSERT_EQ(vm.slots.size(), 1U);
+  EXPECT_EQ(vm.slots.begin()->second.guest_address, 0xa0000U);
+  EXPECT_EQ(vm.slots.begin()->second.host, video_memory.data() + 0x10000);
+  EXPECT_FALSE(vm.slots.begin()->second.read_only);
+  window.address = 0x40000;
+  EXPECT_FALSE(all.apply_effect(window)) << "behind the memory's end";
+  window.address = 0x30000;
+  window.size = 0x20000;
+  EXPECT_FALSE(all.apply_effect(window)) << "across it";
+  window.size = 0x8000;
+  EXPECT_FALSE(all.apply_effect(window));
+  EXPECT_EQ(vm.slots.begin()->second.host, video_memory.data() + 0x10000) << "as it was";
+  EXPECT_TRUE(all.apply_effect({.kind = window.kind}));
+  EXPECT_TRUE(vm.slots.empty());
+  EXPECT_TRUE(all.apply_effect(well_formed(EffectKind::kVgaWindow)));
+  machine.reset();
   EXPECT_TRUE(vm.slots.empty());
 }
 
