@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <utility>
+#include <vector>
 
 #include "ipc/base/log.h"
 
@@ -17,9 +17,6 @@ namespace {
 
 // Since Linux 5.4; the C library's enumeration may lack it.
 constexpr auto kByPidfd = static_cast<idtype_t>(P_PIDFD);
-
-// Long enough for a process with much memory to be taken apart; a stuck one is logged and left.
-constexpr std::chrono::seconds kFuneral{20};
 
 // Reaps a process that is dead, waiting up to `timeout_ms` (-1: for ever). The pidfd is asked first: it
 // speaks of the end alone, while waitid would also take a traced process's stops, which belong to its
@@ -77,25 +74,38 @@ Result<ExitReport> ChildProcess::wait() {
 }
 
 void ChildProcess::end() {
-  if (!valid()) return;
-  if (const Status killed = kill(); !killed) log(LogLevel::kError, "{}", killed.error().message);
-  // A corpse that was made SCHED_IDLE (Tracer::release) gets no time on a busy machine, and now it is waited for. An
-  // ordinary user may not take it back; it is waited for longer then.
-  const sched_param parameters{};
-  ::sched_setscheduler(pid_, SCHED_OTHER, &parameters);
-  const auto deadline = std::chrono::steady_clock::now() + kFuneral;
-  while (std::chrono::steady_clock::now() < deadline) {
-    // A process that this thread traces stands at its exit stop until it is told to go on. For all others
-    // this is an error without effect.
-    ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
-    const auto report = reap(pidfd_, 1);
-    if (!report || *report) {
-      pidfd_.reset();
-      return;
-    }
-  }
-  log(LogLevel::kError, "process {} was killed and does not end", pid_);
+  ChildProcess* const self = this;
+  end_all(std::span(&self, 1));
+}
+
+bool ChildProcess::has_ended() {
+  // A process that this thread traces stands at its exit stop until it is told to go on. For all others this is an
+  // error without effect.
+  ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
+  const auto report = reap(pidfd_, 1);
+  if (report && !*report) return false;
   pidfd_.reset();
+  return true;
+}
+
+void ChildProcess::end_all(std::span<ChildProcess* const> processes, std::chrono::milliseconds patience) {
+  std::vector<ChildProcess*> left;
+  for (ChildProcess* process : processes) {
+    if (!process->valid()) continue;
+    left.push_back(process);
+    if (const Status killed = process->kill(); !killed) log(LogLevel::kError, "{}", killed.error().message);
+    // A corpse that was made SCHED_IDLE (Tracer::release) gets no time on a busy machine, and now it is waited for. An
+    // ordinary user may not take it back; it is waited for longer then.
+    const sched_param parameters{};
+    ::sched_setscheduler(process->pid_, SCHED_OTHER, &parameters);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (!left.empty() && std::chrono::steady_clock::now() < deadline)
+    std::erase_if(left, [](ChildProcess* process) { return process->has_ended(); });
+  for (ChildProcess* process : left) {
+    log(LogLevel::kError, "process {} was killed and does not end", process->pid_);
+    process->pidfd_.reset();
+  }
 }
 
 }  // namespace bulkhead::sandbox

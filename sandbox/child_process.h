@@ -8,7 +8,9 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <optional>
+#include <span>
 
 #include "ipc/base/result.h"
 #include "ipc/base/unique_fd.h"
@@ -18,6 +20,9 @@ namespace bulkhead::sandbox {
 
 class ChildProcess {
  public:
+  // Long enough for a process with much memory to be taken apart; a stuck one is logged and left.
+  static constexpr std::chrono::seconds kPatience{20};
+
   ChildProcess() = default;
   ChildProcess(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
   ChildProcess(ChildProcess&& other) noexcept;
@@ -38,8 +43,13 @@ class ChildProcess {
   Result<ExitReport> wait();
   // Kills and reaps now, as the destructor does.
   void end();
+  // The same for many at once: `patience` is for all of them together.
+  static void end_all(std::span<ChildProcess* const> processes, std::chrono::milliseconds patience = kPatience);
 
  private:
+  // Lets it end, if this thread traces it, and reaps it if it has.
+  bool has_ended();
+
   pid_t pid_ = 0;
   UniqueFd pidfd_;
 };

@@ -204,6 +204,7 @@ class VirtualMachine final : public VmControl {
   std::int64_t paused_at_ns_ = 0;
   VmClock paused_clock_;
   bool shut_down_ = false;
+  control::ControlChannel* launcher_ = nullptr;  // while run() runs
   LogLimiter reset_limiter_;
   std::atomic<bool> reset_waits_{false};  // one is posted: more of them ask for nothing more
   std::atomic<bool> pause_waits_{false};  // likewise

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstring>
 #include <future>
-#include <thread>
 
 #include "ipc/base/log.h"
 #include "vmm/vm.h"
@@ -134,6 +133,7 @@ void VirtualMachine::run_tasks() {
 }
 
 control::Exited VirtualMachine::run(control::ControlChannel* launcher) {
+  launcher_ = launcher;
   {
     const std::lock_guard lock(lock_);
     if (state_ == control::VmState::kStarting) state_ = control::VmState::kRunning;
@@ -224,10 +224,11 @@ Status VirtualMachine::do_reset() {
   return status;
 }
 
-// What a disk still reads lands in guest memory, which the next boot is about to use.
+// What a disk still reads lands in guest memory, which the next boot is about to use. Meanwhile the VM can be ended:
+// the disk may wait for a host that is gone (the supervisor tells of it).
 Status VirtualMachine::drain_devices() {
   constexpr std::int64_t kMostNs = 60'000'000'000;
-  constexpr std::chrono::milliseconds kPause{1};
+  constexpr int kPauseMs = 1;
   const std::int64_t until = ipc::monotonic_ns() + kMostNs;
   for (const std::unique_ptr<DeviceProcess>& process : processes_) {
     for (;;) {
@@ -237,7 +238,9 @@ Status VirtualMachine::drain_devices() {
       if (reply && reply->status == ipc::ReplyStatus::kDone) std::memcpy(&draining, reply->payload, sizeof draining);
       if (draining == 0) break;
       if (ipc::monotonic_ns() > until) return make_error(process->plan().name + " has I/O that does not end");
-      std::this_thread::sleep_for(kPause);
+      pollfd launcher{launcher_ != nullptr ? launcher_->fd().get() : -1, POLLIN, 0};
+      if (::poll(&launcher, 1, kPauseMs) > 0) handle_launcher(*launcher_);
+      if (is_ending()) return make_error("the VM is ending");
     }
   }
   return ok();

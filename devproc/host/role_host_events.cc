@@ -106,6 +106,8 @@ void RoleHost::begin_submitted() {
   for (Instance& instance : instances_) {
     for (BackendState& state : instance.backends) state.backend->begin();
   }
+  const bool draining = std::any_of(instances_.begin(), instances_.end(), &is_draining);
+  world_.replies->counters.draining.store(draining ? 1 : 0, std::memory_order_relaxed);
 }
 
 RoleHost::BackendState* RoleHost::find_backend(std::size_t index) {

@@ -51,8 +51,9 @@ enum class DeviceEventKind : std::uint8_t {
   kPaused = 7,      // the device had the VM paused
   kUnplugged = 8,   // nothing is at the other end of a network card's cable any more
   kPlugged = 9,     // something is there again
+  kWaiting = 10,    // what the host does not finish keeps a device from being reset
 };
-inline constexpr std::uint8_t kDeviceEventKinds = 10;
+inline constexpr std::uint8_t kDeviceEventKinds = 11;
 inline constexpr std::uint32_t kMaxVideoPart = 1 << 20;  // bytes
 inline constexpr std::size_t kMaxInputEvents = 64;
 inline constexpr std::size_t kMaxConsoleInput = 4096;  // bytes

@@ -138,7 +138,7 @@ std::vector<DeviceEvent> read_events(capnp::List<schema::DeviceEvent>::Reader in
   for (const auto item : in) {
     events.push_back({.number = item.getNumber(),
                       .time_ns = item.getTimeNs(),
-                      .kind = read_enum(item.getKind(), DeviceEventKind::kPlugged, "the kind of an event"),
+                      .kind = read_enum(item.getKind(), DeviceEventKind::kWaiting, "the kind of an event"),
                       .role = read_name(item.getRole(), "a role"),
                       .pid = item.getPid(),
                       .incarnation = item.getIncarnation(),

@@ -59,6 +59,7 @@ struct alignas(kCacheLine) DeviceCounters {
   std::atomic<std::uint64_t> dropped;       // malformed or of an older generation
   std::atomic<std::uint64_t> poisoned;      // inputs skipped because they kill the device
   std::atomic<std::uint64_t> kicks;         // inputs that worked on a queue
+  std::atomic<std::uint64_t> draining;      // 1: I/O that a device has given up, or knows nothing of, is not over
 };
 
 struct alignas(kCacheLine) ReplyArea {

@@ -40,13 +40,11 @@ std::set<pid_t>& vmms_seen() {
 }
 
 std::vector<std::string> run_arguments(const VmOptions& options, const std::string& name) {
-  std::vector<std::string> arguments = {KVMTEST_BULKHEAD, "run",
-                                        "--kernel",       std::string(KVMTEST_GUESTS) + "/" + options.guest + ".elf",
-                                        "--name",         name,
-                                        "--memory",       "64M",
-                                        "--cpus",         std::to_string(options.cpus),
-                                        "--console",      options.console,
-                                        "--device",       "debug_exit"};
+  std::vector<std::string> arguments = {KVMTEST_BULKHEAD, "run",           "--name",   name,
+                                        "--memory",       "64M",           "--cpus",   std::to_string(options.cpus),
+                                        "--console",      options.console, "--device", "debug_exit"};
+  arguments.emplace_back(options.guest.empty() ? "--firmware" : "--kernel");
+  arguments.push_back(options.guest.empty() ? "seabios" : std::string(KVMTEST_GUESTS) + "/" + options.guest + ".elf");
   if (!options.command_line.empty()) {
     arguments.emplace_back("--cmdline");
     arguments.push_back(options.command_line);

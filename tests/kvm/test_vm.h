@@ -73,7 +73,7 @@ class Child {
 Ended bulkhead(const std::vector<std::string>& arguments, Milliseconds patience = kPatience);
 
 struct VmOptions {
-  std::string guest;  // a name in tests/guests
+  std::string guest;  // a name in tests/guests; "": this host's SeaBIOS
   unsigned cpus = 1;
   std::string command_line{};
   std::vector<std::string> devices{"pci_test"};  // and debug_exit

@@ -6,15 +6,20 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <fstream>
+#include <future>
 #include <thread>
+#include <vector>
 
 #include "tests/sandbox/probe.h"
 
@@ -238,6 +243,44 @@ TEST(ChildProcess, is_killed_and_reaped_when_dropped) {
   }
   EXPECT_EQ(::kill(pid, 0), -1);
   EXPECT_EQ(errno, ESRCH);
+}
+
+// Killed, and held at its exit by a tracer that never lets it go: as one whose system call does not end.
+pid_t seized_child() {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    for (;;) ::pause();
+  }
+  EXPECT_EQ(::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_TRACEEXIT), 0);
+  return pid;
+}
+
+TEST(ChildProcess, those_that_do_not_end_are_waited_for_together) {
+  std::promise<std::array<pid_t, 2>> held;
+  std::promise<void> over;
+  std::thread tracer([&] {
+    held.set_value({seized_child(), seized_child()});
+    over.get_future().wait();
+    for (int i = 0; i < 2; ++i) EXPECT_GT(::waitpid(-1, nullptr, __WALL), 0);  // they are traced no more
+  });
+  std::vector<ChildProcess> children;
+  for (const pid_t pid : held.get_future().get())
+    children.emplace_back(pid, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
+  const pid_t last = ::fork();
+  if (last == 0) {
+    for (;;) ::pause();
+  }
+  children.emplace_back(last, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, last, 0))));
+  std::vector<ChildProcess*> all;
+  for (ChildProcess& child : children) all.push_back(&child);
+  constexpr std::chrono::milliseconds kPatience{1'000};
+  const auto start = std::chrono::steady_clock::now();
+  ChildProcess::end_all(all, kPatience);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 2 * kPatience) << "one after the other";
+  for (const ChildProcess& child : children) EXPECT_FALSE(child.valid());
+  EXPECT_EQ(::kill(last, 0), -1) << "one that does end is reaped, though others do not";
+  over.set_value();
+  tracer.join();
 }
 
 TEST(ChildProcess, says_nothing_of_its_end_while_it_lives) {

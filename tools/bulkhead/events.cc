@@ -27,6 +27,7 @@ const char* name_of(DeviceEventKind kind) {
     case DeviceEventKind::kPaused: return "paused";
     case DeviceEventKind::kUnplugged: return "unplugged";
     case DeviceEventKind::kPlugged: return "plugged";
+    case DeviceEventKind::kWaiting: return "waiting";
   }
   return "?";
 }

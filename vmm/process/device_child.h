@@ -65,6 +65,8 @@ class DeviceChild {
   void refill_log_ration();
   void close_channel() { control_ = {}; }
   void try_reap() { (void)process_.try_wait(); }
+  // For ends that many share.
+  [[nodiscard]] sandbox::ChildProcess& process() { return process_; }
 
   std::string name;  // of its log lines: the role, or "standby"
   State state = State::kStandby;

@@ -26,7 +26,8 @@ std::string sentence_of(const control::DeviceEvent& event) {
       return fmt::format("{} (pid {}) goes on under {} after {:.2f} ms", event.role, event.pid, event.cause, stall_ms);
     case control::DeviceEventKind::kPaused:
     case control::DeviceEventKind::kUnplugged:
-    case control::DeviceEventKind::kPlugged: return fmt::format("{}: {}", event.role, event.cause);
+    case control::DeviceEventKind::kPlugged:
+    case control::DeviceEventKind::kWaiting: return fmt::format("{}: {}", event.role, event.cause);
   }
   return {};
 }
@@ -37,10 +38,10 @@ void DeviceEvents::add(control::DeviceEvent event) {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   event.time_ns = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-  const bool bad = event.kind == control::DeviceEventKind::kDied || event.kind == control::DeviceEventKind::kHung ||
-                   event.kind == control::DeviceEventKind::kIsolated ||
-                   event.kind == control::DeviceEventKind::kPaused ||
-                   event.kind == control::DeviceEventKind::kUnplugged;
+  const bool bad =
+      event.kind == control::DeviceEventKind::kDied || event.kind == control::DeviceEventKind::kHung ||
+      event.kind == control::DeviceEventKind::kIsolated || event.kind == control::DeviceEventKind::kPaused ||
+      event.kind == control::DeviceEventKind::kUnplugged || event.kind == control::DeviceEventKind::kWaiting;
   if (may_log(event)) log(bad ? LogLevel::kWarning : LogLevel::kInfo, "{}", sentence_of(event));
   std::function<void()> listener;
   {

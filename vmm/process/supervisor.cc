@@ -21,6 +21,7 @@ constexpr std::chrono::seconds kLaunchDeadline{10};
 constexpr std::int64_t kTickNs = 1'000'000'000;
 constexpr std::int64_t kWatchNs = 100'000'000;     // between two looks while somebody may be late (awake_clock.h)
 constexpr std::int64_t kSlackNs = 50'000'000;      // by which a sleep may be longer than asked for
+constexpr std::int64_t kDrainNs = 5'000'000'000;   // a reset that waits longer is told of
 constexpr std::int64_t kDyingNs = 10'000'000'000;  // a process that was killed has this long to be gone
 
 }  // namespace
@@ -250,7 +251,10 @@ void Supervisor::act_on_time() {
 void Supervisor::tick(std::int64_t now) {
   next_tick_ns_ = now + kTickNs;
   for (const std::unique_ptr<DeviceChild>& child : children_) child->refill_log_ration();
-  for (const std::unique_ptr<Ward>& ward : wards_) watch_taps(*ward);
+  for (const std::unique_ptr<Ward>& ward : wards_) {
+    watch_taps(*ward);
+    watch_draining(*ward);
+  }
   forget_corpses();
   if (all_serve()) prepare_standbys();
 }
@@ -339,6 +343,23 @@ void Supervisor::watch_taps(Ward& ward) {
     events_.add(std::move(event));
   }
   ward.tap_gone = gone;
+}
+
+// A disk whose requests do not end (a file server that is gone, a device that is suspended) cannot be reset, and its
+// guest waits: only people can help. Told once for each wait, whatever its process says meanwhile.
+void Supervisor::watch_draining(Ward& ward) {
+  const bool draining = ward.role->replies().counters.draining.load(std::memory_order_relaxed) != 0;
+  if (!draining || ward.isolated || ending_) {
+    ward.draining_since_ns = 0;
+    ward.drain_told = false;
+    return;
+  }
+  if (ward.draining_since_ns == 0) ward.draining_since_ns = awake_.now();
+  if (ward.drain_told || awake_.now() - ward.draining_since_ns < kDrainNs) return;
+  ward.drain_told = true;
+  control::DeviceEvent event = event_of(ward, control::DeviceEventKind::kWaiting);
+  event.cause = "its reset waits for I/O that the host does not finish";
+  events_.add(std::move(event));
 }
 
 void Supervisor::read_control(DeviceChild& child) {
@@ -481,7 +502,10 @@ void Supervisor::end_all() {
       if (child->asked) std::exchange(child->asked, nullptr)(make_error("the VM is ending"));
       child->kill("the VM is ending");
     }
-    children_.clear();  // each is killed and reaped by its ChildProcess
+    std::vector<sandbox::ChildProcess*> processes;
+    for (const std::unique_ptr<DeviceChild>& child : children_) processes.push_back(&child->process());
+    sandbox::ChildProcess::end_all(processes);
+    children_.clear();
   });
 }
 

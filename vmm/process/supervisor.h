@@ -53,7 +53,9 @@ struct Ward {
   // The same for kicks: since when one has waited, while no queue was worked on (DeviceCounters::kicks).
   std::int64_t kicked_since_ns = 0;
   std::uint64_t kicks_done = 0;
-  bool tap_gone = false;  // and said so
+  bool tap_gone = false;               // and said so
+  std::int64_t draining_since_ns = 0;  // DeviceCounters::draining; 0: it does not
+  bool drain_told = false;
 
   struct Upgrade {
     DeviceChild* candidate = nullptr;
@@ -157,6 +159,7 @@ class Supervisor {
   bool watch_progress(Ward& ward);
   bool watch_kicks(Ward& ward);
   void watch_taps(Ward& ward);
+  void watch_draining(Ward& ward);
   Status compile_filters(const std::vector<Role>& roles);
   [[nodiscard]] BorrowedFd filter_of(const Ward& ward) const;
   [[nodiscard]] std::int64_t deadline_of(const Ward& ward) const {

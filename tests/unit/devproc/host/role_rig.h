@@ -509,8 +509,10 @@ class RoleRig {
   void open_ring() {
     const auto* config = std::get_if<VirtioBlkConfig>(&setup_.role.instances[0].config);
     if (config == nullptr || !config->disk.ring) return;
-    if (regions_.ring.empty()) regions_.ring.resize(RigRing::kPages);
+    const bool made = regions_.ring.empty();
+    if (made) regions_.ring.resize(RigRing::kPages);
     ring.emplace(std::span(regions_.ring[0].bytes, RigRing::kPages * sizeof(Page)), memory_bytes(), disk_bytes());
+    if (made) ring->set_plan({});
   }
 
   void fill_disk(const Regions& regions) { std::copy(regions.disk.begin(), regions.disk.end(), disk_bytes().begin()); }
