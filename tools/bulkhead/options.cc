@@ -497,52 +497,6 @@ Leave bad_usage(const std::string& sentence) {
 
 }  // namespace
 
-Status read_properties(const std::string& what, std::string_view text, control::DeviceRequest& device) {
-  const auto fail = [&](std::string_view why) { return make_error(fmt::format("{}: {}", what, why)); };
-  if (text.ends_with(',')) return fail("ends with a comma");
-  while (!text.empty()) {
-    text.remove_prefix(1);
-    const std::string_view part = text.substr(0, text.find(','));
-    text.remove_prefix(part.size());
-    const std::size_t equals = part.find('=');
-    if (equals == std::string_view::npos || !control::is_name(std::string(part.substr(0, equals))))
-      return fail(fmt::format("'{}' is not KEY=VALUE", part));
-    device.properties.push_back(
-        {.key = std::string(part.substr(0, equals)), .value = std::string(part.substr(equals + 1))});
-  }
-  if (device.properties.size() > control::kMaxProperties) return fail("has too many properties");
-  return ok();
-}
-
-Result<control::DeviceRequest> parse_device(std::string_view text) {
-  const std::string_view type = text.substr(0, text.find(','));
-  if (!control::is_name(std::string(type)))
-    return make_error(fmt::format("--device {}: must begin with a device type", text));
-  control::DeviceRequest device{.type = std::string(type), .properties = {}};
-  RETURN_IF_ERROR(read_properties(fmt::format("--device {}", text), text.substr(type.size()), device));
-  return device;
-}
-
-Result<control::DeviceRequest> parse_disk(std::string_view text) {
-  const std::string what = fmt::format("--disk {}", text);
-  std::string path;
-  ASSIGN_OR_RETURN(const std::string_view rest, split_path(what, text, path));
-  control::DeviceRequest disk{.type = "virtio_blk", .properties = {{.key = "path", .value = path}}, .files = 1};
-  RETURN_IF_ERROR(read_properties(what, rest, disk));
-  for (std::size_t i = 1; i < disk.properties.size(); ++i) {
-    const control::Property& property = disk.properties[i];
-    if (property.key == "path") return make_error(what + ": the path is given twice");
-    const bool flag = property.key == "readonly" || property.key == "direct";
-    if (flag && property.value != "on" && property.value != "off")
-      return make_error(fmt::format("{}: {}={} must be on or off", what, property.key, property.value));
-    if (property.key == "format" && property.value != "raw" && property.value != "qcow2")
-      return make_error(fmt::format("{}: format={} must be raw or qcow2", what, property.value));
-    if (property.key == "aio" && property.value != "io_uring" && property.value != "blocking")
-      return make_error(fmt::format("{}: aio={} must be io_uring or blocking", what, property.value));
-  }
-  return disk;
-}
-
 Result<control::OnCrashRule> parse_on_crash(std::string_view text) {
   const std::size_t equals = text.find('=');
   const bool all = equals == std::string_view::npos;
