@@ -233,7 +233,8 @@ TEST_P(Succession, IsSucceeded) {
       << vm_->run().err();
   // The sign for `pci` is a reset, which takes what is typed meanwhile with it.
   if (std::string_view(deed.role) == "pci") {
-    ASSERT_TRUE(vm_->run().wait_for_output("boot\n")) << vm_->run().err();
+    ASSERT_TRUE(vm_->run().wait_for_output("boot\n"))
+        << vm_->run().err() << vm_->run().out() << "status " << vm_->run().wait(Milliseconds(1'000)).status;
   }
   vm_->run().send("q");
   const Ended& how = vm_->run().wait(kBound);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "ipc/control/device_messages.h"
 #include "tools/bulkhead/options.h"
 
 namespace bulkhead::cli {
