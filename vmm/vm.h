@@ -157,6 +157,7 @@ class VirtualMachine final : public VmControl {
   // What managers set while the VM ran.
   Status send_limits(DeviceProcess& process, std::uint16_t instance, const Limits& limits);
   void repeat_limits(DeviceProcess& process);
+  void repeat_balloon(const DeviceProcess& process);
   [[nodiscard]] Result<DeviceProcess*> find_role(const std::string& name);
   [[nodiscard]] RestartPolicy policy_of(const RolePlan& role) const;
   [[nodiscard]] control::DeviceInfo describe_process(DeviceProcess& process);
@@ -213,8 +214,9 @@ class VirtualMachine final : public VmControl {
   std::vector<Task> tasks_;
   std::optional<control::Exited> ending_;
   control::VmState state_ = control::VmState::kStarting;
-  std::map<std::string, Limits> limits_;  // by instance, as managers set them
-  std::string pause_reason_;              // kPaused: why, if a device asked for it
+  std::map<std::string, Limits> limits_;         // by instance, as managers set them
+  std::optional<std::uint64_t> balloon_target_;  // likewise
+  std::string pause_reason_;                     // kPaused: why, if a device asked for it
   std::uint32_t generation_ = 1;
   bool accepts_tasks_ = true;
   UniqueFd event_;

@@ -147,6 +147,10 @@ Status VirtualMachine::set_balloon(std::uint64_t bytes) {
   if (!plan_.balloon) return make_error("this VM has no balloon: `bulkhead run --balloon SIZE` gives it one");
   if (bytes > config_.memory_bytes)
     return make_error(fmt::format("a balloon of {} bytes is larger than the guest's memory", bytes));
+  {
+    const std::lock_guard lock(lock_);
+    balloon_target_ = bytes;
+  }
   return post_setting(*plan_.balloon, Setting::kBalloonTarget, bytes);
 }
 
@@ -270,6 +274,17 @@ void VirtualMachine::repeat_limits(DeviceProcess& process) {
   }
 }
 
+// As repeat_limits(): what its user has set since the VM started. Of a terminal's size the next change tells.
+void VirtualMachine::repeat_balloon(const DeviceProcess& process) {
+  if (!plan_.balloon || processes_[*plan_.balloon].get() != &process) return;
+  std::optional<std::uint64_t> target;
+  {
+    const std::lock_guard lock(lock_);
+    target = balloon_target_;
+  }
+  if (target) (void)post_setting(*plan_.balloon, Setting::kBalloonTarget, *target);
+}
+
 void VirtualMachine::set_presence(const DeviceProcess& process, bool present) {
   // Whoever stands at the other end of its cable sees it unplugged.
   if (const auto& ring = process.plan().ring) frame_links_[ring->link].set_present(ring->side, present);
@@ -299,6 +314,7 @@ Status VirtualMachine::do_restore(DeviceProcess& process) {
   }
   if (status) {
     repeat_limits(process);  // its state began anew, from the configuration
+    repeat_balloon(process);
     set_presence(process, true);
   }
   if (!paused_) threads_->open();

@@ -39,6 +39,7 @@ class RingLink final : public Backend, public PacketLink {
   std::span<const std::byte> receive() override;
   void consume() override;
   void begin_epoch() override;
+  [[nodiscard]] std::uint32_t own_epoch() const override { return now_.epoch; }
   [[nodiscard]] std::uint32_t peer_epoch() const override;
   void restore() override;
 

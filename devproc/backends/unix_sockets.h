@@ -32,6 +32,8 @@ class UnixSockets final : public Backend, public StreamSockets {
   void close(SocketId socket) override;
 
   [[nodiscard]] BorrowedFd watched() const override { return epoll_.borrow(); }
+  // Who waits for a free socket is told of once, and may be taken as soon as one is closed.
+  [[nodiscard]] bool ready() const override { return epoll_.valid() && accept_ && !free_.empty(); }
 
  private:
   static constexpr int kMostEvents = 64;

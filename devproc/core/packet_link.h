@@ -28,6 +28,8 @@ class PacketLink {
   virtual void consume() = 0;
   // This side has forgotten everything.
   virtual void begin_epoch() = 0;
+  // Unlike those of its predecessors.
+  [[nodiscard]] virtual std::uint32_t own_epoch() const = 0;
   [[nodiscard]] virtual std::uint32_t peer_epoch() const = 0;
   // Brings its own state, which may be anything, into range (Device::restore()), or begins with what the other side
   // holds (Device::reset() of a machine that was just made).

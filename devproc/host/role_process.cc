@@ -58,7 +58,8 @@ Status RoleProcess::run() {
     }
     Status taken = take_role(*role, std::move(message->fds));
     if (!taken) {
-      (void)tell(control::Failed{taken.error().message});
+      // Whoever is told says it; twice would be once too often.
+      if (tell(control::Failed{taken.error().message})) ::_exit(EXIT_FAILURE);
       return taken;
     }
     return serve();

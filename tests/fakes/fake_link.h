@@ -29,6 +29,7 @@ class FakeLink final : public PacketLink {
     if (!incoming.empty()) incoming.pop_front();
   }
   void begin_epoch() override { ++epoch; }
+  [[nodiscard]] std::uint32_t own_epoch() const override { return epoch; }
   [[nodiscard]] std::uint32_t peer_epoch() const override { return peers; }
   void restore() override {}
 

@@ -60,6 +60,7 @@ Status add_virtio_consoles(const std::vector<std::string>& texts, const std::opt
 Result<control::DeviceRequest> parse_vsock(std::string_view text) {
   const std::string what = fmt::format("--vsock {}", text);
   control::DeviceRequest request{.type = "virtio_vsock", .properties = {}, .files = 1};
+  if (text.empty()) return make_error(what + ": must have cid=N and path=PATH");
   RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), request));
   const auto find = [&](std::string_view key) {
     return std::find_if(request.properties.begin(), request.properties.end(),

@@ -44,7 +44,7 @@ Result<std::string> role_of(const std::vector<DeviceInfo>& devices, const std::s
     for (const std::string& instance : info.instances) {
       const std::string name = instance.substr(0, instance.find(' '));
       if (name == device) return good(info.role);
-      known += ", " + name;
+      if (name != info.role) known += ", " + name;
     }
   }
   return make_error(fmt::format("this VM has no device named {} (it has {})", device, known));

@@ -322,19 +322,29 @@ class Keeper {
   // Until this program is gone, or wants the end.
   int watch() {
     const UniqueFd server(static_cast<int>(::syscall(SYS_pidfd_open, server_, 0)));
+    constexpr auto kNever = std::chrono::steady_clock::time_point::max();
+    auto give_up = kNever;
     bool ordered = false;
     for (;;) {
       std::array<pollfd, 3> entries = {{{.fd = ordered ? -1 : channel_.fd().get(), .events = POLLIN, .revents = 0},
                                         {.fd = server.get(), .events = POLLIN, .revents = 0},
                                         {.fd = errors_.valid() ? errors_.get() : -1, .events = POLLIN, .revents = 0}}};
-      if (::poll(entries.data(), entries.size(), -1) < 0 && errno != EINTR) return 1;
+      if (::poll(entries.data(), entries.size(), ordered && give_up != kNever ? 100 : -1) < 0 && errno != EINTR)
+        return 1;
+      if (std::chrono::steady_clock::now() > give_up) {
+        complain(options_.what + ": its server does not end, and is killed");
+        ::kill(server_, SIGKILL);
+        give_up = kNever;
+      }
       if (entries[2].revents != 0) take_errors();
       if (entries[0].revents != 0) {
         ordered = true;
+        give_up = std::chrono::steady_clock::now() + options_.end_patience;
         ::kill(server_, SIGTERM);  // it writes back what it has, and closes the image
       }
       if (entries[1].revents == 0 || !reap(0)) continue;
       if (ordered && clean_end_) return 0;
+      if (ordered && give_up == kNever) return 1;  // and it was said why
       take_errors();
       complain(fmt::format("{}: its server {}{}{}; the guest gets I/O errors from it", options_.what, end_,
                            first_error_.empty() ? "" : ": ", first_error_));

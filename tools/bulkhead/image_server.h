@@ -17,6 +17,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <string>
 
 #include "ipc/base/result.h"
@@ -37,6 +38,7 @@ class ImageServer {
     bool read_only = false;
     bool direct = false;
     std::string program = "qemu-storage-daemon";
+    std::chrono::milliseconds end_patience{60'000};  // with a server that was told to end; then it is killed
   };
 
   // `image`: a qcow2 image, open for reading, and for writing unless read_only.
@@ -45,7 +47,7 @@ class ImageServer {
   ImageServer& operator=(ImageServer&&) = delete;
   ImageServer(const ImageServer&) = delete;
   ImageServer& operator=(const ImageServer&) = delete;
-  // Waits until the image is written back and closed.
+  // Waits until the image is written back and closed, or that takes too long.
   ~ImageServer();
 
   // The disk, as a raw file. Once.

@@ -147,6 +147,8 @@ Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
 
 // The property `model` becomes the device's type.
 Status choose_model(const std::string& what, control::DeviceRequest& net) {
+  const auto is_model = [](const control::Property& one) { return one.key == "model"; };
+  if (std::ranges::count_if(net.properties, is_model) > 1) return make_error(what + ": model= is given twice");
   const std::string* model = find(net, "model");
   if (model == nullptr || *model == "virtio") {
     net.type = "virtio_net";
@@ -155,7 +157,7 @@ Status choose_model(const std::string& what, control::DeviceRequest& net) {
   } else {
     return make_error(fmt::format("{}: there is no model={}; known are virtio, e1000", what, *model));
   }
-  std::erase_if(net.properties, [](const control::Property& one) { return one.key == "model"; });
+  std::erase_if(net.properties, is_model);
   return ok();
 }
 
@@ -173,6 +175,7 @@ Result<control::DeviceRequest> parse_user(const std::string& what, std::string_v
   std::string forwards;
   for (control::Property& property : given.properties) {
     if (property.key == "hostfwd") {
+      if (property.value.empty()) return make_error(what + ": hostfwd= names no port");
       forwards += (forwards.empty() ? "" : ";") + property.value;
       continue;
     }
@@ -216,7 +219,7 @@ Result<control::DeviceRequest> finish_ring(const std::string& what, control::Dev
 }
 
 // Who comes first listens there; the second one is connected.
-Status open_ring(const std::string& path, std::vector<UniqueFd>& files) {
+Status open_ring(const std::string& path, std::vector<UniqueFd>& files, NewFiles& made) {
   const std::string what = fmt::format("--net ring={}", path);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -238,7 +241,9 @@ Status open_ring(const std::string& path, std::vector<UniqueFd>& files) {
     if (error != ENOENT && error != ECONNREFUSED) return make_errno_error(what, error);
     if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) return make_error(what + ": is no socket");
     if (error == ECONNREFUSED && ::unlink(path.c_str()) != 0) return make_errno_error(what);  // of one that is gone
-    if (::bind(socket.get(), where, sizeof address) == 0 && ::listen(socket.get(), 4) == 0) {
+    if (::bind(socket.get(), where, sizeof address) == 0) {
+      made.add(path);
+      if (::listen(socket.get(), 4) != 0) return make_errno_error(what);
       files.push_back(std::move(socket));
       return ok();
     }
@@ -258,6 +263,8 @@ bool has_user_network(const control::DeviceRequest& request) {
 
 Result<control::DeviceRequest> parse_net(std::string_view text) {
   const std::string what = fmt::format("--net {}", text);
+  constexpr std::string_view kBackends = ": must be user, or have one of tap=NAME, fd=N and ring=PATH";
+  if (text.empty()) return make_error(fmt::format("{}{}", what, kBackends));
   if (text == "user" || text.starts_with("user,")) return parse_user(what, text);
   control::DeviceRequest net{.type = "virtio_net", .properties = {}, .files = 1};
   RETURN_IF_ERROR(read_properties(what, fmt::format(",{}", text), net));
@@ -265,8 +272,7 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
   if (find(net, "ring") != nullptr) return finish_ring(what, std::move(net));
   const std::string* tap = find(net, "tap");
   const std::string* fd = find(net, "fd");
-  if ((tap == nullptr) == (fd == nullptr))
-    return make_error(what + ": must be user, or have one of tap=NAME, fd=N and ring=PATH");
+  if ((tap == nullptr) == (fd == nullptr)) return make_error(fmt::format("{}{}", what, kBackends));
   const std::string* queues = find(net, "queues");
   if (tap != nullptr) {
     if (!is_interface_name(*tap))
@@ -288,9 +294,9 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
   return one_queue_if_e1000(what, std::move(net));
 }
 
-Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files) {
+Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files, NewFiles& made) {
   if (const std::string* tap = find(request, "tap"); tap != nullptr) return open_tap(*tap, request.files, files);
-  if (const std::string* ring = find(request, "ring"); ring != nullptr) return open_ring(*ring, files);
+  if (const std::string* ring = find(request, "ring"); ring != nullptr) return open_ring(*ring, files, made);
   const std::string* list = find(request, "fd");
   return list == nullptr ? make_error("--net: names no TAP") : take_descriptors(*list, files);
 }

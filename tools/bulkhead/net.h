@@ -11,6 +11,7 @@
 #include "ipc/base/result.h"
 #include "ipc/base/unique_fd.h"
 #include "ipc/control/vm_config.h"
+#include "tools/bulkhead/new_files.h"
 
 namespace bulkhead::cli {
 
@@ -23,7 +24,8 @@ namespace bulkhead::cli {
 
 [[nodiscard]] bool has_user_network(const control::DeviceRequest& request);
 
-// The queues of the TAP that a request of parse_net() names, `request.files` of them, behind what is in `files`.
-[[nodiscard]] Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files);
+// The queues of the TAP, or the socket, that a request of parse_net() names, `request.files` of them, behind what is in
+// `files`. `made` gets to know of a socket that was not there before.
+[[nodiscard]] Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files, NewFiles& made);
 
 }  // namespace bulkhead::cli

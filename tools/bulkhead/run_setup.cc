@@ -38,9 +38,13 @@ Result<UniqueFd> open_input(const char* what, const std::string& path) {
   return file;
 }
 
-// O_NONBLOCK: neither now nor later is anybody waited for who does not read a FIFO.
-Result<UniqueFd> open_output(const std::string& what, const std::string& path, int flags) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags, 0600);
+// O_NONBLOCK: neither now nor later is anybody waited for who does not read a FIFO. `made` gets to know of a file that
+// was not there before.
+Result<UniqueFd> open_output(const std::string& what, const std::string& path, int flags, NewFiles& made) {
+  const int how = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags;
+  int fd = ::open(path.c_str(), how | O_EXCL, 0600);
+  if (fd >= 0) made.add(path);
+  if (fd < 0 && errno == EEXIST) fd = ::open(path.c_str(), how, 0600);
   if (fd >= 0) return UniqueFd(fd);
   if (errno == ENXIO) return make_error(what + ": is a FIFO that nobody reads, or a device that is not there");
   return make_errno_error(what);
@@ -48,7 +52,9 @@ Result<UniqueFd> open_output(const std::string& what, const std::string& path, i
 
 // Opens the log and proves that it takes a line.
 Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
-  ASSIGN_OR_RETURN(UniqueFd file, open_output(fmt::format("--log {}", path), path, O_APPEND));
+  NewFiles made;
+  ASSIGN_OR_RETURN(UniqueFd file, open_output(fmt::format("--log {}", path), path, O_APPEND, made));
+  made.keep();  // what went wrong is told there
   const int fd = file.get();
   const std::string line =
       fmt::format("bulkhead: info: {:%Y-%m-%dT%H:%M:%SZ} VM {} starts\n", fmt::gmtime(std::time(nullptr)), name);
@@ -60,11 +66,12 @@ Result<UniqueFd> open_log(const std::string& path, const std::string& name) {
 }
 
 // Disks, TAPs and sockets are opened as their user may open them: the VMM and the device processes get descriptors.
-Status open_device_files(control::VmConfig& config, SocketFile& vsock, std::vector<ImageServer>& servers) {
+Status open_device_files(RunSetup& setup) {
+  control::VmConfig& config = setup.config;
   for (const control::DeviceRequest& device : config.devices) {
     if (device.files == 0 || device.type == "virtio_console") continue;
     if (is_net(device)) {
-      RETURN_IF_ERROR(open_net(device, config.files.devices));
+      RETURN_IF_ERROR(open_net(device, config.files.devices, setup.made));
       continue;
     }
     const auto value_of = [&](std::string_view key) -> std::string {
@@ -74,12 +81,8 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock, std::vect
       return {};
     };
     if (device.type == "virtio_vsock") {
-      ASSIGN_OR_RETURN(vsock, SocketFile::listen("--vsock", value_of("path")));
-      config.files.devices.push_back(vsock.take_socket());
-      continue;
-    }
-    if (device.type == "virtio_net") {
-      RETURN_IF_ERROR(open_net(device, config.files.devices));
+      ASSIGN_OR_RETURN(setup.vsock, SocketFile::listen("--vsock", value_of("path")));
+      config.files.devices.push_back(setup.vsock.take_socket());
       continue;
     }
     const std::string path = value_of("path");
@@ -110,7 +113,7 @@ Status open_device_files(control::VmConfig& config, SocketFile& vsock, std::vect
                                                                              .read_only = read_only,
                                                                              .direct = direct}));
     config.files.devices.back() = server.take_disk();
-    servers.push_back(std::move(server));
+    setup.image_servers.push_back(std::move(server));
   }
   return ok();
 }
@@ -179,13 +182,15 @@ Result<VmmEnds> open_pty(const std::string& what, ConsoleEnds& ends, std::string
 }
 
 // `what`: the option, for messages. `path`: of a file; of a pseudoterminal it becomes its name.
-Result<VmmEnds> open_terminal(const std::string& what, ConsoleKind kind, std::string& path, ConsoleEnds& ends) {
+Result<VmmEnds> open_terminal(const std::string& what, ConsoleKind kind, std::string& path, RunSetup& setup) {
+  ConsoleEnds& ends = setup.console;
   VmmEnds vmm;
   switch (kind) {
     case ConsoleKind::kNone: break;
     case ConsoleKind::kPty: return open_pty(what, ends, path);
     case ConsoleKind::kFile: {
-      ASSIGN_OR_RETURN(vmm.output, open_output(fmt::format("{} file:{}", what, path), path, O_TRUNC));
+      // The VMM empties it: a VM that does not start shall not cost what an earlier one has written.
+      ASSIGN_OR_RETURN(vmm.output, open_output(fmt::format("{} file:{}", what, path), path, 0, setup.made));
       break;
     }
     case ConsoleKind::kStdio: {
@@ -204,7 +209,7 @@ Result<VmmEnds> open_terminal(const std::string& what, ConsoleKind kind, std::st
 Status open_console(const RunOptions& options, RunSetup& setup) {
   setup.config.console = options.console;
   if (options.console == ConsoleKind::kFile) setup.config.console_path = options.console_path;
-  ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--console", options.console, setup.config.console_path, setup.console));
+  ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--console", options.console, setup.config.console_path, setup));
   setup.config.files.console_input = std::move(ends.input);
   setup.config.files.console_output = std::move(ends.output);
   return ok();
@@ -223,7 +228,7 @@ Status open_virtio_consoles(RunSetup& setup) {
                              : where == "pty" ? ConsoleKind::kPty
                                               : ConsoleKind::kFile;
     if (find("path") == device.properties.end()) device.properties.push_back({.key = "path", .value = {}});
-    ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--virtio-console", kind, find("path")->value, setup.console));
+    ASSIGN_OR_RETURN(VmmEnds ends, open_terminal("--virtio-console", kind, find("path")->value, setup));
     if (ends.input.valid()) setup.config.files.devices.push_back(std::move(ends.input));
     setup.config.files.devices.push_back(std::move(ends.output));
     const std::optional<TerminalSize> size = kind == ConsoleKind::kStdio ? terminal_size() : std::nullopt;
@@ -282,7 +287,7 @@ Result<RunSetup> prepare_run(const RunOptions& options) {
   if (!options.initrd.empty()) {
     ASSIGN_OR_RETURN(config.files.initrd, open_input("--initrd", options.initrd));
   }
-  RETURN_IF_ERROR(open_device_files(config, setup.vsock, setup.image_servers));
+  RETURN_IF_ERROR(open_device_files(setup));
   RETURN_IF_ERROR(open_roms(config));
   setup.vmm_program = options.vmm;
   if (setup.vmm_program.empty()) {

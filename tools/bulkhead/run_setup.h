@@ -9,6 +9,7 @@
 
 #include "ipc/control/vm_config.h"
 #include "tools/bulkhead/image_server.h"
+#include "tools/bulkhead/new_files.h"
 #include "tools/bulkhead/options.h"
 #include "tools/bulkhead/socket_file.h"
 
@@ -26,6 +27,7 @@ struct RunSetup {
   control::VmConfig config;
   ConsoleEnds console;
   SocketFile vsock;
+  NewFiles made;
   std::string vmm_program;
   std::vector<ImageServer> image_servers;
 };

@@ -83,7 +83,8 @@ Session::Session(VmProcess vm, UniqueFd signals, RunSetup setup)
       signals_(std::move(signals)),
       config_(std::move(setup.config)),
       console_(std::move(setup.console)),
-      vsock_(std::move(setup.vsock)) {}
+      vsock_(std::move(setup.vsock)),
+      made_(std::move(setup.made)) {}
 
 void Session::connect_console() {
   if (console_.to_guest.valid()) {
@@ -274,6 +275,7 @@ void Session::on_vm_message() {
 
 void Session::on_started(const control::Started& started) {
   started_ = true;
+  made_.keep();
   config_.name = started.name;
   if (terminal_) terminal_->enter();
 }

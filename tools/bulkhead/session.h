@@ -52,6 +52,7 @@ class Session {
   control::VmConfig config_;  // without its files
   ConsoleEnds console_;
   SocketFile vsock_;     // removed in the end
+  NewFiles made_;        // removed unless the VM starts
   UniqueFd error_pipe_;  // the VMM's standard error, while the terminal is raw
   UniqueFd own_output_;  // the terminal behind standard output, opened anew to be non-blocking
   std::optional<RawTerminal> terminal_;

@@ -20,7 +20,11 @@ constexpr std::int64_t kFinishWaitNs = 2'000'000'000;
 
 StreamPump::StreamPump(std::vector<Role> roles, std::vector<Console> consoles, Violation on_violation)
     : roles_(std::move(roles)), on_violation_(std::move(on_violation)), outbound_(roles_.size()) {
-  for (Console& console : consoles) terminals_.push_back({.stream = console.stream, .files = std::move(console.files)});
+  for (Console& console : consoles) {
+    // The VM starts: from here on the file is its own. What is no regular file has nothing to lose.
+    if (console.files.kind == control::ConsoleKind::kFile) (void)!::ftruncate(console.files.output.get(), 0);
+    terminals_.push_back({.stream = console.stream, .files = std::move(console.files)});
+  }
 }
 
 Result<std::unique_ptr<StreamPump>> StreamPump::start(std::vector<Role> roles, std::vector<Console> consoles,

@@ -54,10 +54,11 @@ void VsockConnector::thread_main() {
     ::poll(polls.data(), polls.size(), -1);
     if (polls[1].revents == 0) continue;
     std::array<std::uint32_t, 2> question{};
+    // Nothing may also be an empty message. The other end is held here as well, for the relay's successors: it is never
+    // closed before the VM ends.
     const ssize_t size = ::recv(channel_.get(), question.data(), sizeof question, MSG_DONTWAIT);
-    // The other end is held here as well, for the relay's successors: it is never closed before the VM ends.
-    if (size == 0) return;
     if (size == sizeof question) answer(question[0], question[1]);
+    if (size <= 0 && (polls[1].revents & (POLLHUP | POLLERR)) != 0) return;
   }
 }
 

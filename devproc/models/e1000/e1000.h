@@ -46,6 +46,7 @@ class E1000 final : public Device {
   static constexpr unsigned kMostFrames = 64;
   static constexpr std::uint64_t kMostBytes = 262'144;
   static constexpr std::size_t kMostDescriptors = 96;  // of one packet
+  static constexpr std::size_t kMostSegments = 1024;   // that are made here
 
   E1000(const E1000Storage& storage, const E1000Config& config, IrqLine& intx, GuestMemory& memory,
         GuestPublisher& publisher, FrameBackend& frames, Clock& clock, TimerQueue& timers);
@@ -66,7 +67,12 @@ class E1000 final : public Device {
  private:
   using Counter = std::uint64_t E1000Counters::*;
   enum class Receiving : std::uint8_t { kTaken, kDropped, kNoBuffers, kNoRoom };
-  enum class Sending : std::uint8_t { kDone, kFull, kBad };
+  enum class Sending : std::uint8_t {
+    kDone,
+    kFull,
+    kMore,  // the rest of its segments is for the next input
+    kBad,
+  };
 
   // registers.cc
   [[nodiscard]] std::uint32_t read_register(std::uint32_t offset);

@@ -43,9 +43,12 @@ bool E1000::transmit() {
       if (any && state_->transmit.empty()) raise(kIntTxqe);
       return false;
     }
-    if (packet_size_ > publisher_.room()) return true;
+    // What loops back is told of in the receive ring, by at most so many stores.
+    const std::size_t received = any && loops_back() ? kMostLong / buffer_size(plain(kRctl)) : 0;
+    if (packet_size_ + received > publisher_.room()) return true;
     switch (send_packet()) {
       case Sending::kFull: state_.mut().send_blocked = 1; return false;
+      case Sending::kMore: return true;
       case Sending::kBad: count(&E1000Counters::sent_bad); break;
       case Sending::kDone: break;
     }
@@ -168,9 +171,10 @@ E1000::Sending E1000::send_segments(std::span<std::byte> frame, const TransmitCo
     std::ranges::copy(frame.first(context.header), segment.begin());
     std::ranges::copy(frame.subspan(done, here), segment.begin() + context.header);
     finish_segment(segment, context, popts, i, count);
-    if (put_out(segment, {}) == Sending::kFull) {
+    const bool enough = i - state_->segments_sent == kMostSegments;
+    if (enough || put_out(segment, {}) == Sending::kFull) {
       state_.mut().segments_sent = static_cast<std::uint32_t>(i);
-      return Sending::kFull;
+      return enough ? Sending::kMore : Sending::kFull;
     }
   }
   return Sending::kDone;

@@ -91,7 +91,13 @@ void VirtioBalloon::restore() {
   if (state != state_.get()) state_.mut() = state;
 }
 
-void VirtioBalloon::on_queue_reset(QueueId) { forget_chains(); }
+void VirtioBalloon::on_queue_reset(QueueId queue) {
+  VirtioBalloonState& state = state_.mut();
+  if (queue == kInflateq) state.inflate_done = 0;
+  if (queue == kStatsq) state.held_id = state.held_descriptors = 0;
+  // Reports come by either of two queues. What of them was done is harmless to do again, as the pages are free.
+  if (queue >= kStatsq) state.report_done = 0;
+}
 
 // Linux offers its first statistics, and kicks, before it sets DRIVER_OK: a kick that was in vain.
 void VirtioBalloon::on_ready(VirtioPort& port) {

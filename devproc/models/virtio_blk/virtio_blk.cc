@@ -335,7 +335,8 @@ void VirtioBlk::retry(VirtioPort& port, QueueId index) {
     VirtioBlkRecord value = record(slot);
     if (value.phase != VirtioBlkRecord::kHeld) continue;
     if (!queue.usable()) return;
-    ++value.generation;  // what the disk may still tell of the first time is not about this one
+    // What the disk may still tell of the first time is not about this one. 0 is no generation (BlockRequest::tag).
+    if (++value.generation == 0) value.generation = 1;
     if (queue.fetch(value.position, chain) != Pop::kChain) return;
     if (chain.id != value.id || chain.descriptors != value.descriptors || !start(port, slot, chain, value)) {
       queue.mut().broken = 1;

@@ -192,6 +192,16 @@ bool VirtioNet::on_backend(VirtioPort& port, BackendId backend) {
   return more;
 }
 
+// The frame at hand, or the chain that waits for room, ends processes.
+void VirtioNet::on_backend_poisoned(VirtioPort& port, BackendId backend) {
+  if (backend >= frames_.size()) return;
+  if (!frames_[backend]->receive().empty()) {
+    frames_[backend]->consume();
+    count(&VirtioNetCounters::received_poisoned);
+  }
+  if ((state_->send_blocked >> backend & 1) != 0) port.needs_reset();
+}
+
 // A limit lets frames through again.
 void VirtioNet::on_timer(VirtioPort& port, TimerId timer) {
   limits_.on_timer(timer, [&](BackendId backend) { return on_backend(port, backend); });
@@ -279,11 +289,12 @@ void VirtioNet::inspect(Inspector& inspector) const {
   inspector.field("received_not_agreed", c.received_not_agreed);
   inspector.field("received_filtered", c.received_filtered);
   inspector.field("received_no_fit", c.received_no_fit);
+  inspector.field("received_poisoned", c.received_poisoned);
   // What a process had taken when it died, and had not committed.
   std::uint64_t taken = 0;
   for (const FrameBackend* frames : frames_) taken += frames->taken();
   const std::uint64_t known = c.received_frames + c.received_bad_length + c.received_bad_header +
-                              c.received_not_agreed + c.received_filtered + c.received_no_fit;
+                              c.received_not_agreed + c.received_filtered + c.received_no_fit + c.received_poisoned;
   inspector.field("received_lost", taken > known ? taken - known : 0);
   inspector.field("commands_refused", c.commands_refused);
   limits_.inspect(inspector);

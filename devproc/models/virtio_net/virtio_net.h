@@ -49,6 +49,7 @@ struct VirtioNetCounters {
   std::uint64_t received_not_agreed = 0;
   std::uint64_t received_filtered = 0;
   std::uint64_t received_no_fit = 0;
+  std::uint64_t received_poisoned = 0;
   std::uint64_t commands_refused = 0;
   bool operator==(const VirtioNetCounters&) const = default;
 };
@@ -75,7 +76,7 @@ struct VirtioNetStorage {
 
 class VirtioNet final : public virtio::VirtioModel {
  public:
-  static constexpr std::uint32_t kStateVersion = 2;
+  static constexpr std::uint32_t kStateVersion = 3;
   // Bounds of one input's work on one queue. What an unfinished input sent is sent again after a kill.
   static constexpr unsigned kMostFrames = virtio::kMaxShown;
   static constexpr std::uint64_t kMostBytes = 262'144;
@@ -91,6 +92,7 @@ class VirtioNet final : public virtio::VirtioModel {
   void on_ready(virtio::VirtioPort& port) override;
   virtio::QueueWork on_queue(virtio::VirtioPort& port, QueueId queue) override;
   bool on_backend(virtio::VirtioPort& port, BackendId backend) override;
+  void on_backend_poisoned(virtio::VirtioPort& port, BackendId backend) override;
   void on_timer(virtio::VirtioPort& port, TimerId timer) override;
   bool on_limit(LimitId which, const RateLimit& limit) override { return limits_.set(which, limit); }
   void reset() override;

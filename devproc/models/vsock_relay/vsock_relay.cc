@@ -15,6 +15,11 @@ namespace {
 
 constexpr std::uint16_t kNobody = 0xffff;
 static_assert(kMostSockets < kNobody);
+// Of a question's tag: which connection, how often that was somebody's, and whose question it was. What a predecessor
+// asked may be answered only now, and must not be taken for an answer to us.
+constexpr unsigned kIndexBits = 10;
+constexpr unsigned kTurnBits = 14;
+static_assert(kMostSockets == 1U << kIndexBits);
 // How much of a buffer the program must have taken before the guest is told by a packet of its own.
 constexpr std::uint32_t kTellAfter = kBufAlloc / 4;
 constexpr std::array<std::uint32_t, 3> kPieces = {kMostPayload, 16384, 4096};
@@ -121,6 +126,12 @@ void VsockRelay::free(Connection& one) {
   free_.push_back(index);
 }
 
+std::uint32_t VsockRelay::tag_of(const Connection& one) const {
+  const auto index = static_cast<std::uint32_t>(&one - connections_.data());
+  const std::uint32_t turn = one.turn & ((1U << kTurnBits) - 1);
+  return link_.own_epoch() << (kIndexBits + kTurnBits) | turn << kIndexBits | index;
+}
+
 void VsockRelay::fail(Connection& one) {
   ++(one.state == State::kOpen ? state_.mut().resets : state_.mut().refused);
   close_socket(one);
@@ -195,8 +206,7 @@ void VsockRelay::on_request(const Header& header) {
   one->peer_alloc = header.buf_alloc;
   one->peer_passed = header.fwd_cnt;
   name_it(*one, header.dst_port, header.src_port);
-  const auto index = static_cast<std::uint32_t>(one - connections_.data());
-  if (!sockets_.connect(header.dst_port, one->turn << 16 | index)) fail(*one);
+  if (!sockets_.connect(header.dst_port, tag_of(*one))) fail(*one);
 }
 
 void VsockRelay::on_packet_of(Connection& one, const Header& header, std::span<const std::byte> payload) {
@@ -284,8 +294,8 @@ void VsockRelay::on_accepted(SocketId socket) {
 }
 
 void VsockRelay::on_answer(const SocketEvent& event) {
-  Connection& one = connections_[(event.tag & 0xffff) % connections_.size()];
-  const bool waits = one.state == State::kConnecting && (event.tag >> 16) == (one.turn & 0xffff);
+  Connection& one = connections_[event.tag % kMostSockets];
+  const bool waits = one.state == State::kConnecting && event.tag == tag_of(one);
   if (event.kind == SocketEvent::Kind::kRefused) {
     if (waits) fail(one);
     return;
@@ -455,6 +465,8 @@ void VsockRelay::settle(Connection& one) {
     one.owed = kReset;
     return;
   }
+  // What it has still said is for a guest that does not listen any more.
+  if (one.gone && (one.guest_shut & kShutdownReceive) != 0) one.ended = true;
   std::uint8_t shut = one.our_shut;
   if (one.ended) shut |= kShutdownSend;
   if (one.gone && one.ended) shut |= kShutdownReceive;

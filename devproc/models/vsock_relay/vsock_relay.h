@@ -115,6 +115,7 @@ class VsockRelay final : public Device {
   Connection* take_free();
   void name_it(Connection& one, std::uint32_t host_port, std::uint32_t guest_port);
   void free(Connection& one);
+  [[nodiscard]] std::uint32_t tag_of(const Connection& one) const;
   void close_socket(Connection& one);
   void fail(Connection& one);  // resets it, whoever is to blame
 

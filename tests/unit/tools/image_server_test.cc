@@ -161,5 +161,18 @@ TEST_F(ImageServerTest, a_server_that_dies_is_an_io_error_and_no_hang) {
   EXPECT_LT(got, 0);
 }
 
+TEST_F(ImageServerTest, a_server_that_stands_still_is_not_waited_for_without_end) {
+  const UniqueFd file = UniqueFd::open(image_, O_RDWR).value();
+  pid_t keeper = -1;
+  {
+    const auto server =
+        ImageServer::start(file.borrow(), {.what = "disk", .end_patience = std::chrono::milliseconds(100)});
+    ASSERT_TRUE(server) << server.error().message;
+    keeper = server->keeper();
+    ASSERT_EQ(run("pkill -STOP -P " + std::to_string(keeper)), 0);
+  }
+  EXPECT_NE(::kill(keeper, 0), 0) << "it is gone, and its server with it";
+}
+
 }  // namespace
 }  // namespace bulkhead::cli

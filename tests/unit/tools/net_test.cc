@@ -39,7 +39,8 @@ bool make_lasting_tap(const char* name, int flags) {
 std::string open_of(const std::string& text, std::vector<UniqueFd>& files) {
   const auto request = parse_net(text);
   if (!request) return request.error().message;
-  const Status status = open_net(*request, files);
+  NewFiles made;
+  const Status status = open_net(*request, files, made);
   return status ? "ok" : status.error().message;
 }
 

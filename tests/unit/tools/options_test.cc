@@ -69,8 +69,8 @@ TEST(ParseNet, model_chooses_the_card) {
   EXPECT_EQ(old.type, "e1000");
   EXPECT_EQ(old.properties, (std::vector<control::Property>{{"tap", "tap0"}, {"slot", "7"}}));
   EXPECT_EQ(parse_net("fd=5,model=e1000").value().files, 1);
-  for (const char* text :
-       {"tap=tap0,model=e1000,queues=2", "fd=5:6,model=e1000", "tap=tap0,model=", "tap=tap0,model=ne2k"})
+  for (const char* text : {"tap=tap0,model=e1000,queues=2", "fd=5:6,model=e1000",
+                           "tap=tap0,model=", "tap=tap0,model=ne2k", "user,model=virtio,model=e1000"})
     EXPECT_FALSE(parse_net(text)) << text;
 }
 
@@ -108,6 +108,13 @@ TEST(ParseNet, refuses_what_is_no_tap) {
     EXPECT_TRUE(net.error().message.starts_with(std::string("--net ") + text + ": ")) << net.error().message;
   }
   EXPECT_TRUE(parse_net("tap=fifteen-letters")) << "as long as a name can be";
+}
+
+TEST(ParseNet, a_user_networks_forwards_become_one_property_and_an_empty_one_is_a_mistake) {
+  EXPECT_EQ(parse_net("user,hostfwd=tcp::1-:2,hostfwd=udp::3-:4").value().properties,
+            (std::vector<control::Property>{{"backend", "user"}, {"hostfwd", "tcp::1-:2;udp::3-:4"}}));
+  EXPECT_FALSE(parse_net("user,hostfwd="));
+  EXPECT_FALSE(parse_net("user,hostfwd=tcp::1-:2,hostfwd="));
 }
 
 TEST(ParseNet, more_queues_than_one_message_carries_are_bad_usage) {

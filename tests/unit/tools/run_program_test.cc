@@ -306,18 +306,36 @@ TEST(RunProgram, name_is_derived_when_none_is_given) {
   EXPECT_NE(finished.out.find("derived true"), std::string::npos);
 }
 
-TEST(RunProgram, console_file_is_created_and_truncated) {
+std::string content(const std::string& path) {
+  std::ifstream file(path);
+  return {(std::istreambuf_iterator<char>(file)), {}};
+}
+
+// The VMM empties one that is there.
+TEST(RunProgram, console_file_is_created) {
   const Scratch scratch;
-  scratch.write("console", std::string(100, 'z'));
-  const Finished finished = run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("console")}));
+  const Finished finished = run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("new")}));
   EXPECT_EQ(finished.status, 0) << finished.err;
   EXPECT_EQ(finished.out, "");
-  std::ifstream file(scratch.path("console"));
-  EXPECT_EQ(std::string((std::istreambuf_iterator<char>(file)), {}), pattern(50));
-  const Finished again = run_program(scratch.run("flood=50", {"--console", "file:" + scratch.path("new")}));
+  EXPECT_EQ(content(scratch.path("new")), pattern(50));
   struct stat info {};
   ASSERT_EQ(::stat(scratch.path("new").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600U);
+}
+
+TEST(RunProgram, a_vm_that_does_not_start_leaves_nothing_behind_and_empties_nothing) {
+  const Scratch scratch;
+  const std::string old = scratch.write("old", "of an earlier VM");
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--console", "file:" + scratch.path("new")},
+        {"--virtio-console", "file:" + scratch.path("new")},
+        {"--net", "ring=" + scratch.path("new")},
+        {"--net", "ring=" + scratch.path("new"), "--initrd", scratch.path("kernel"), "--log", "/nowhere/log"},
+        {"--console", "file:" + old}}) {
+    EXPECT_EQ(run_program(scratch.run("fail", more)).status, 1);
+    EXPECT_FALSE(fs::exists(scratch.path("new"))) << more[1];
+  }
+  EXPECT_EQ(content(old), "of an earlier VM");
 }
 
 TEST(RunProgram, no_console_leaves_stdin_alone) {

@@ -86,6 +86,17 @@ TEST(RingLink, room_comes_back_after_the_other_sides_commit) {
   EXPECT_TRUE(rig.device.link->has_room(large.size()));
 }
 
+TEST(RingLink, a_peer_that_takes_room_back_loses_a_packet_and_harms_nobody) {
+  Rig rig;
+  ASSERT_TRUE(rig.device.link->has_room(4));
+  rig.area->from[0].consumed.store(1);  // beyond what was ever produced: as if the ring were full
+  rig.device.link->send({}, bytes_of("lost"));
+  rig.area->from[0].consumed.store(0);
+  rig.device.link->send({}, bytes_of("there"));
+  rig.device.commit();
+  EXPECT_EQ(text_of(rig.relay.link->receive()), "there");
+}
+
 TEST(RingLink, epochs_are_heard_of) {
   Rig rig;
   EXPECT_EQ(rig.device.link->peer_epoch(), 0U);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -114,6 +115,29 @@ TEST_F(UnixSocketsTest, news_of_an_earlier_user_of_a_number_are_nobodys) {
   ASSERT_TRUE(two);
   EXPECT_EQ(two->socket, one->socket);
   while (const auto event = sockets_->next_event()) EXPECT_FALSE(event->gone);
+}
+
+TEST_F(UnixSocketsTest, who_waited_for_a_free_number_is_taken_when_there_is_one) {
+  constexpr rlim_t kNeeded = 2 * kMostSockets + 64;
+  rlimit files{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &files), 0);
+  if (files.rlim_max < kNeeded) GTEST_SKIP() << "this host lets a process open too few files";
+  files.rlim_cur = std::max(files.rlim_cur, kNeeded);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &files), 0);
+  std::vector<UniqueFd> programs;
+  std::optional<SocketEvent> last;
+  for (std::uint32_t i = 0; i < kMostSockets; ++i) {
+    programs.push_back(connect());
+    last = await(SocketEvent::Kind::kAccepted);
+    ASSERT_TRUE(last) << i;
+  }
+  programs.push_back(connect());
+  while (const auto event = sockets_->next_event()) EXPECT_NE(event->kind, SocketEvent::Kind::kAccepted);
+  EXPECT_FALSE(sockets_->ready());
+  sockets_->close(last->socket);
+  EXPECT_TRUE(sockets_->ready()) << "nothing else would have it look";
+  EXPECT_TRUE(await(SocketEvent::Kind::kAccepted));
+  EXPECT_FALSE(sockets_->ready());
 }
 
 TEST_F(UnixSocketsTest, connections_come_from_whoever_may_make_them) {

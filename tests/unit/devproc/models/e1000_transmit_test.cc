@@ -295,6 +295,40 @@ TEST_F(E1000Transmit, loopback_brings_frames_back) {
   EXPECT_EQ(memory(kReceiveBuffers, 100), frame);
 }
 
+TEST_F(E1000Transmit, loopback_keeps_room_for_what_a_packet_itself_is_told_by) {
+  start(kRctlSecrc | kRctlLbm);
+  fakes.publisher.most = 5;
+  // Two descriptors each, and one of the receive ring: the second packet has room for two of its three stores.
+  const Bytes frame = frame_to(kRigMac, 100);
+  put(kTransmitBuffers, frame);
+  for (int i = 0; i < 2; ++i) {
+    add(kTransmitBuffers, 50 | std::uint64_t{kTxCmdIfcs | kTxCmdRs} << 24);
+    add(kTransmitBuffers + 50, 50 | std::uint64_t{kTxCmdEop | kTxCmdIfcs | kTxCmdRs} << 24);
+  }
+  wr(kTdt, next_transmit);
+  for (int i = 0; i < 4; ++i) {
+    fakes.publisher.new_input();
+    if (fakes.clock.armed(kWorkTimer)) device->on_timer(kWorkTimer);
+  }
+  EXPECT_EQ(rd(kTdh), 4U);
+  EXPECT_EQ(rd(kRdh), 2U);
+  for (std::uint32_t i = 0; i < 4; ++i) EXPECT_NE(transmit_descriptor(i).rest & kTxDd, 0U) << i;
+}
+
+TEST_F(E1000Transmit, a_packet_of_very_many_segments_takes_several_inputs) {
+  start(kRctlBam, 0);  // without padding
+  fakes.frames[0].offloads_taken = false;
+  const Bytes frame = tcp_frame(10'000, false);
+  put(kTransmitBuffers, frame);
+  add_segmented(frame, 1);
+  wr(kTdt, next_transmit);
+  const std::size_t first = fakes.frames[0].sent.size();
+  EXPECT_LT(first, 10'000U) << "one input is not to last as long as its guest likes";
+  kick();
+  EXPECT_EQ(rd(kTdh), rd(kTdt));
+  expect_segments(frame, 1);
+}
+
 TEST_F(E1000Transmit, hostile_packets_are_dropped_and_the_ring_goes_on) {
   start();
   // A segmentation without sense, each field of the context in turn.

@@ -269,6 +269,19 @@ TEST(VirtioBalloon, statistics_are_asked_for_again_and_again) {
   EXPECT_EQ(rig.fakes.clock.armed_count(), 0U) << "a driver that does not answer is not asked";
 }
 
+TEST(VirtioBalloon, the_reset_of_another_queue_leaves_the_statistics_alone) {
+  Rig rig;
+  rig.start(kReports | kStats | feature_bit(kVirtioFRingReset));
+  const std::vector<VirtioDriver::Buffer> one{{kLists, kStatBytes, false}};
+  ASSERT_TRUE(rig.drivers[kStatsq].add(one));
+  rig.kick(kStatsq);
+  rig.registers.set(kQueueSelect, 2, kInflateq);
+  rig.registers.set(kQueueReset, 2, 1);
+  rig.fakes.clock.advance(std::chrono::seconds(10));
+  rig.show();
+  EXPECT_TRUE(rig.drivers[kStatsq].take_used()) << "its buffer is still the device's to give back";
+}
+
 // Linux does so. What the device was told before DRIVER_OK it may look at no sooner, and the driver tells it once.
 TEST(VirtioBalloon, statistics_that_were_offered_before_the_driver_was_ready_are_taken) {
   Rig rig;

@@ -417,6 +417,31 @@ TEST(VirtioNetReceive, buffer_outside_ram_needs_a_reset) {
   }
 }
 
+TEST(VirtioNetReceive, a_frame_that_ends_processes_is_dropped_and_the_card_goes_on) {
+  NetRig rig;
+  rig.start({});
+  rig.add_buffer({2000});
+  rig.frames[0]->incoming.push_back(with_header(ethernet(100, 1)));
+  rig.device->on_backend_poisoned(0);
+  rig.show();
+  EXPECT_EQ(rig.counter("received_poisoned"), 1U);
+  EXPECT_EQ(rig.common(kDeviceStatus, 1) & kStatusNeedsReset, 0U);
+  rig.put(0, with_header(ethernet(100, 2)));
+  EXPECT_EQ(rig.take_frame(), ethernet(100, 2));
+  EXPECT_EQ(rig.counter("received_lost"), 0U);
+}
+
+TEST(VirtioNetSend, a_chain_that_waits_for_room_and_ends_processes_needs_a_reset) {
+  NetRig rig;
+  rig.start({});
+  rig.frames[0]->room = 0;
+  ASSERT_TRUE(rig.add_readable(1, with_header(ethernet(100))));
+  rig.kick(1);
+  rig.device->on_backend_poisoned(0);
+  rig.show();
+  EXPECT_NE(rig.common(kDeviceStatus, 1) & kStatusNeedsReset, 0U);
+}
+
 TEST(VirtioNetReceive, one_input_handles_so_many_frames) {
   NetRig rig;
   rig.start({});

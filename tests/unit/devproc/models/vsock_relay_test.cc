@@ -24,9 +24,7 @@ struct Got {
 };
 
 struct Rig {
-  Rig() : relay(allocate_state<VsockRelayState>(fakes.state), {.guest_cid = kCid}, fakes.link, fakes.sockets) {
-    relay.reset();
-  }
+  Rig() { relay.reset(); }
   void run() {
     for (bool more = true; more;) {
       more = relay.on_backend(VsockRelay::kSockets);
@@ -103,7 +101,8 @@ struct Rig {
   }
 
   FakeWires fakes;
-  VsockRelay relay;
+  Persistent<VsockRelayState> state = allocate_state<VsockRelayState>(fakes.state);
+  VsockRelay relay{state, {.guest_cid = kCid}, fakes.link, fakes.sockets};
   std::uint32_t port = 0;
 };
 
@@ -380,6 +379,41 @@ TEST(VsockRelay, a_successor_begins_anew_and_a_guest_that_was_reset_does_too) {
   EXPECT_FALSE(rig.hear()) << "the guest has forgotten it itself";
   EXPECT_EQ(rig.field("connections"), 0U);
   (void)socket;
+}
+
+TEST(VsockRelay, an_answer_to_a_predecessor_is_nobodys) {
+  Rig rig;
+  rig.say(kOpRequest, 52);
+  rig.run();
+  const std::uint32_t asked_before = rig.fakes.sockets.asked.back().second;
+  VsockRelay successor(rig.state, {.guest_cid = kCid}, rig.fakes.link, rig.fakes.sockets);
+  successor.restore();
+  rig.say(kOpRequest, 53);
+  (void)successor.on_backend(VsockRelay::kLink);
+  ASSERT_EQ(rig.fakes.sockets.asked.back().first, 53U);
+  const SocketId late = rig.fakes.sockets.answer(asked_before);  // to whoever listens at 52
+  (void)successor.on_backend(VsockRelay::kSockets);
+  EXPECT_TRUE(rig.program(late).closed);
+  const SocketId right = rig.fakes.sockets.answer(rig.fakes.sockets.asked.back().second);
+  (void)successor.on_backend(VsockRelay::kSockets);
+  EXPECT_FALSE(rig.program(right).closed);
+  EXPECT_EQ(rig.op(), kOpResponse);
+}
+
+TEST(VsockRelay, a_guest_that_only_sends_hears_of_a_program_that_leaves) {
+  Rig rig;
+  const SocketId socket = rig.guest_connects();
+  rig.say(kOpShutdown, 52, {}, kShutdownReceive);
+  rig.run();
+  rig.program(socket).says = "unheard";
+  rig.program(socket).gone = true;
+  rig.fakes.sockets.stir(socket);
+  rig.run();
+  const auto shut = rig.hear();
+  ASSERT_TRUE(shut) << "it would wait for credit for ever";
+  EXPECT_EQ(shut->header.op, kOpShutdown);
+  EXPECT_EQ(shut->header.flags, kShutdownSend | kShutdownReceive);
+  EXPECT_TRUE(rig.program(socket).closed);
 }
 
 // Programs and guest say what they like, the link is full or not: every byte once and in order, both ways.

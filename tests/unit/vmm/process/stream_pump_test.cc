@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <termios.h>
 
 #include <mutex>
@@ -39,6 +40,12 @@ struct Pipe {
   UniqueFd reader;
   UniqueFd writer;
 };
+
+std::string content(BorrowedFd file) {
+  std::string bytes(256, '\0');
+  bytes.resize(static_cast<std::size_t>(std::max<ssize_t>(::pread(file.get(), bytes.data(), bytes.size(), 0), 0)));
+  return bytes;
+}
 
 class StreamPumpTest : public ::testing::Test {
  protected:
@@ -93,6 +100,17 @@ TEST_F(StreamPumpTest, console_output_arrives_byte_for_byte) {
   }
   EXPECT_EQ(received, sent);
   EXPECT_EQ(violation_count, 0);
+}
+
+TEST_F(StreamPumpTest, a_file_that_was_there_begins_anew) {
+  const UniqueFd file(::memfd_create("console", MFD_CLOEXEC));
+  ASSERT_EQ(::write(file.get(), "of an earlier VM", 16), 16);
+  output.writer =
+      UniqueFd::open("/proc/self/fd/" + std::to_string(file.get()), O_WRONLY).value();  // at the file's beginning
+  start(control::ConsoleKind::kFile);
+  rig.device_writes(console, "new");
+  stop();
+  EXPECT_EQ(content(file.borrow()), "new");
 }
 
 TEST_F(StreamPumpTest, two_consoles_have_bytes_of_their_own) {

@@ -92,5 +92,10 @@ TEST_F(VsockConnectorTest, what_is_no_question_gets_no_answer) {
   EXPECT_EQ(ask(std::array<std::uint32_t, 2>{54, 9}).words[0], 9U);
 }
 
+TEST_F(VsockConnectorTest, an_empty_message_is_not_the_end) {
+  ASSERT_EQ(::send(link_.relay_connector.get(), "", 0, 0), 0);
+  EXPECT_EQ(ask(std::array<std::uint32_t, 2>{54, 9}).words, (std::array<std::uint32_t, 2>{9, ENOENT}));
+}
+
 }  // namespace
 }  // namespace bulkhead::vmm
