@@ -172,7 +172,7 @@ PolicyBuilder& PolicyBuilder::allow_user_network() {
   // Descriptors that nothing shared waits on: non-blocking is a way that leads nowhere else, blocking is not to be had.
   add(SYS_fcntl, {{1, kInt, F_GETFL}}).add(SYS_fcntl, {{1, kInt, F_SETFL}, {2, bits(O_NONBLOCK), O_NONBLOCK}});
   add(SYS_fcntl, {{1, kInt, F_GETFD}}).add(SYS_fcntl, {{1, kInt, F_SETFD}});
-  add(SYS_ioctl, {{1, kInt, FIONREAD}}).add(SYS_ioctl, {{1, kInt, FIONBIO}});
+  add(SYS_ioctl, {{1, kInt, FIONREAD}});  // not FIONBIO, whose argument no filter sees
   add(SYS_openat, {{2, bits(O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND) | (O_TMPFILE & ~O_DIRECTORY), O_RDONLY}});
   add(SYS_newfstatat).add(SYS_fstat).add(SYS_lseek);
   // How a random number generator is seeded.

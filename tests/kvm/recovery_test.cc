@@ -187,21 +187,6 @@ TEST_F(Recovery, IsolatedDeviceReadsAllOnesUntilItIsRestored) {
   expect_guest_goes_on();
 }
 
-TEST_F(Recovery, BalloonThatComesBackHasTheTargetThatItsUserSetLast) {
-  ASSERT_NO_FATAL_FAILURE(start({"--on-crash", "virtio_balloon1=isolate", "--balloon", "8M"}));
-  command("balloon", {"16M"});
-  const pid_t pid = vm().device_pid("virtio_balloon1");
-  ASSERT_GT(pid, 0);
-  ::kill(pid, SIGKILL);
-  ASSERT_TRUE(wait_until([&] { return count("isolated", "virtio_balloon1") == 1; }));
-  command("restore", {"virtio_balloon1"});
-  EXPECT_TRUE(wait_until([&] {
-    const Ended balloon = on_vm("balloon", {"--json"});
-    return balloon.status == 0 && nlohmann::json::parse(balloon.out).at("target_bytes") == 16U << 20;
-  }));
-  expect_guest_goes_on();
-}
-
 TEST_F(Recovery, EssentialDevicesAreNotIsolated) {
   for (const char* role : {"pci", "platform"}) {
     TestVm one({.guest = "monitor", .cpus = 2, .more = {"--on-crash", "isolate"}});

@@ -427,8 +427,9 @@ ImageServer::ImageServer(ImageServer&& other) noexcept
 
 ImageServer::~ImageServer() {
   if (keeper_ < 0) return;
-  disk_.reset();
+  // First, since closing the disk waits for its server, whatever that does.
   channel_ = control::ControlChannel();
+  disk_.reset();
   int status = 0;
   while (::waitpid(keeper_, &status, 0) < 0 && errno == EINTR) {
   }

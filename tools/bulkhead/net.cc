@@ -15,11 +15,13 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "ipc/roles/virtio_decl.h"
 #include "tools/bulkhead/options.h"
@@ -218,6 +220,18 @@ Result<control::DeviceRequest> finish_ring(const std::string& what, control::Dev
   return net;
 }
 
+// Anybody who may look into a directory may lock it, so it is not waited for without end.
+Status lock_directory(const std::string& what, BorrowedFd directory) {
+  constexpr std::chrono::milliseconds kPause{10};
+  constexpr int kTries = 300;
+  for (int i = 0; i < kTries; ++i) {
+    if (::flock(directory.get(), LOCK_EX | LOCK_NB) == 0) return ok();
+    if (errno != EWOULDBLOCK && errno != EINTR) return make_errno_error(what);
+    std::this_thread::sleep_for(kPause);
+  }
+  return make_error(what + ": another process keeps its directory locked");
+}
+
 // Who comes first listens there; the second one is connected.
 Status open_ring(const std::string& path, std::vector<UniqueFd>& files, NewFiles& made) {
   const std::string what = fmt::format("--net ring={}", path);
@@ -227,9 +241,10 @@ Status open_ring(const std::string& path, std::vector<UniqueFd>& files, NewFiles
   const auto* where = reinterpret_cast<const sockaddr*>(&address);
   // Of two that come at once, one is first.
   const UniqueFd directory(::open(path.substr(0, path.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid() || ::flock(directory.get(), LOCK_EX) != 0) return make_errno_error(what);
+  if (!directory.valid()) return make_errno_error(what);
+  RETURN_IF_ERROR(lock_directory(what, directory.borrow()));
   for (int tries = 0; tries < 2; ++tries) {
-    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket.valid()) return make_errno_error(what);
     if (::connect(socket.get(), where, sizeof address) == 0) {
       files.push_back(std::move(socket));
@@ -237,6 +252,7 @@ Status open_ring(const std::string& path, std::vector<UniqueFd>& files, NewFiles
     }
     struct stat info {};
     const int error = errno;
+    if (error == EAGAIN) return make_error(what + ": whoever listens there takes no connection");
     if (error == EPROTOTYPE) return make_error(what + ": is a socket of another kind");
     if (error != ENOENT && error != ECONNREFUSED) return make_errno_error(what, error);
     if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) return make_error(what + ": is no socket");

@@ -8,12 +8,16 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <functional>
 #include <string>
+
+#include "tests/unit/tools/program.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -137,6 +141,24 @@ TEST(OpenNet, descriptors) {
         differs(open_of(both(one, again), files), fmt::format("--net {}: one has one queue only", both(one, again)));
     return wrong;
   });
+}
+
+TEST(OpenNet, whoever_listens_at_a_ring_and_takes_nobody_is_not_waited_for) {
+  const test::Scratch scratch;
+  const std::string path = scratch.path("cable");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const auto* where = reinterpret_cast<const sockaddr*>(&address);
+  const UniqueFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::bind(listener.get(), where, sizeof address), 0);
+  ASSERT_EQ(::listen(listener.get(), 0), 0);
+  std::vector<UniqueFd> waiting;
+  do waiting.emplace_back(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  while (::connect(waiting.back().get(), where, sizeof address) == 0);
+  std::vector<UniqueFd> files;
+  const std::string said = open_of("ring=" + path, files);
+  EXPECT_TRUE(said.ends_with("cable: whoever listens there takes no connection")) << said;
 }
 
 }  // namespace
