@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 namespace bulkhead::devproc {
 namespace {
@@ -44,6 +45,7 @@ FrameBackend::Sent TapFrames::send(std::span<const std::byte> header, std::span<
   // const_cast: an iovec is for reading and writing. This one is read.
   pieces_[0] = {const_cast<std::byte*>(header.data()), header.size()};
   piece_count_ = 1;
+  piece_bytes_ = header.size();
   if (!gather(memory)) {
     ++dropped_;
     return Sent::kSent;
@@ -52,7 +54,7 @@ FrameBackend::Sent TapFrames::send(std::span<const std::byte> header, std::span<
   for (int tries = 0; tries < 3; ++tries) {
     ssize_t sent = -1;
     do {
-      sent = ::writev(fd_.get(), pieces_.data(), static_cast<int>(piece_count_));
+      sent = write_frame();
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0) return Sent::kSent;
     if (errno != EAGAIN && errno != EWOULDBLOCK) {
@@ -71,11 +73,22 @@ bool TapFrames::gather(std::span<const Segment> memory) {
       const std::span<std::byte> bytes = memory_.host_range(left.address, left.length);
       if (bytes.empty() || piece_count_ == kMostPieces) return false;
       pieces_[piece_count_++] = {bytes.data(), bytes.size()};
+      piece_bytes_ += bytes.size();
       left.address += bytes.size();
       left.length -= static_cast<std::uint32_t>(bytes.size());
     }
   }
   return true;
+}
+
+ssize_t TapFrames::write_frame() {
+  if (piece_bytes_ > small_.size()) return ::writev(fd_.get(), pieces_.data(), static_cast<int>(piece_count_));
+  std::byte* at = small_.data();
+  for (const iovec& piece : std::span(pieces_).first(piece_count_)) {
+    std::memcpy(at, piece.iov_base, piece.iov_len);
+    at += piece.iov_len;
+  }
+  return ::write(fd_.get(), small_.data(), piece_bytes_);
 }
 
 std::span<const std::byte> TapFrames::receive() {

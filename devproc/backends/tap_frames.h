@@ -1,10 +1,11 @@
 // TapFrames: a queue of a TAP device (Linux, Documentation/networking/tuntap.rst) as a frame backend.
 //
 // The descriptor came with the role: a TAP with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE, headers of
-// kFrameHeader bytes (TUNSETVNETHDRSZ), O_NONBLOCK. Used with read(2), writev(2), poll(2) and one ioctl,
+// kFrameHeader bytes (TUNSETVNETHDRSZ), O_NONBLOCK. Used with read(2), write(2), writev(2), poll(2) and one ioctl,
 // TUNSETOFFLOAD, which concerns all queues of the device.
-// A frame is written straight from guest RAM: the guest may change it meanwhile, and the host's kernel looks at its own
-// copy. Nothing is allocated after construction.
+// A large frame is written straight from guest RAM: the guest may change it meanwhile, and the host's kernel looks at
+// its own copy. A small one is copied first: one write(2) of few bytes costs less than what writev(2) does to find out
+// where they are. Nothing is allocated after construction.
 // The event loop watches the descriptor by edges. Nobody is asked to look for frames while the model wants none, or
 // after read(2) said that there are none, until the descriptor tells of more.
 // Frames taken are counted in a word that outlives the process, before they are read: what a dead process had read and
@@ -53,6 +54,10 @@ class TapFrames final : public FrameBackend, public Backend {
  private:
   static constexpr std::size_t kMostPieces = 1024;  // UIO_MAXIOV
 
+  static constexpr std::size_t kSmallFrame = 2048;  // header included: what an Ethernet frame fits in
+
+  // write(2) or writev(2) of what was gathered.
+  ssize_t write_frame();
   // False: not RAM, or in too many pieces.
   bool gather(std::span<const Segment> memory);
   void fail(int error);
@@ -64,6 +69,8 @@ class TapFrames final : public FrameBackend, public Backend {
   std::unique_ptr<std::array<std::byte, kMostFrame>> frame_;
   std::array<iovec, kMostPieces> pieces_{};
   std::size_t piece_count_ = 0;
+  std::size_t piece_bytes_ = 0;
+  std::array<std::byte, kSmallFrame> small_{};
   std::size_t held_ = 0;  // bytes of the next frame, which is in frame_
   std::atomic<std::uint64_t>& taken_;
   std::uint64_t dropped_ = 0;

@@ -58,6 +58,14 @@ class Device {
   virtual void on_stream(StreamId) {}
   // The guest may have put something into a queue. True: there is more to do; asked again after the commit.
   virtual bool on_queue(QueueId) { return false; }
+  // Whoever calls this looks at queues by itself: from now on, a queue that on_queue() has emptied stays without kicks
+  // until ask_for_kicks(), which hold_kicks() takes back. In between, queue_stirs() tells whether on_queue() would find
+  // something. All of them come between two inputs and change no state; ask_for_kicks() answers true when something
+  // came before the guest knew.
+  virtual void let_kicks_wait() {}
+  [[nodiscard]] virtual bool queue_stirs(QueueId) { return false; }
+  virtual bool ask_for_kicks(QueueId) { return false; }
+  virtual void hold_kicks(QueueId) {}
   // Work on a queue has ended three processes: it is not to be tried again.
   virtual void on_queue_poisoned(QueueId) {}
   // Called after each commit of an input of a device that has queues or a screen: puts into guest memory what that

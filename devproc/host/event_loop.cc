@@ -48,6 +48,7 @@ Result<EventLoop> EventLoop::create(RoleHost& host, const ipc::RequestArea& requ
   for (std::size_t i = 0; i < backends.size(); ++i) {
     if (backends[i].valid()) RETURN_IF_ERROR(loop.watch(backends[i], kBackend + i, true));
   }
+  host.let_kicks_wait();
   return loop;
 }
 
@@ -81,6 +82,11 @@ Status EventLoop::run() {
       continue;
     }
     if (!quiesced_ && host_.next_deadline() <= ipc::monotonic_ns() && host_.handle_timers()) continue;
+    if (!quiesced_ && worked_on_queues_) {
+      ASSIGN_OR_RETURN(const Next next, look_for_more());
+      if (next == Next::kEnd) return ok();
+      if (next == Next::kWork) continue;
+    }
     ipc::DeviceCounters& counters = host_.replies().counters;
     if (!quiesced_ && wait_.spin([this] { return !quiet(); })) {
       counters.spins_won.store(counters.spins_won.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -130,7 +136,11 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
       drain_eventfd(kicks_[kick]);
       host_.kick(kick);
     } else if (key >= kBackend && key < kBackend + kMaxBackings) {
-      if (timeout != 0) wait_.in_vain();
+      if (timeout != 0) {
+        wait_.in_vain();
+        // What the guest gets it may answer at once, and need not kick for it.
+        if (!quiesced_ && after_backends_.worth_it(ipc::monotonic_ns()) && host_.hold_kicks()) worked_on_queues_ = true;
+      }
       host_.backend_stirs(static_cast<std::size_t>(key - kBackend), events[static_cast<std::size_t>(i)].events);
     }
   }
@@ -146,7 +156,36 @@ Result<bool> EventLoop::wait_for_events(Wait wait) {
 bool EventLoop::work_on_queues() {
   const bool backends = host_.handle_backends();
   const bool queues = host_.handle_queues();  // in turns: neither starves the other
+  worked_on_queues_ = worked_on_queues_ || backends || queues;
+  if (backends || queues) backends_were_last_ = !queues;
   return backends || queues;
+}
+
+Result<EventLoop::Next> EventLoop::look_for_more() {
+  constexpr int kTurns = 32;  // of looking at memory, between two looks at descriptors
+  BusyLook& look = backends_were_last_ ? after_backends_ : after_queues_;
+  const std::int64_t began = ipc::monotonic_ns();
+  if (look.worth_it(began)) {
+    bool came = false;
+    std::int64_t now = began;
+    while (!came && now - began < BusyLook::kWindowNs) {
+      for (int i = 0; i < kTurns && !came; ++i) {
+        came = host_.queues_stir() || !quiet();
+        ipc::cpu_relax();
+      }
+      if (!came) {
+        ASSIGN_OR_RETURN(const bool open, wait_for_events(Wait::kPeek));
+        if (!open) return Next::kEnd;
+        came = !quiet();
+      }
+      now = ipc::monotonic_ns();
+    }
+    look.learn(began, now, came);
+    if (came) return Next::kWork;
+  }
+  worked_on_queues_ = false;
+  if (quiesced_) return Next::kSleep;  // a successor takes every queue as kicked
+  return host_.ask_for_kicks() ? Next::kWork : Next::kSleep;
 }
 
 void EventLoop::set_timer() {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "devproc/host/busy_look.h"
 #include "devproc/host/role_host.h"
 #include "ipc/control/channel.h"
 #include "ipc/ring/adaptive_wait.h"
@@ -30,10 +31,13 @@ class EventLoop {
       : host_(host), requests_(requests), control_(control) {}
 
   Status watch(BorrowedFd fd, std::uint64_t key, bool edge_triggered);
-  // Sleeps (or, with kLook, only looks) and handles what came. False: the VMM is gone.
-  enum class Wait { kLook, kSleep };
+  // Sleeps (or only looks), and takes note of what came; kLook works on it as well. False: the VMM is gone.
+  enum class Wait { kPeek, kLook, kSleep };
   Result<bool> wait_for_events(Wait wait);
   bool work_on_queues();
+  // After work on queues: looks for more while that pays, then has the guest kick again.
+  enum class Next { kWork, kSleep, kEnd };
+  Result<Next> look_for_more();
   void set_timer();
   Result<bool> handle_control();
   Result<bool> answer(const control::FromDevice& message);
@@ -51,6 +55,11 @@ class EventLoop {
   std::vector<BorrowedFd> kicks_;
   std::int64_t timer_set_for_ = kTimerOff;
   ipc::AdaptiveWait wait_;
+  // Behind frames or completions for the guest, and behind what it asked for: who comes next, and from where, differs.
+  BusyLook after_backends_;
+  BusyLook after_queues_;
+  bool worked_on_queues_ = false;  // since kicks were asked for; that or on backends
+  bool backends_were_last_ = false;
   std::uint32_t busy_turns_ = 0;
   bool quiesced_ = false;
 };

@@ -84,6 +84,14 @@ class RoleHost {
   bool handle_queues();
   [[nodiscard]] bool queue_work_waiting() const;
 
+  // For who looks at queues before it sleeps: queues that were emptied stay without kicks until ask_for_kicks().
+  // queues_stir() takes those as kicked in which something is; both answer whether handle_queues() has work.
+  void let_kicks_wait();
+  bool queues_stir();
+  bool ask_for_kicks();
+  // Takes back ask_for_kicks(), as if its queues had just been emptied. False: nobody has asked.
+  bool hold_kicks();
+
   // Backend `backend` of the role may have something: its descriptor said so, by `epoll_events`. handle_backends()
   // gives one that has to its device; true when it did something.
   void backend_stirs(std::size_t backend, std::uint32_t epoll_events = 0);
@@ -157,6 +165,10 @@ class RoleHost {
   void start_backends(bool resumed);
   void start_fresh(std::uint32_t generation);
   void kick_all();
+  Instance* owner_of(std::uint32_t kick);
+  // Takes the silent queues as kicked for which `stirs` says so.
+  template <class Stirs>
+  bool look_at_silent(const Stirs& stirs);
   void kick_by_request(const Instance& instance, const ipc::Request& request);
   void resume(const control::TakeRole& setup);
   // A successor's first work on what it found, which may be hostile: nothing in it may make us wait for ever.
@@ -198,7 +210,10 @@ class RoleHost {
   std::vector<Instance> instances_;
   Instance* active_ = nullptr;     // whose input is at hand; nullptr: everybody's, or nobody's
   std::bitset<kMaxKicks> kicked_;  // a successor takes every queue as kicked
-  std::uint32_t next_kick_ = 0;    // where the next look begins, so that no queue starves another
+  std::bitset<kMaxKicks> silent_;  // emptied, and perhaps without kicks
+  std::bitset<kMaxKicks> asked_;   // kicks were asked for, and none has come since
+  bool kicks_wait_ = false;
+  std::uint32_t next_kick_ = 0;  // where the next look begins, so that no queue starves another
   std::vector<control::StateVersion> versions_;
   bool has_backends_ = false;
   std::uint32_t backend_count_ = 0;

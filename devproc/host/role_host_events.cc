@@ -67,6 +67,56 @@ bool RoleHost::queue_work_waiting() const {
   return (kicked_.any() || std::any_of(instances_.begin(), instances_.end(), unfinished)) && !clock_.frozen();
 }
 
+void RoleHost::let_kicks_wait() {
+  kicks_wait_ = true;
+  for (Instance& instance : instances_) instance.device->let_kicks_wait();
+}
+
+RoleHost::Instance* RoleHost::owner_of(std::uint32_t kick) {
+  const auto owns = [kick](const Instance& one) { return kick - one.first_kick < one.queues; };
+  const auto at = std::find_if(instances_.begin(), instances_.end(), owns);
+  return at == instances_.end() ? nullptr : &*at;
+}
+
+template <class Stirs>
+bool RoleHost::look_at_silent(const Stirs& stirs) {
+  if (silent_.none()) return false;
+  bool any = false;
+  std::size_t left = silent_.count();
+  for (std::uint32_t kick = 0; left != 0; ++kick) {
+    if (!silent_.test(kick)) continue;
+    --left;
+    Instance* const instance = owner_of(kick);
+    if (instance == nullptr || !stirs(*instance->device, static_cast<QueueId>(kick - instance->first_kick))) continue;
+    kicked_.set(kick);
+    any = true;
+  }
+  return any;
+}
+
+bool RoleHost::queues_stir() {
+  return !clock_.frozen() && look_at_silent([](Device& device, QueueId queue) { return device.queue_stirs(queue); });
+}
+
+bool RoleHost::ask_for_kicks() {
+  const bool more = look_at_silent([](Device& device, QueueId queue) { return device.ask_for_kicks(queue); });
+  asked_ |= silent_ & ~kicked_;
+  silent_.reset();
+  return more;
+}
+
+bool RoleHost::hold_kicks() {
+  if (asked_.none() || clock_.frozen()) return false;
+  for (std::uint32_t kick = 0; kick < kMaxKicks; ++kick) {
+    if (!asked_.test(kick)) continue;
+    Instance* const instance = owner_of(kick);
+    if (instance != nullptr) instance->device->hold_kicks(static_cast<QueueId>(kick - instance->first_kick));
+  }
+  silent_ |= asked_;
+  asked_.reset();
+  return true;
+}
+
 bool RoleHost::handle_queues() {
   if (clock_.frozen()) return false;
   for (Instance& instance : instances_) {
@@ -83,17 +133,19 @@ bool RoleHost::handle_queues() {
   const std::uint32_t kick = next_kick_;
   next_kick_ = (next_kick_ + 1) % kMaxKicks;
   kicked_.reset(kick);
-  const auto owns = [kick](const Instance& one) { return kick - one.first_kick < one.queues; };
-  const auto at = std::find_if(instances_.begin(), instances_.end(), owns);
-  if (at == instances_.end()) return true;
+  asked_.reset(kick);
+  Instance* const at = owner_of(kick);
+  if (at == nullptr) return true;
   const auto queue = static_cast<QueueId>(kick - at->first_kick);
   const Attempt attempt = Attempt::queue(kick, checkpoint_.commits());
   begin_input(attempt);
-  active_ = &*at;
+  active_ = at;
   if (skip_if_poisoned(attempt)) [[unlikely]] {
     at->device->on_queue_poisoned(queue);
   } else if (at->device->on_queue(queue)) {
     kicked_.set(kick);
+  } else {
+    silent_.set(kick, kicks_wait_);
   }
   FAILPOINT("queue: model ran");
   effects_to_outbound();

@@ -42,6 +42,7 @@ class PackedRing {
   [[nodiscard]] bool interrupt_wanted(bool event_idx) const;
   // False: the ring is not in RAM.
   bool set_kicks(bool wanted, bool event_idx) const;
+  bool hold_kicks(bool event_idx) const { return set_kicks(false, event_idx); }
 
  private:
   // The chain at `position`, which has at most `limit` slots.

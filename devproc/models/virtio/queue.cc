@@ -91,14 +91,18 @@ Pop VirtQueue::fetch(std::uint16_t position, Chain& chain) {
   });
 }
 
-void VirtQueue::push(const UsedElement& element) {
+void VirtQueue::push(std::uint16_t id, std::uint16_t descriptors, std::uint32_t written) {
   if (!usable()) return;
+  const UsedElement element{id, descriptors, written};
   CHECK(room() != 0, state_->shown_count);
   with_ring(features_, memory_, state_.get(), [&](const auto& ring) {
     // The element comes from a device's state, which may have been a hostile process's.
     if (!ring.well_formed() || !ring.may_use(element)) return mark_broken();
     QueueState& state = mut();
-    state.shown[state.shown_count++] = element;
+    UsedElement& to = state.shown[state.shown_count++];
+    to.id = id;
+    to.descriptors = descriptors;
+    to.written = written;
     state.next_used = ring.after(state.next_used, ring.slots(element));
   });
 }
@@ -115,6 +119,22 @@ void VirtQueue::set_kicks(bool wanted) {
     if (!ring.well_formed() || !ring.set_kicks(wanted, features_.event_idx)) mark_broken();
   });
   if (wanted) full_fence();
+}
+
+bool VirtQueue::ask_for_kicks() {
+  if (!usable()) return false;
+  const bool asked = with_ring(features_, memory_, state_.get(), [&](const auto& ring) {
+    return ring.well_formed() && ring.set_kicks(true, features_.event_idx);
+  });
+  full_fence();
+  return !asked || has_more();
+}
+
+void VirtQueue::hold_kicks() {
+  if (!usable()) return;
+  // A ring that this is not possible in shows itself to the next look.
+  with_ring(features_, memory_, state_.get(),
+            [&](const auto& ring) { return ring.well_formed() && ring.hold_kicks(features_.event_idx); });
 }
 
 void VirtQueue::restore() {

@@ -106,11 +106,19 @@ class VirtQueue {
   [[nodiscard]] std::uint16_t room() const { return static_cast<std::uint16_t>(kMaxShown - state_->shown_count); }
   // An element that was not taken breaks the queue. With in_order, chains are used in the order in which they were
   // taken: that is up to the caller. Nothing happens on a queue that is not usable.
-  void push(const UsedElement& element);
+  void push(const UsedElement& element) { push(element.id, element.descriptors, element.written); }
+  // Field by field: an element that was just put together is not read back as one word, which would have to wait until
+  // all stores before it, such as a frame's, have left the processor.
+  void push(std::uint16_t id, std::uint16_t descriptors, std::uint32_t written);
   // Whether the driver has made more available than pop() has taken, as far as one look tells.
   [[nodiscard]] bool has_more();
   // Asks the driver not to kick, or to kick at the next chain. After enabling look at has_more() once more.
   void set_kicks(bool wanted);
+  // Asks for a kick at the next chain, outside of any input. True: there is something to do already, be it to find the
+  // queue broken.
+  [[nodiscard]] bool ask_for_kicks();
+  // Takes that back.
+  void hold_kicks();
 
   // Brings every field of a state that may be anything into its range; after set_features(). An honest state stays as
   // it is; a queue that is enabled and contradicts itself is broken.

@@ -1,7 +1,5 @@
 #include "devproc/models/virtio/split_ring.h"
 
-#include <bit>
-
 namespace bulkhead::devproc::virtio {
 namespace {
 
@@ -12,7 +10,9 @@ namespace {
 }  // namespace
 
 bool SplitRing::well_formed() const {
-  return state_.size <= kMaxQueueSize && std::has_single_bit(state_.size) &&
+  // A power of two, asked without a count of bits: that is a call on the least of processors, for every frame.
+  const unsigned size = state_.size;
+  return size <= kMaxQueueSize && size != 0 && (size & (size - 1)) == 0 &&
          placed(state_.desc, sizeof(VirtqDesc) * state_.size, kVirtqDescAlign) &&
          placed(state_.driver, avail_bytes(), kVirtqAvailAlign) && placed(state_.device, used_bytes(), kVirtqUsedAlign);
 }
@@ -113,6 +113,12 @@ bool SplitRing::set_kicks(bool wanted, bool event_idx) const {
   // An event that lies behind is never passed: to want no kicks, leave it where it is.
   return !wanted ||
          memory_.store_release(state_.device + kVirtqRing + sizeof(VirtqUsedElem) * state_.size, state_.next_avail);
+}
+
+bool SplitRing::hold_kicks(bool event_idx) const {
+  if (!event_idx) return set_kicks(false, event_idx);
+  const auto behind = static_cast<std::uint16_t>(state_.next_avail - 1);
+  return memory_.store_release(state_.device + kVirtqRing + sizeof(VirtqUsedElem) * state_.size, behind);
 }
 
 }  // namespace bulkhead::devproc::virtio

@@ -37,6 +37,8 @@ class SplitRing {
   [[nodiscard]] bool interrupt_wanted(bool event_idx) const;
   // False: the ring is not in RAM.
   bool set_kicks(bool wanted, bool event_idx) const;
+  // Kicks were wanted and no longer are, although nothing was taken since.
+  bool hold_kicks(bool event_idx) const;
 
  private:
   // A table of descriptors: the ring's own, or an indirect one.

@@ -46,6 +46,7 @@ VirtioPci::VirtioPci(const TransportStorage& storage, std::unique_ptr<VirtioMode
   for (const Persistent<QueueState>& queue : storage.queues)
     queues_.push_back(std::make_unique<VirtQueue>(queue, memory));
   begun_.resize(queues_.size());
+  silent_.resize(queues_.size());
 }
 
 std::span<const RegionSpec> VirtioPci::regions() const { return kRegions; }
@@ -318,17 +319,36 @@ VirtQueue& VirtioPci::queue(QueueId queue) {
 bool VirtioPci::on_queue(QueueId index) {
   begin_input();
   // The type may have more queues than this device was configured with.
-  if (index >= queues_.size() || !may_work() || !queues_[index]->usable()) return false;
+  if (index >= queues_.size()) return false;
+  silent_[index] = false;
+  if (!may_work() || !queues_[index]->usable()) return false;
   VirtQueue& own = queue(index);
   own.set_kicks(false);
   const QueueWork work = model_->on_queue(*this, index);
   bool more = work == QueueWork::kMore;
   if (work == QueueWork::kDrained) {
-    own.set_kicks(true);
+    silent_[index] = kicks_wait_;
+    if (!kicks_wait_) own.set_kicks(true);
     more = own.has_more();  // what came while kicks were off did not ring
   }
   check_broken();
   return more;
+}
+
+bool VirtioPci::queue_stirs(QueueId index) {
+  return index < queues_.size() && silent_[index] && may_work() && queues_[index]->has_more();
+}
+
+bool VirtioPci::ask_for_kicks(QueueId index) {
+  if (index >= queues_.size() || !silent_[index]) return false;
+  silent_[index] = false;
+  return may_work() && queues_[index]->ask_for_kicks();
+}
+
+void VirtioPci::hold_kicks(QueueId index) {
+  if (index >= queues_.size() || silent_[index] || !may_work()) return;
+  silent_[index] = true;
+  queues_[index]->hold_kicks();
 }
 
 void VirtioPci::begin_input() { std::fill(begun_.begin(), begun_.end(), false); }

@@ -132,6 +132,10 @@ class VirtioPci final : public Device, private VirtioPort {
   void reset() override;
   void restore() override;
   bool on_queue(QueueId queue) override;
+  void let_kicks_wait() override { kicks_wait_ = true; }
+  [[nodiscard]] bool queue_stirs(QueueId queue) override;
+  bool ask_for_kicks(QueueId queue) override;
+  void hold_kicks(QueueId queue) override;
   void on_queue_poisoned(QueueId queue) override;
   bool show(bool again, MsiSender& interrupts) override;
   void after_show() override;
@@ -178,7 +182,9 @@ class VirtioPci final : public Device, private VirtioPort {
   IrqLine& intx_;
   MsiSender& messages_;
   std::vector<std::unique_ptr<VirtQueue>> queues_;
-  std::vector<bool> begun_;  // in this input: what show() looks at
+  std::vector<bool> begun_;   // in this input: what show() looks at
+  std::vector<bool> silent_;  // emptied, and without kicks until ask_for_kicks()
+  bool kicks_wait_ = false;
 };
 
 }  // namespace bulkhead::devproc::virtio

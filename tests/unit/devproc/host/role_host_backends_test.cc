@@ -80,13 +80,17 @@ class RoleHostBackends : public ::testing::Test {
     }
     ADD_FAILURE() << "it never comes to rest";
   }
-  // A write of one sector, kicked.
-  void submit_write() {
+  // A write of one sector.
+  void add_write() {
+    while (driver->take_used()) continue;
     memory.store(kBuffers, VirtioBlkHeader{.type = kVirtioBlkTOut, .sector = 3});
     memory.store(kStatusAt, kUntouched);
     for (GuestPhys i = 0; i < 512; ++i) memory.store(kDataAt + i, std::uint8_t{0x5a});
     EXPECT_TRUE(driver->add(std::vector<VirtioDriver::Buffer>{
         {kBuffers, sizeof(VirtioBlkHeader), false}, {kDataAt, 512, false}, {kStatusAt, 1, true}}));
+  }
+  void submit_write() {
+    add_write();
     rig.host->kick(0);
   }
   std::uint8_t device_status() {
@@ -221,6 +225,43 @@ TEST_F(RoleHostBackends, input_that_killed_two_is_given_to_the_device_once_more)
   EXPECT_EQ(rig.replies().counters.poisoned.load(), 0U);
   EXPECT_EQ(device_status(), kAwake);
   EXPECT_EQ(status_byte(), kVirtioBlkSOk);
+}
+
+TEST_F(RoleHostBackends, a_queue_without_kicks_is_looked_at_until_kicks_are_asked_for) {
+  rig.host->let_kicks_wait();
+  submit_write();
+  settle();
+  EXPECT_FALSE(rig.host->queues_stir());
+  add_write();
+  EXPECT_TRUE(rig.host->queues_stir());
+  EXPECT_TRUE(rig.host->queue_work_waiting());
+  settle();
+  EXPECT_EQ(status_byte(), kVirtioBlkSOk);
+  EXPECT_FALSE(rig.host->hold_kicks()) << "nobody has asked for them";
+  EXPECT_FALSE(rig.host->ask_for_kicks());
+  add_write();
+  EXPECT_FALSE(rig.host->queues_stir()) << "the driver kicks";
+  EXPECT_TRUE(rig.host->hold_kicks());
+  EXPECT_TRUE(rig.host->queues_stir());
+  EXPECT_FALSE(rig.host->hold_kicks());
+}
+
+TEST_F(RoleHostBackends, what_came_before_kicks_were_asked_for_is_work) {
+  rig.host->let_kicks_wait();
+  submit_write();
+  settle();
+  add_write();
+  EXPECT_TRUE(rig.host->ask_for_kicks());
+  EXPECT_TRUE(rig.host->queue_work_waiting());
+}
+
+TEST_F(RoleHostBackends, a_queue_without_kicks_is_not_looked_at_while_the_vm_is_paused) {
+  rig.host->let_kicks_wait();
+  submit_write();
+  settle();
+  add_write();
+  rig.freeze_at(kRigTime);
+  EXPECT_FALSE(rig.host->queues_stir());
 }
 
 }  // namespace

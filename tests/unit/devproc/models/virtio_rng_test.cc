@@ -226,5 +226,76 @@ TEST_F(VirtioRngTest, queue_fields_stay_once_it_is_enabled) {
   EXPECT_EQ(common(kQueueSize, 2), 8U);
 }
 
+// In every layout: somebody looks at the queue instead of being kicked.
+class VirtioKicksWait : public VirtioRngTest, public ::testing::WithParamInterface<std::tuple<bool, bool>> {
+ protected:
+  VirtioKicksWait() : driver(start(std::get<0>(GetParam()), std::get<1>(GetParam()))) { device_.let_kicks_wait(); }
+  void add() { ASSERT_TRUE(driver.add(std::vector<VirtioDriver::Buffer>{{kBuffers, 16, true}})); }
+  bool used() { return driver.take_used().has_value(); }
+
+  VirtioDriver& driver;
+};
+
+INSTANTIATE_TEST_SUITE_P(Layouts, VirtioKicksWait, ::testing::Combine(::testing::Bool(), ::testing::Bool()));
+
+TEST_P(VirtioKicksWait, an_emptied_queue_is_looked_at_and_not_kicked) {
+  EXPECT_FALSE(device_.queue_stirs(0)) << "nobody has worked on it";
+  add();
+  kick();
+  EXPECT_TRUE(used());
+  EXPECT_FALSE(device_.queue_stirs(0));
+  (void)driver.must_kick();
+  add();
+  EXPECT_FALSE(driver.must_kick());
+  EXPECT_TRUE(device_.queue_stirs(0));
+  kick();
+  EXPECT_TRUE(used());
+  EXPECT_FALSE(device_.queue_stirs(0));
+}
+
+TEST_P(VirtioKicksWait, asked_for_they_come_again) {
+  add();
+  kick();
+  (void)driver.must_kick();
+  EXPECT_FALSE(device_.ask_for_kicks(0));
+  add();
+  EXPECT_TRUE(driver.must_kick());
+  EXPECT_FALSE(device_.queue_stirs(0)) << "the driver kicks";
+}
+
+TEST_P(VirtioKicksWait, held_they_do_not_come_until_asked_for_again) {
+  add();
+  kick();
+  EXPECT_FALSE(device_.ask_for_kicks(0));
+  (void)driver.must_kick();
+  device_.hold_kicks(0);
+  EXPECT_FALSE(device_.queue_stirs(0));
+  add();
+  EXPECT_FALSE(driver.must_kick());
+  EXPECT_TRUE(device_.queue_stirs(0));
+  kick();
+  EXPECT_FALSE(device_.ask_for_kicks(0));
+  add();
+  EXPECT_TRUE(driver.must_kick());
+}
+
+TEST_P(VirtioKicksWait, what_came_before_the_driver_knew_is_told) {
+  add();
+  kick();
+  add();
+  EXPECT_TRUE(device_.ask_for_kicks(0));
+}
+
+TEST_P(VirtioKicksWait, a_device_that_may_not_work_is_still) {
+  add();
+  kick();
+  add();
+  device_.on_function_control(kControlMemoryEnable);
+  EXPECT_FALSE(device_.queue_stirs(0));
+  EXPECT_FALSE(device_.ask_for_kicks(0));
+  EXPECT_FALSE(device_.queue_stirs(7)) << "there is no such queue";
+  EXPECT_FALSE(device_.ask_for_kicks(7));
+}
+
 }  // namespace
 }  // namespace bulkhead::devproc
