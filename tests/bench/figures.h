@@ -20,6 +20,9 @@ struct Figure {
   const char* what;
   double bar;
   std::function<Result<Takes>()> measure;
+  bool at_least = false;  // the bar is a lower one
+
+  [[nodiscard]] bool holds(double value) const;
 };
 
 [[nodiscard]] std::vector<Figure> all_figures();
@@ -42,6 +45,10 @@ Result<Takes> measure_idle_cpu();
 Result<Takes> measure_start();
 Result<Takes> measure_start_vs_qemu();
 Result<Takes> measure_pss();
+Result<Takes> measure_net_tx();
+Result<Takes> measure_net_tx_big();
+Result<Takes> measure_net_rx();
+Result<Takes> measure_net_rr();
 
 // For Google Benchmark.
 void register_restart_benchmarks();

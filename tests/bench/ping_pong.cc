@@ -35,14 +35,14 @@ struct PingPong::Shared {
   alignas(64) std::atomic<std::uint32_t> go;
 };
 
-bool pin_to(int cpu) {
+bool pin_to(int cpu, int thread) {
   const cpu_set_t& all = allowed_cpus();
   for (int i = 0, seen = 0; i < CPU_SETSIZE; ++i) {
     if (!CPU_ISSET(i, &all) || seen++ != cpu) continue;
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(i, &one);
-    return ::sched_setaffinity(0, sizeof one, &one) == 0;
+    return ::sched_setaffinity(thread, sizeof one, &one) == 0;
   }
   return false;
 }

@@ -26,8 +26,9 @@ class PingPong {
   int pid_ = -1;
 };
 
-// Pins the calling thread. CPUs are counted among those that this process may use; false when there are fewer.
-bool pin_to(int cpu);
+// Pins a thread, 0: the calling one. CPUs are counted among those that this process may use; false when there are
+// fewer.
+bool pin_to(int cpu, int thread = 0);
 void unpin();
 [[nodiscard]] double ns_per_tsc_tick();
 [[nodiscard]] inline unsigned long long read_tsc() {
