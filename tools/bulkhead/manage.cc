@@ -23,7 +23,7 @@ using nlohmann::ordered_json;
 
 // `ls` asks every VM; one that hangs must not hide the others.
 constexpr auto kListPatience = std::chrono::milliseconds(1000);
-constexpr auto kGonePatience = std::chrono::seconds(30);  // longer than a VMM waits for processes that do not end
+constexpr auto kGonePatience = std::chrono::seconds(22);  // longer than a VMM waits for processes that do not end
 
 const char* name_of(control::VmState state) {
   switch (state) {
