@@ -85,14 +85,28 @@ int attach(BorrowedFd tap, const std::string& name, short& flags) {
   }
 }
 
-Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueFd>& files) {
+// What `ip link set NAME up` does.
+Status bring_up(const std::string& what, const std::string& name) {
+  const UniqueFd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::memcpy(request.ifr_name, name.c_str(), name.size());
+  if (!any.valid() || ::ioctl(any.get(), SIOCGIFFLAGS, &request) != 0) return make_errno_error(what);
+  request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
+  if (::ioctl(any.get(), SIOCSIFFLAGS, &request) != 0) return make_errno_error(what + ": cannot bring it up");
+  return ok();
+}
+
+// `create`: the interface is made here, is up, and goes with its last descriptor, hence with the VM.
+Status open_tap(const std::string& name, std::size_t queues, bool create, std::vector<UniqueFd>& files) {
   const std::string what = fmt::format("--net tap={}", name);
   const auto missing = [&] {
     return make_error(fmt::format("{}: there is no such interface; ip tuntap add {} mode tap{} makes one", what, name,
                                   queues > 1 ? " multi_queue" : ""));
   };
-  const unsigned index = ::if_nametoindex(name.c_str());
-  if (index == 0) return missing();
+  unsigned index = ::if_nametoindex(name.c_str());
+  if (index == 0 && !create) return missing();
+  if (index != 0 && create)
+    return make_error(fmt::format("{},create=on: there is such an interface; without create=on it is used", what));
   auto flags = static_cast<short>(queues > 1 ? kFlags | IFF_MULTI_QUEUE : kFlags);
   for (std::size_t i = 0; i < queues; ++i) {
     UniqueFd tap(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
@@ -106,6 +120,8 @@ Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueF
                                      : what + ": is an interface, but no TAP");
       case EBUSY: return make_error(what + ": is in use by another process");
       case EPERM:
+        if (create)
+          return make_error(fmt::format("{},create=on: needs the right to make interfaces (CAP_NET_ADMIN)", what));
         return make_error(
             fmt::format("{}: belongs to another user; ip tuntap add {} mode tap user USER makes one "
                         "for USER",
@@ -113,11 +129,12 @@ Status open_tap(const std::string& name, std::size_t queues, std::vector<UniqueF
       default: return make_errno_error(what + ": cannot open a queue of it", error);
     }
     // It may have gone meanwhile: then the kernel has made another one, which goes with the descriptor.
+    if (create && index == 0) index = ::if_nametoindex(name.c_str());
     if (::if_nametoindex(name.c_str()) != index) return missing();
     RETURN_IF_ERROR(set_up(what, tap.borrow()));
     files.push_back(std::move(tap));
   }
-  return ok();
+  return create ? bring_up(what, name) : ok();
 }
 
 Status take_descriptors(const std::string& list, std::vector<UniqueFd>& files) {
@@ -189,7 +206,7 @@ Result<control::DeviceRequest> parse_user(const std::string& what, std::string_v
       if (!S_ISDIR(info.st_mode)) return make_error(fmt::format("{}: tftp={} is no directory", what, property.value));
       property.value = path.data();
     }
-    for (const char* other : {"tap", "fd", "backend", "queues"}) {
+    for (const char* other : {"tap", "fd", "backend", "queues", "create"}) {
       if (property.key == other) return make_error(fmt::format("{}: {}= does not go with user", what, property.key));
     }
     net.properties.push_back(std::move(property));
@@ -199,7 +216,7 @@ Result<control::DeviceRequest> parse_user(const std::string& what, std::string_v
 }
 
 Result<control::DeviceRequest> finish_ring(const std::string& what, control::DeviceRequest net) {
-  for (const char* other : {"tap", "fd", "backend", "queues"}) {
+  for (const char* other : {"tap", "fd", "backend", "queues", "create"}) {
     if (find(net, other) != nullptr) return make_error(fmt::format("{}: {}= does not go with ring=", what, other));
   }
   for (control::Property& property : net.properties) {
@@ -293,6 +310,9 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
   if (tap != nullptr) {
     if (!is_interface_name(*tap))
       return make_error(fmt::format("{}: '{}' is not the name of an interface", what, *tap));
+    const std::string* create = find(net, "create");
+    if (create != nullptr && *create != "on" && *create != "off")
+      return make_error(fmt::format("{}: create={} must be on or off", what, *create));
     if (queues == nullptr) return net;
     const auto count = number(*queues);
     if (!count || *count == 0 || *count > kVirtioNetMaxPairs)
@@ -301,6 +321,7 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
     net.files = static_cast<std::uint8_t>(*count);
     return one_queue_if_e1000(what, std::move(net));
   }
+  if (find(net, "create") != nullptr) return make_error(what + ": create= goes with tap= only");
   if (queues != nullptr) return make_error(what + ": has as many queues as descriptors; queues= goes with tap= only");
   const std::vector<unsigned> all = descriptors(*fd);
   if (all.empty() || all.size() > kVirtioNetMaxPairs)
@@ -311,7 +332,10 @@ Result<control::DeviceRequest> parse_net(std::string_view text) {
 }
 
 Status open_net(const control::DeviceRequest& request, std::vector<UniqueFd>& files, NewFiles& made) {
-  if (const std::string* tap = find(request, "tap"); tap != nullptr) return open_tap(*tap, request.files, files);
+  if (const std::string* tap = find(request, "tap"); tap != nullptr) {
+    const std::string* create = find(request, "create");
+    return open_tap(*tap, request.files, create != nullptr && *create == "on", files);
+  }
   if (const std::string* ring = find(request, "ring"); ring != nullptr) return open_ring(*ring, files, made);
   const std::string* list = find(request, "fd");
   return list == nullptr ? make_error("--net: names no TAP") : take_descriptors(*list, files);

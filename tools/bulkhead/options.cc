@@ -129,7 +129,8 @@ void add_machine(CLI::App* run, Raw& raw) {
          "add a network card: on a TAP that exists, on one that is open (fd=N[:N...]), on a network of its own\n"
          "that needs no privilege (user), or on a ring to another VM's card (ring=PATH); keys: mac=XX:XX:XX:XX:XX:XX,\n"
          "model=virtio|e1000 (virtio), mtu=N, slot=N; limits: bps=N bytes a second, bps-burst=N at once, pps=N\n"
-         "frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front; tap: queues=N;\n"
+         "frames a second, pps-burst=N, for each direction, or for one with rx- or tx- in front; tap: queues=N,\n"
+         "create=on (the interface is made, is up, and goes with the VM);\n"
          "user: hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT (may be repeated), net=10.0.2.0/24, host=, dns=,\n"
          "dhcpstart=ADDRESS, hostname=TEXT, restrict=on|off, tftp=DIR, bootfile=TEXT, host-loopback=on|off (the\n"
          "host's 127.0.0.1 as host=); may be given several times")

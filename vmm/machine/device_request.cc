@@ -81,7 +81,7 @@ Status read_net_backend(Properties& properties, std::uint8_t files, FunctionRequ
 }
 
 Result<MacAddress> take_mac(Properties& properties, const MacAddress& default_mac) {
-  for (const char* seen_to : {"tap", "fd"}) properties.take(seen_to);
+  for (const char* seen_to : {"tap", "fd", "create"}) properties.take(seen_to);
   const std::optional<std::string> mac = properties.take("mac");
   if (!mac) return default_mac;
   return parse_mac(*mac);

@@ -161,5 +161,39 @@ TEST(OpenNet, whoever_listens_at_a_ring_and_takes_nobody_is_not_waited_for) {
   EXPECT_TRUE(said.ends_with("cable: whoever listens there takes no connection")) << said;
 }
 
+// Whether there is such an interface and whether it is up: "up", "down" or "none".
+std::string state_of(const char* name) {
+  const UniqueFd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+  if (::ioctl(any.get(), SIOCGIFFLAGS, &request) != 0) return "none";
+  return (request.ifr_flags & IFF_UP) != 0 ? "up" : "down";
+}
+
+TEST(OpenNet, tap_can_be_made_and_goes_with_its_descriptors) {
+  in_a_namespace([]() -> std::string {
+    std::vector<UniqueFd> files;
+    if (const std::string said = open_of("tap=made0,create=on,queues=2", files); said != "ok") return said;
+    if (files.size() != 2) return "it has another number of queues";
+    if (state_of("made0") != "up") return "it is " + state_of("made0");
+    std::vector<UniqueFd> more;
+    if (open_of("tap=made0,create=on", more).find("there is such an interface") == std::string::npos)
+      return "it was made twice";
+    files.clear();
+    if (state_of("made0") != "none") return "it has stayed";
+    if (open_of("tap=made0", more).find("there is no such interface") == std::string::npos) return "made unasked";
+    return open_of("tap=made0,create=off", more).find("there is no such interface") == std::string::npos ? "made by off"
+                                                                                                         : "";
+  });
+}
+
+TEST(OpenNet, create_goes_with_a_name) {
+  for (const char* text : {"fd=7,create=on", "user,create=on", "ring=/tmp/x,create=on", "tap=x,create=maybe"}) {
+    const auto request = parse_net(text);
+    ASSERT_FALSE(request) << text;
+    EXPECT_NE(request.error().message.find("create="), std::string::npos) << request.error().message;
+  }
+}
+
 }  // namespace
 }  // namespace bulkhead::cli
