@@ -12,8 +12,6 @@ using screen::VgaRegisters;
 
 namespace {
 
-constexpr std::uint16_t kVbeIndexCount = screen::kVbeVideoMemory64k + 1;
-
 // Of a pixel; 15 bits take 16.
 std::uint32_t bits_of(std::uint16_t bpp) { return bpp == 15 ? 16 : bpp; }
 
