@@ -155,10 +155,10 @@ class E1000Fuzzer {
         break;
       case 2: device_->reset(); break;
       case 3:
-        device_->on_limit(script_.byte() % 2, {.bytes_per_second = script_.number(3),
-                                               .bytes_burst = script_.number(2),
-                                               .operations_per_second = script_.number(2),
-                                               .operations_burst = script_.number(1)});
+        device_->on_limit(static_cast<LimitId>(script_.byte() % 2), {.bytes_per_second = script_.number(3),
+                                                                     .bytes_burst = script_.number(2),
+                                                                     .operations_per_second = script_.number(2),
+                                                                     .operations_burst = script_.number(1)});
         timers(0);
         break;
       default:
