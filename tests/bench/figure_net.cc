@@ -1,13 +1,17 @@
-// net_*_vs_qemu: what a frame costs Bulkhead and QEMU's virtio-net without vhost, each behind a TAP of its own.
+// net_*_vs_qemu: what a frame costs Bulkhead and QEMU's virtio-net without vhost, each behind a TAP of its own; and
+// blk_*_vs_qemu: what a read of a disk costs them, both by io_uring and without a cache.
 //
 // Both boot the same image (guest/net_guest.cc), whose driver polls at CPL 3: what decides is the data path of the VMM,
 // not what an interrupt costs on this host. They are asked in turns; whoever is not asked is stopped, since a guest
-// that polls takes a processor. The frames end on the host without a listener, and come from a packet socket.
+// that polls takes a processor. The frames end on the host without a listener, and come from a packet socket. The disk
+// is a file in memory (O_DIRECT on tmpfs, Linux 6.6): one that has to wait for a device would show that device.
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <array>
 #include <memory>
+#include <utility>
 
 #include "ipc/ring/adaptive_wait.h"
 #include "tests/bench/figures.h"
@@ -29,42 +33,78 @@ constexpr milliseconds kPatience{5000};
 constexpr milliseconds kBootPatience{30'000};  // QEMU's firmware may be interpreted
 constexpr long kSettleUs = 20'000;
 
-std::vector<std::string> bulkhead_arguments(const std::string& tap) {
-  return {program_path("bulkhead"),
-          "run",
-          "--kernel",
-          program_path("bench-net-guest.elf"),
-          "--memory",
-          "64M",
-          "--console",
-          "none",
-          "--net",
-          "tap=" + tap};
+// `disk`: empty, or a file.
+std::vector<std::string> bulkhead_arguments(const std::string& tap, const std::string& disk) {
+  std::vector<std::string> all = {program_path("bulkhead"),
+                                  "run",
+                                  "--kernel",
+                                  program_path("bench-net-guest.elf"),
+                                  "--memory",
+                                  "64M",
+                                  "--console",
+                                  "none",
+                                  "--net",
+                                  "tap=" + tap};
+  if (!disk.empty()) all.insert(all.end(), {"--disk", disk + ",readonly=on,direct=on,aio=io_uring"});
+  return all;
 }
 
-std::vector<std::string> qemu_arguments(const std::string& tap) {
-  return {"/usr/bin/qemu-system-x86_64",
-          "-name",
-          "bench,debug-threads=on",
-          "-M",
-          "pc",
-          "-accel",
-          "kvm",
-          "-cpu",
-          "host,arch-capabilities=off",
-          "-m",
-          "64",
-          "-nodefaults",
-          "-no-user-config",
-          "-display",
-          "none",
-          "-kernel",
-          program_path("bench-net-guest.elf"),
-          "-netdev",
-          "tap,id=net,script=no,downscript=no,vhost=off,ifname=" + tap,
-          "-device",
-          "virtio-net-pci,netdev=net,disable-legacy=on,romfile="};
+std::vector<std::string> qemu_arguments(const std::string& tap, const std::string& disk) {
+  std::vector<std::string> all = {"/usr/bin/qemu-system-x86_64",
+                                  "-name",
+                                  "bench,debug-threads=on",
+                                  "-M",
+                                  "pc",
+                                  "-accel",
+                                  "kvm",
+                                  "-cpu",
+                                  "host,arch-capabilities=off",
+                                  "-m",
+                                  "64",
+                                  "-nodefaults",
+                                  "-no-user-config",
+                                  "-display",
+                                  "none",
+                                  "-kernel",
+                                  program_path("bench-net-guest.elf"),
+                                  "-netdev",
+                                  "tap,id=net,script=no,downscript=no,vhost=off,ifname=" + tap,
+                                  "-device",
+                                  "virtio-net-pci,netdev=net,disable-legacy=on,romfile="};
+  if (!disk.empty())
+    all.insert(
+        all.end(),
+        {"-drive", "if=none,id=disk,format=raw,cache=none,aio=io_uring,readonly=on,file.locking=off,file=" + disk,
+         "-device", "virtio-blk-pci,drive=disk,disable-legacy=on"});
+  return all;
 }
+
+// A file in memory with something in it.
+class MemoryDisk {
+ public:
+  static Result<MemoryDisk> make() {
+    MemoryDisk disk;
+    disk.path_ = fmt::format("/dev/shm/bulkhead-bench-{}", ::getpid());
+    ASSIGN_OR_RETURN(const UniqueFd file, UniqueFd::open(disk.path_, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    const std::vector<char> piece(1 << 20, 'd');
+    for (unsigned written = 0; written < kDiskBytes; written += piece.size()) {
+      if (::write(file.get(), piece.data(), piece.size()) != static_cast<ssize_t>(piece.size()))
+        return make_errno_error("cannot write a file in memory");
+    }
+    if (!UniqueFd::open(disk.path_, O_RDONLY | O_DIRECT)) return make_error("this host's tmpfs knows no O_DIRECT");
+    return disk;
+  }
+  MemoryDisk(MemoryDisk&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  MemoryDisk& operator=(MemoryDisk&&) = delete;
+  ~MemoryDisk() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  MemoryDisk() = default;
+  std::string path_;
+};
 
 // A VMM with its guest and its TAP.
 class Peer {
@@ -134,7 +174,7 @@ class Peer {
     auto frames = static_cast<double>(report_.frames);
     // What counts is what reached the host.
     if (op == NetOp::kSend || op == NetOp::kSendBig) frames = static_cast<double>(after - before - 1);
-    if (frames <= 0) return make_error("no frame went through");
+    if (frames <= 0) return make_error("nothing went through");
     return frames / seconds;
   }
 
@@ -181,12 +221,12 @@ class Peer {
   NetMessage report_{};
 };
 
-Result<Takes> against_qemu(NetOp op) {
+Result<Takes> against_qemu(NetOp op, const std::string& disk = {}) {
   ASSIGN_OR_RETURN(const NetNamespace inside, NetNamespace::enter());
   ASSIGN_OR_RETURN(HostTap our_tap, HostTap::make("ours"));
   ASSIGN_OR_RETURN(HostTap their_tap, HostTap::make("theirs"));
-  const std::vector<std::string> our_arguments = bulkhead_arguments(our_tap.name());
-  const std::vector<std::string> their_arguments = qemu_arguments(their_tap.name());
+  const std::vector<std::string> our_arguments = bulkhead_arguments(our_tap.name(), disk);
+  const std::vector<std::string> their_arguments = qemu_arguments(their_tap.name(), disk);
   ASSIGN_OR_RETURN(const std::unique_ptr<Peer> ours, Peer::boot(std::move(our_tap), our_arguments, "bulkhead-vmm"));
   ASSIGN_OR_RETURN(const std::unique_ptr<Peer> theirs,
                    Peer::boot(std::move(their_tap), their_arguments, "qemu-system-x86_64"));
@@ -206,9 +246,14 @@ Result<Takes> against_qemu(NetOp op) {
   const auto kicks = [](const Peer& peer) {
     return 1000.0 * static_cast<double>(peer.last_report().kicks) / static_cast<double>(peer.last_report().frames);
   };
-  takes.note = fmt::format("bulkhead {:.0f} /s, QEMU {:.0f} /s; kicks in 1,000 frames {:.1f}, {:.1f}",
-                           median(our_rates), median(their_rates), kicks(*ours), kicks(*theirs));
+  takes.note = fmt::format("bulkhead {:.0f} /s, QEMU {:.0f} /s; kicks in 1,000 {:.1f}, {:.1f}", median(our_rates),
+                           median(their_rates), kicks(*ours), kicks(*theirs));
   return takes;
+}
+
+Result<Takes> disk_against_qemu(NetOp op) {
+  ASSIGN_OR_RETURN(const MemoryDisk disk, MemoryDisk::make());
+  return against_qemu(op, disk.path());
 }
 
 }  // namespace
@@ -217,5 +262,7 @@ Result<Takes> measure_net_tx() { return against_qemu(NetOp::kSend); }
 Result<Takes> measure_net_tx_big() { return against_qemu(NetOp::kSendBig); }
 Result<Takes> measure_net_rx() { return against_qemu(NetOp::kReceive); }
 Result<Takes> measure_net_rr() { return against_qemu(NetOp::kEcho); }
+Result<Takes> measure_blk_randread() { return disk_against_qemu(NetOp::kRead); }
+Result<Takes> measure_blk_seq() { return disk_against_qemu(NetOp::kReadAhead); }
 
 }  // namespace bulkhead::bench

@@ -49,6 +49,8 @@ Result<Takes> measure_net_tx();
 Result<Takes> measure_net_tx_big();
 Result<Takes> measure_net_rx();
 Result<Takes> measure_net_rr();
+Result<Takes> measure_blk_randread();
+Result<Takes> measure_blk_seq();
 
 // For Google Benchmark.
 void register_restart_benchmarks();

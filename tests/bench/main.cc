@@ -60,6 +60,9 @@ std::vector<Figure> all_figures() {
       {"net_rx_vs_qemu", "frames of 1,514 bytes a second through a TAP to the guest, over QEMU's", 1.2, measure_net_rx,
        true},
       {"net_rr_vs_qemu", "echoes of a small frame a second, over QEMU's", 1.2, measure_net_rr, true},
+      {"blk_randread_vs_qemu", "random reads of 4 KiB a second, 32 at once, over QEMU's", 1.2, measure_blk_randread,
+       true},
+      {"blk_seq_vs_qemu", "reads of 1 MiB in order a second, over QEMU's", 1.0, measure_blk_seq, true},
   };
 }
 

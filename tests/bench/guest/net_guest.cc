@@ -1,7 +1,8 @@
-// The guest of the network figures: a driver for one virtio network card that polls and takes no interrupts. It looks
-// for the card on PCI bus 0, brings it up, and then does what messages in frames ask it for (net_messages.h).
+// The guest of the network and disk figures: a driver for one virtio network card, and a disk if there is one, that
+// polls and takes no interrupts. It looks for them on PCI bus 0, brings them up, and then does what messages in frames
+// ask it for (net_messages.h).
 //
-// Document: VIRTIO 1.2, sections 2.7 (split virtqueues), 4.1 (PCI) and 5.1 (network device).
+// Document: VIRTIO 1.2, sections 2.7 (split virtqueues), 4.1 (PCI), 5.1 (network device) and 5.2 (block device).
 // As Linux's driver it negotiates the event index and rings only when the device has asked for it, sends header and
 // frame in one buffer, has mergeable receive buffers, and gives them back when half of a poll's worth is free.
 // Runs at CPL 3 on its own, from entry.S: no library, no interrupts, memory below 64 MiB.
@@ -55,7 +56,8 @@ void config_write(unsigned slot, unsigned offset, std::uint32_t value) {
 
 // ---- The card ----
 
-constexpr std::uint64_t kBars = 0xe0000000;  // 1 MiB each
+constexpr std::uint64_t kBars = 0xf0000000;  // 1 MiB each; where no firmware has put any
+constexpr std::uint64_t kDiskBars = kBars + 0x800000;
 constexpr std::uint64_t bit(unsigned number) { return std::uint64_t{1} << number; }
 // CSUM, GUEST_CSUM, MAC, HOST_TSO4, MRG_RXBUF, STATUS, INDIRECT_DESC, EVENT_IDX, VERSION_1; not GUEST_TSO4, so that
 // received frames are of Ethernet's size
@@ -67,16 +69,17 @@ struct Card {
   std::uint32_t notify_multiplier = 0;
 };
 
-Card find_card() {
+// `id`: device << 16 | vendor. Its BARs go to `bars` and what follows; without such a function, nothing is anywhere.
+Card find_card(std::uint32_t id, std::uint64_t bars) {
   unsigned slot = 0;
-  while (slot < 32 && config_read(slot, 0) != 0x10411af4) ++slot;
-  if (slot == 32) give_up();
+  while (slot < 32 && config_read(slot, 0) != id) ++slot;
+  if (slot == 32) return {};
   for (unsigned bar = 0; bar < 6; ++bar) {
     const unsigned at = 0x10 + 4 * bar;
     config_write(slot, at, 0xffffffff);
     const std::uint32_t kind = config_read(slot, at);
     if (kind == 0 || (kind & 1) != 0) continue;
-    config_write(slot, at, static_cast<std::uint32_t>(kBars + (std::uint64_t{bar} << 20)));
+    config_write(slot, at, static_cast<std::uint32_t>(bars + (std::uint64_t{bar} << 20)));
     if ((kind & 6) != 4) continue;
     config_write(slot, at + 4, 0);
     ++bar;
@@ -86,7 +89,7 @@ Card find_card() {
   for (unsigned at = config_read(slot, 0x34) & 0xff; at != 0; at = config_read(slot, at + 1) & 0xff) {
     if ((config_read(slot, at) & 0xff) != 9) continue;
     const std::uint64_t place =
-        kBars + (std::uint64_t{config_read(slot, at + 4) & 0xff} << 20) + config_read(slot, at + 8);
+        bars + (std::uint64_t{config_read(slot, at + 4) & 0xff} << 20) + config_read(slot, at + 8);
     const unsigned type = config_read(slot, at + 3) & 0xff;
     if (type == 1) card.common = place;
     if (type == 2) {
@@ -96,6 +99,25 @@ Card find_card() {
   }
   if (card.common == 0 || card.notify == 0) give_up();
   return card;
+}
+
+// Up to where the driver may set queues up.
+void negotiate(const Card& card, std::uint64_t features) {
+  const auto status = [&](std::uint8_t value) { store(card.common + 0x14, value); };
+  status(0);
+  while (load<std::uint8_t>(card.common + 0x14) != 0) relax();
+  status(1);
+  status(3);
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    store(card.common + 0x00, half);
+    const auto offered = load<std::uint32_t>(card.common + 0x04);
+    const auto wanted = static_cast<std::uint32_t>(features >> 32 * half);
+    if ((offered & wanted) != wanted) give_up();
+    store(card.common + 0x08, half);
+    store(card.common + 0x0c, wanted);
+  }
+  status(11);
+  if ((load<std::uint8_t>(card.common + 0x14) & 8) == 0) give_up();
 }
 
 // ---- Queues ----
@@ -177,6 +199,84 @@ class Queue {
   std::uint64_t kicks_ = 0;
 };
 
+// ---- The disk ----
+
+Rings disk_rings;
+alignas(4096) std::uint8_t disk_buffers[4 << 20];
+struct DiskRequest {
+  std::uint32_t type;
+  std::uint32_t reserved;
+  std::uint64_t sector;
+  std::uint8_t status;
+};
+alignas(64) DiskRequest disk_requests[kReads];
+alignas(4096) Descriptor disk_tables[kReads][4];
+
+class Disk {
+ public:
+  void start() {
+    const Card card = find_card(0x10421af4, kDiskBars);
+    if (card.common == 0) return;
+    negotiate(card, bit(28) | bit(29) | bit(32));
+    queue_.start(card, 0, disk_rings);
+    store(card.common + 0x14, std::uint8_t{15});
+  }
+
+  // How many reads of `bytes` were done. As a program that has `depth` of them under way and asks for the next one when
+  // one is done: small ones at random places, large ones in order.
+  std::uint64_t read(std::uint64_t until, unsigned depth, std::uint32_t bytes) {
+    bytes_ = bytes;
+    for (unsigned n = 0; n < depth; ++n) ask(n);
+    std::uint64_t done = 0;
+    unsigned under_way = depth;
+    while (under_way != 0) {
+      const int id = queue_.take();
+      if (id < 0) {
+        relax();
+        continue;
+      }
+      if (load<std::uint8_t>(reinterpret_cast<std::uint64_t>(&disk_requests[id].status)) != 0) give_up();
+      ++done;
+      if (ticks() < until) {
+        ask(static_cast<unsigned>(id));
+      } else {
+        --under_way;
+      }
+    }
+    return done;
+  }
+
+ private:
+  std::uint64_t place() {
+    constexpr unsigned kSector = 512;
+    if (bytes_ > 4096) {
+      next_ = (next_ + bytes_) % kDiskBytes;
+      return next_ / bytes_ * bytes_ / kSector;
+    }
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    return random_ % (kDiskBytes / bytes_) * (bytes_ / kSector);
+  }
+  void ask(unsigned n) {
+    DiskRequest& request = disk_requests[n];
+    request = {0, 0, place(), 0xff};
+    const auto at = reinterpret_cast<std::uint64_t>(&request);
+    Descriptor* table = disk_tables[n];
+    table[0] = {at, 16, 1, 1};
+    table[1] = {reinterpret_cast<std::uint64_t>(disk_buffers) + std::uint64_t{n} * bytes_, bytes_, 1 | kWrites, 2};
+    table[2] = {at + 16, 1, kWrites, 0};
+    queue_.descriptor(n) = {reinterpret_cast<std::uint64_t>(table), 3 * sizeof(Descriptor), kIndirect, 0};
+    queue_.add(n);
+    queue_.publish();
+  }
+
+  Queue queue_;
+  std::uint32_t bytes_ = 4096;
+  std::uint64_t next_ = 0;
+  std::uint64_t random_ = 88172645463325252ULL;
+};
+
 // ---- Frames ----
 
 constexpr unsigned kBuffer = 2048;
@@ -197,25 +297,13 @@ alignas(4096) Descriptor indirect[kSize][4];
 class Driver {
  public:
   void start() {
-    const Card card = find_card();
-    const auto status = [&](std::uint8_t value) { store(card.common + 0x14, value); };
-    status(0);
-    while (load<std::uint8_t>(card.common + 0x14) != 0) relax();
-    status(1);
-    status(3);
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      store(card.common + 0x00, half);
-      const auto offered = load<std::uint32_t>(card.common + 0x04);
-      const auto wanted = static_cast<std::uint32_t>(kWanted >> 32 * half);
-      if ((offered & wanted) != wanted) give_up();
-      store(card.common + 0x08, half);
-      store(card.common + 0x0c, wanted);
-    }
-    status(11);
-    if ((load<std::uint8_t>(card.common + 0x14) & 8) == 0) give_up();
+    const Card card = find_card(0x10411af4, kBars);
+    if (card.common == 0) give_up();
+    negotiate(card, kWanted);
     receive_.start(card, 0, receive_rings);
     send_.start(card, 1, send_rings);
-    status(15);
+    store(card.common + 0x14, std::uint8_t{15});
+    disk_.start();
     for (unsigned i = 0; i < kSize; ++i) {
       receive_.descriptor(i) = {reinterpret_cast<std::uint64_t>(receive_buffers[i]), kReceiveBytes, kWrites, 0};
       receive_.add(i);
@@ -240,6 +328,8 @@ class Driver {
         case NetOp::kSendBig: report.frames = send_load(until, true); break;
         case NetOp::kReceive: report = receive_load(until, message.frames); break;
         case NetOp::kEcho: report.frames = echo(until); break;
+        case NetOp::kRead: report.frames = disk_.read(until, kReads, 4096); break;
+        case NetOp::kReadAhead: report.frames = disk_.read(until, 4, 1 << 20); break;
         default: continue;
       }
       report.kicks = send_.kicks() + receive_.kicks() - kicks;
@@ -373,6 +463,7 @@ class Driver {
 
   Queue receive_;
   Queue send_;
+  Disk disk_;
   std::uint16_t free_[kSize] = {};
   unsigned free_count_ = kSize;
   unsigned unpublished_ = 0;

@@ -49,6 +49,8 @@ inline void put_big(std::uint8_t* frame) {
   ip[32] = 0x50;  // five words of header
 }
 
+inline constexpr unsigned kDiskBytes = 256 << 20;
+inline constexpr unsigned kReads = 32;
 inline constexpr unsigned kWarmUp = 512;  // more than a guest has buffers
 
 enum class NetOp : std::uint32_t {
@@ -57,6 +59,8 @@ enum class NetOp : std::uint32_t {
   kSendBig,    // the same with frames that hold many TCP segments
   kReceive,    // take `frames` load frames, for `ticks` at most; report those behind the first kWarmUp, and their time
   kEcho,       // send a ping, wait for it to come back, for `ticks`, then report
+  kRead,       // read 4 KiB at random places of the disk, kReads at once, for `ticks`, then report
+  kReadAhead,  // the same one after the other, 1 MiB each, four at once
   kPing,       // both ways
   kReport,     // from the guest: what it was asked for is over
 };
