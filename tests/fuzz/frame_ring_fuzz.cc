@@ -31,7 +31,7 @@ void run(std::span<const std::uint8_t> script) {
   auto ring = std::make_unique<RingFrames>(wires, state, nullptr);
   ring->start(false);
   ring->set_wanted(true);
-  FuzzBytes bytes(script);
+  fuzz::FuzzScript bytes(script);
   while (!bytes.empty()) {
     switch (bytes.byte() % 9) {
       case 0: peer->produced.store(bytes.number(8)); break;

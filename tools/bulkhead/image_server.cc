@@ -115,6 +115,9 @@ Status write_file(const std::string& path, const std::string& text) {
   return ok();
 }
 
+// What is to be `path` in the root that the server gets, which grows on the keeper's own /tmp.
+std::string in_root(std::string_view path) { return fmt::format("/tmp{}", path); }
+
 // Everything below runs in the keeper: a child of this program with namespaces of its own.
 class Keeper {
  public:
@@ -155,7 +158,7 @@ class Keeper {
   }
 
   Status bind(const std::string& from, const std::string& to, bool file) {
-    const std::string target = kRoot + to;
+    const std::string target = in_root(to);
     if (file) {
       if (::mknod(target.c_str(), S_IFREG | 0600, 0) != 0) return make_errno_error(target);
     } else if (::mkdir(target.c_str(), 0700) != 0) {
@@ -167,7 +170,7 @@ class Keeper {
   }
 
   // By its name, since the descriptor is of another mount namespace; but it has to be the same file still. Before our
-  // root covers kRoot, where the image may be.
+  // root covers /tmp, where the image may be.
   Status clone_image() {
     std::error_code error;
     const auto path = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", image_.get()), error);
@@ -184,7 +187,7 @@ class Keeper {
     return ok();
   }
   Status place_image() {
-    const std::string target = kRoot + "/image";
+    const std::string target = in_root("/image");
     if (::mknod(target.c_str(), S_IFREG | 0600, 0) != 0 ||
         ::syscall(SYS_move_mount, tree_.get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0)
       return make_errno_error("its server cannot have the image");
@@ -194,7 +197,7 @@ class Keeper {
   Status make_read_only(const std::string& path) {
     mount_attr attributes{};
     attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID;
-    if (::syscall(SYS_mount_setattr, AT_FDCWD, (kRoot + path).c_str(), AT_RECURSIVE, &attributes, sizeof attributes) !=
+    if (::syscall(SYS_mount_setattr, AT_FDCWD, in_root(path).c_str(), AT_RECURSIVE, &attributes, sizeof attributes) !=
         0)
       return make_errno_error(fmt::format("its server cannot have {} read-only", path));
     return ok();
@@ -205,30 +208,30 @@ class Keeper {
     if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
       return make_errno_error("its server cannot have a file system of its own");
     RETURN_IF_ERROR(clone_image());
-    if (::mount("none", kRoot.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700") != 0)
+    if (::mount("none", in_root("").c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0700") != 0)
       return make_errno_error("its server cannot have a file system of its own");
     for (const char* folder : {"/usr", "/lib", "/lib64", "/bin"}) {
       std::error_code error;
       const auto status = std::filesystem::symlink_status(folder, error);
       if (std::filesystem::is_symlink(status)) {
         const std::string to = std::filesystem::read_symlink(folder, error).string();
-        if (::symlink(to.c_str(), (kRoot + folder).c_str()) != 0) return make_errno_error(kRoot + folder);
+        if (::symlink(to.c_str(), in_root(folder).c_str()) != 0) return make_errno_error(in_root(folder));
       } else if (std::filesystem::is_directory(status)) {
         RETURN_IF_ERROR(bind(folder, folder, false));
         RETURN_IF_ERROR(make_read_only(folder));
       }
     }
-    if (::mkdir((kRoot + "/etc").c_str(), 0700) != 0 || ::mkdir((kRoot + "/dev").c_str(), 0700) != 0)
-      return make_errno_error(kRoot);
+    if (::mkdir(in_root("/etc").c_str(), 0700) != 0 || ::mkdir(in_root("/dev").c_str(), 0700) != 0)
+      return make_errno_error(in_root(""));
     if (::access("/etc/ld.so.cache", R_OK) == 0) {
       RETURN_IF_ERROR(bind("/etc/ld.so.cache", "/etc/ld.so.cache", true));
       RETURN_IF_ERROR(make_read_only("/etc/ld.so.cache"));
     }
     for (const char* device : {"/dev/fuse", "/dev/null"}) RETURN_IF_ERROR(bind(device, device, true));
     RETURN_IF_ERROR(place_image());
-    if (::mknod((kRoot + "/disk").c_str(), S_IFREG | 0600, 0) != 0) return make_errno_error(kRoot);
-    if (::chdir(kRoot.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 || ::umount2(".", MNT_DETACH) != 0 ||
-        ::chdir("/") != 0)
+    if (::mknod(in_root("/disk").c_str(), S_IFREG | 0600, 0) != 0) return make_errno_error(in_root(""));
+    if (::chdir(in_root("").c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 ||
+        ::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0)
       return make_errno_error("its server cannot have a root of its own");
     return ok();
   }
@@ -351,8 +354,6 @@ class Keeper {
       return 1;
     }
   }
-
-  inline static const std::string kRoot = "/tmp";
 
   control::ControlChannel channel_;
   BorrowedFd image_;
