@@ -34,8 +34,9 @@ inline VirtioDriver::Layout layout(const Way& way, QueueId queue = 0) {
   return {.packed = way.packed, .event_idx = way.event_idx, .at = kRing + 0x1000U * queue};
 }
 
-// What a driver does before DRIVER_OK, with queues of eight.
-inline std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_features, QueueId queues = 1) {
+// What a driver does before DRIVER_OK, with `queues` queues of eight from `first` on; layout(way) is that of `first`.
+inline std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t device_features, QueueId queues = 1,
+                                              QueueId first = 0) {
   std::uint64_t features = device_features | std::uint64_t{1} << kVirtioFVersion1;
   if (way.packed) features |= std::uint64_t{1} << kVirtioFRingPacked;
   if (way.event_idx) features |= std::uint64_t{1} << kVirtioFEventIdx;
@@ -53,9 +54,10 @@ inline std::vector<ipc::Request> driver_start(const Way& way, std::uint64_t devi
                                 common(kDriverFeatureSelect, 4, 1),
                                 common(kDriverFeature, 4, features >> 32),
                                 common(kDeviceStatus, 1, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk)};
-  for (QueueId queue = 0; queue < queues; ++queue) {
+  for (QueueId i = 0; i < queues; ++i) {
+    const auto queue = static_cast<QueueId>(first + i);
     QueueState places{};
-    VirtioDriver(memory, layout(way, queue)).place(places);
+    VirtioDriver(memory, layout(way, i)).place(places);
     all.push_back(common(kQueueSelect, 2, queue));
     all.push_back(common(kQueueSize, 2, places.size));
     for (const auto& [offset, value] : {std::pair(kQueueDesc, places.desc), std::pair(kQueueDriver, places.driver),
